@@ -1,0 +1,78 @@
+// a = quantize(relu(batch_norm(y) + shortcut)) in one pass, with the statistics that range tracking needs.
+// y, shortcut: (rows, C). SHORTCUT 0: none; 1: an earlier activation in the operand format, times its scale; 2: the
+// projection's convolution output with its own batch-norm context. Output format: u8 codes, or f32 values.
+// measure = 1 writes the statistics only. part: two vec4 an invocation: (max a, saturated, positive, 0), (sum a, sum a^2).
+// Grid: one invocation a (chunk of rows, 4 channels).
+//use index
+//use quant
+//use preact
+struct Params {
+    rows: u32,
+    cols4: u32,
+    chunk: u32,
+    measure: u32,
+    range_row: u32,      // this activation's row of ranges
+    shortcut_row: i32,   // the shortcut's row of ranges, -1: scale 1
+    pad0: u32,
+    pad1: u32,
+    quant: Quant,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> context: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> shortcut: array<Operand>;
+@group(0) @binding(4) var<storage, read> shortcut_context: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> ranges: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<Output>;
+@group(0) @binding(7) var<storage, read_write> part: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = flat_index(wg, groups, lid);
+    let col = i % p.cols4;
+    let first = (i / p.cols4) * p.chunk;
+    if (first >= p.rows) {
+        return;
+    }
+    let last = min(first + p.chunk, p.rows);
+    let mul = context[col];
+    let add = context[p.cols4 + col];
+    var s_mul = vec4<f32>(1.0);
+    var s_add = vec4<f32>(0.0);
+    if (SHORTCUT == 1u && p.shortcut_row >= 0) {
+        s_mul = vec4<f32>(ranges[u32(p.shortcut_row) * 8u + 1u]);
+    }
+    if (SHORTCUT == 2u) {
+        s_mul = shortcut_context[col];
+        s_add = shortcut_context[p.cols4 + col];
+    }
+    let inv = vec4<f32>(ranges[p.range_row * 8u + 2u]);
+    var top = vec4<f32>(0.0);
+    var saturated = vec4<f32>(0.0);
+    var positive = vec4<f32>(0.0);
+    var sum = vec4<f32>(0.0);
+    var squares = vec4<f32>(0.0);
+    for (var r = first; r < last; r++) {
+        let o = r * p.cols4 + col;
+        var s = vec4<f32>(0.0);
+        if (SHORTCUT != 0u) {
+            s = decode(shortcut[o]);
+        }
+        let a = max(pre_activation(y[o], mul, add, s, s_mul, s_add), vec4<f32>(0.0));
+        top = max(top, a);
+        sum += a;
+        squares += a * a;
+        positive += select(vec4<f32>(0.0), vec4<f32>(1.0), a > vec4<f32>(0.0));
+        var code = vec4<i32>(0);
+        if (QUANTIZED_OUTPUT) {
+            code = quantize(p.quant, a, inv);
+            saturated += select(vec4<f32>(0.0), vec4<f32>(1.0), saturates(p.quant, a, inv));
+        }
+        if (p.measure == 0u) {
+            out[o] = encode(code, a);
+        }
+    }
+    let one = vec4<f32>(1.0);
+    part[2u * i] = vec4<f32>(max(max(top.x, top.y), max(top.z, top.w)), dot(saturated, one), dot(positive, one), 0.0);
+    part[2u * i + 1u] = vec4<f32>(dot(sum, one), dot(squares, one), 0.0, 0.0);
+}

@@ -1,0 +1,5 @@
+// Operand format: four neighbouring channels, stored as vec4<f32>, read as values.
+alias Operand = vec4<f32>;
+fn decode(v: Operand) -> vec4<f32> {
+    return v;
+}

@@ -1,0 +1,115 @@
+//! The configuration of a run: typed sections with documented defaults, read from YAML with strict keys.
+//!
+//! A file names only what differs from the defaults. [`Config::load`] reads a file or a preset and applies
+//! `--set key.path=value` overrides; [`Config::validate`] refuses combinations that cannot run; [`Config::to_yaml`]
+//! writes the resolved configuration that a run folder keeps.
+
+mod diagnose;
+mod load;
+mod presets;
+mod quant;
+mod quantizer;
+mod train;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use presets::{Preset, presets};
+pub use quant::{FirstLast, Freeze, InputQuant, LayerBits, Method, QuantConfig, Reduce};
+pub use quantizer::{ActivationQuantConfig, Estimator, Granularity, Mask, RangeSource, WeightQuantConfig};
+pub use train::{OptimizerConfig, PhaseConfig, Schedule, TrainConfig};
+
+/// The version of the file format that this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Everything a run depends on besides the data set's bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Version of the file format. Default 1, the only one so far.
+    pub format_version: u32,
+    /// Pictures and their augmentation.
+    pub data: DataConfig,
+    /// Shape of the network.
+    pub network: NetworkConfig,
+    /// Epochs, optimizer and learning rates.
+    pub train: TrainConfig,
+    /// Bits, ranges and gradient rules of the quantizers.
+    pub quant: QuantConfig,
+    /// Memory budget and kernel choice.
+    pub device: DeviceConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            format_version: FORMAT_VERSION,
+            data: DataConfig::default(),
+            network: NetworkConfig::default(),
+            train: TrainConfig::default(),
+            quant: QuantConfig::default(),
+            device: DeviceConfig::default(),
+        }
+    }
+}
+
+/// Where pictures come from and how training pictures are varied.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A folder with the data set, or `embedded` for the small set inside the program. Default: not named here, so the
+    /// command line has to.
+    pub dir: Option<String>,
+    /// Number of training pictures held out for validation. Default 0: train on all of them.
+    pub validation: usize,
+    /// Random changes made to training pictures.
+    pub augment: AugmentConfig,
+}
+
+/// Random changes made to each training picture; evaluation sees pictures as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Pixels of zero padding on every side before a random crop back to the original size. Default 4; 0 = no crop.
+    pub crop_padding: u32,
+    /// Mirror left to right with probability 1/2. Default true.
+    pub flip: bool,
+    /// Side in pixels of a square blanked at a random place (DeVries and Taylor, 2017). Default 0 = off.
+    pub cutout: u32,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        AugmentConfig { crop_padding: 4, flip: true, cutout: 0 }
+    }
+}
+
+/// A residual network in its CIFAR form: 3x3 first convolution of stride 1, no max pooling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Layers with weights on the longest path: 8, 10, 18 or 20. Default 18.
+    pub depth: u32,
+    /// Channels of the first stage, a multiple of 8; later stages double it. Default 64.
+    pub width: u32,
+    /// Number of classes. Default: the data set's.
+    pub classes: Option<u32>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        NetworkConfig { depth: 18, width: 64, classes: None }
+    }
+}
+
+/// What the run may use of the device.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// Budget of device memory in MiB (2^20 bytes). Default: what the device reports.
+    pub memory_mib: Option<u64>,
+    /// Kernel name to the name of the variant to use in place of the automatic choice. Default empty.
+    pub variants: BTreeMap<String, String>,
+}

@@ -1,0 +1,170 @@
+//! From a file or preset and `--set` overrides to a [`Config`].
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_yaml::{Mapping, Value};
+
+use super::{Config, FORMAT_VERSION, diagnose, presets};
+use crate::error::{Error, Result};
+
+/// Larger files are refused: a configuration is a page of text.
+const MAX_BYTES: u64 = 1 << 20;
+/// Deeper brackets are refused: the YAML reader's time grows with the square of their depth.
+const MAX_BRACKETS: u32 = 64;
+
+impl Config {
+    /// Reads a configuration: `spec` is the name of a preset or the path of a YAML file (write `./demo` for a file
+    /// that is called like a preset). Every item of `sets` is a `key.path=value` override, applied in order.
+    ///
+    /// Errors: no such file or preset, a file over 1 MiB, invalid YAML, an unknown key, a value of the wrong type.
+    /// Impossible combinations are left to [`Config::validate`].
+    pub fn load(spec: &str, sets: &[String]) -> Result<Config> {
+        match presets().iter().find(|(name, ..)| *name == spec) {
+            Some((name, _, yaml)) => Config::from_yaml(yaml, &format!("preset {name}"), sets),
+            None => Config::from_yaml(&read(spec)?, spec, sets),
+        }
+    }
+
+    /// [`Config::load`] of the YAML `text`, which error messages call `origin`.
+    pub fn from_yaml(text: &str, origin: &str, sets: &[String]) -> Result<Config> {
+        shallow(text, origin)?;
+        let in_file = |e| diagnose::in_file(origin, e);
+        check_version(&serde_yaml::from_str(text).map_err(in_file)?, origin)?;
+        let mut config: Config = serde_yaml::from_str(text).map_err(in_file)?;
+        // Only a file of the right types gets here, so its aliases expand to little. Duplicate layers show now.
+        let mut value: Value = serde_yaml::from_str(text).map_err(in_file)?;
+        for set in sets {
+            apply(&mut value, set)?;
+            config = typed(&value).map_err(|e| diagnose::in_set(set, e))?;
+        }
+        Ok(config)
+    }
+
+    /// The whole configuration, defaults included, as YAML that [`Config::load`] reads back unchanged.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_yaml::to_string(self).map_err(|e| Error::config("cannot write the configuration as YAML").caused_by(e))
+    }
+}
+
+/// Through text, because errors then carry the path of the key; deserialising a `Value` loses it.
+fn typed(value: &Value) -> serde_yaml::Result<Config> {
+    serde_yaml::from_str(&serde_yaml::to_string(value)?)
+}
+
+fn read(spec: &str) -> Result<String> {
+    let cannot_read = |e: std::io::Error| Error::config(format!("cannot read the configuration `{spec}`")).caused_by(e);
+    if Path::new(spec).is_dir() {
+        return Err(Error::config(format!("`{spec}` is a folder, expected a YAML file or the name of a preset"))
+            .hint("name the .yaml file inside it"));
+    }
+    let file = File::open(spec).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => not_found(spec),
+        _ => cannot_read(e),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::config(format!("`{spec}` is larger than 1 MiB, expected a configuration of a few KiB"))
+            .hint("check that the path names a configuration, not a data set or checkpoint"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        Error::config(format!("`{spec}` is not UTF-8 text (byte {})", e.utf8_error().valid_up_to()))
+            .hint("check that the path names a configuration and save it as UTF-8")
+    })
+}
+
+fn not_found(spec: &str) -> Error {
+    let names: Vec<&str> = presets().iter().map(|(name, ..)| *name).collect();
+    let error = Error::config(format!("`{spec}` is neither a file nor a preset"));
+    match diagnose::closest(spec, &names) {
+        Some(name) => error.hint(format!("did you mean the preset `{name}`?")),
+        None => error.hint(format!("presets: {}", names.join(", "))),
+    }
+}
+
+fn shallow(text: &str, place: &str) -> Result<()> {
+    let mut depth = 0_u32;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_BRACKETS {
+            return Err(Error::config(format!("{place}: brackets nested more than {MAX_BRACKETS} deep"))
+                .hint("close every [ and {; a configuration needs three levels"));
+        }
+    }
+    Ok(())
+}
+
+/// First look at a file: is it YAML at all, and of which version? Everything else is skipped, aliases unexpanded.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Probe {
+    format_version: u32,
+}
+
+/// A file from a newer program is told so before its new keys are called unknown.
+fn check_version(probe: &Probe, origin: &str) -> Result<()> {
+    if probe.format_version <= FORMAT_VERSION {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{origin} has format_version {}, expected at most {FORMAT_VERSION}: a newer program wrote it",
+        probe.format_version
+    ))
+    .hint("use the program that wrote the file, or a newer one"))
+}
+
+/// Sets one `key.path=value` in `root`, creating the maps on the way.
+fn apply(root: &mut Value, set: &str) -> Result<()> {
+    let Some((key, text)) = set.split_once('=') else {
+        return Err(Error::config(format!("--set {set}: expected key.path=value")).hint("such as train.batch=64"));
+    };
+    shallow(text, &format!("--set {key}"))?;
+    let value: Value = serde_yaml::from_str(text).map_err(|e| {
+        Error::config(format!("--set {set}: the value of `{key}` is not valid YAML"))
+            .hint("write a number, a word, a list [0.5, 0.75] or a map {weight_bits: 8}, quoted for the shell")
+            .caused_by(e)
+    })?;
+    let path = split(key, &value);
+    if path.iter().any(|part| part.trim().is_empty()) {
+        return Err(Error::config(format!("--set {set}: the key `{key}` has an empty part, expected key.path=value"))
+            .hint("such as train.batch=64"));
+    }
+    insert(root, &path, value);
+    Ok(())
+}
+
+/// The parts of a dotted key. Names of layers contain dots themselves: under `quant.layers` the last part is a field,
+/// unless the value is the layer's whole map.
+fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
+    if let Some(name) = key.strip_prefix("quant.layers.") {
+        let whole = value.is_mapping() || value.is_null();
+        return match name.rsplit_once('.') {
+            Some((layer, field)) if !whole => vec!["quant", "layers", layer, field],
+            _ => vec!["quant", "layers", name],
+        };
+    }
+    if let Some(kernel) = key.strip_prefix("device.variants.") {
+        return vec!["device", "variants", kernel];
+    }
+    key.split('.').collect()
+}
+
+fn insert(at: &mut Value, path: &[&str], value: Value) {
+    let [first, rest @ ..] = path else {
+        *at = value;
+        return;
+    };
+    if !at.is_mapping() {
+        *at = Value::Mapping(Mapping::new());
+    }
+    if let Value::Mapping(map) = at {
+        insert(map.entry(Value::from(*first)).or_insert(Value::Null), rest, value);
+    }
+}

@@ -1,0 +1,174 @@
+//! The `train` section: epochs, optimizer, and one learning-rate schedule per phase.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Length, seed, optimizer and learning rates of a run: a float phase, then a quantized phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Pictures per step. Default 128.
+    pub batch: u32,
+    /// Seed of initial weights, order of pictures and augmentation. Default 0.
+    pub seed: u64,
+    /// Epochs of the float phase. Default 30.
+    pub float_epochs: u32,
+    /// Epochs of the quantized phase. Default 15; 0 with a quantizing method is post-training quantization: the float
+    /// network is calibrated and not trained further.
+    pub quant_epochs: u32,
+    /// A run folder or a `.safetensors` file whose parameters the run starts from. Default: random initial weights.
+    pub init_from: Option<PathBuf>,
+    /// Probability mass e moved from the true class to all classes alike: target = (1 - e) * onehot + e / classes.
+    /// Default 0.1.
+    pub label_smoothing: f32,
+    /// Stochastic gradient descent.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate of the float phase; `lr` defaults to 0.2.
+    pub float: PhaseConfig,
+    /// Learning rate of the quantized phase; `lr` defaults to 0.02.
+    #[serde(deserialize_with = "quantized_phase")]
+    pub quant: PhaseConfig,
+    /// Steps between two progress lines. Default 20.
+    pub log_every: u32,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            batch: 128,
+            seed: 0,
+            float_epochs: 30,
+            quant_epochs: 15,
+            init_from: None,
+            label_smoothing: 0.1,
+            optimizer: OptimizerConfig::default(),
+            float: PhaseConfig::float(),
+            quant: PhaseConfig::quantized(),
+            log_every: 20,
+        }
+    }
+}
+
+/// Stochastic gradient descent with momentum.
+///
+/// With d = gradient + weight_decay * p: v = momentum * v + d (v = d on the first step), then
+/// p -= lr * v, or p -= lr * (d + momentum * v) with Nesterov's form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Momentum, in [0, 1). Default 0.9.
+    pub momentum: f32,
+    /// Nesterov's form of the update. Default true.
+    pub nesterov: bool,
+    /// Weight decay added to the gradient. Default 5e-4.
+    pub weight_decay: f32,
+    /// Decay batch-norm parameters and biases as well. Default false.
+    pub decay_norms_and_biases: bool,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, decay_norms_and_biases: false }
+    }
+}
+
+/// Shape of the learning rate over a phase, after warm-up. The formulae stand at [`crate::schedule::learning_rate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine from `lr` to 0.
+    #[default]
+    Cosine,
+    /// `lr` throughout.
+    Constant,
+    /// `lr` times `gamma` once for every milestone passed.
+    Step,
+}
+
+/// Learning rate of one phase (float or quantized). Defaults are those of the float phase; in `train.quant`, a missing
+/// `lr` means 0.02.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "PhaseInput")]
+pub struct PhaseConfig {
+    /// Peak learning rate per step. Default 0.2 (float phase) or 0.02 (quantized phase).
+    pub lr: f32,
+    /// Shape after warm-up. Default cosine.
+    pub schedule: Schedule,
+    /// For `step`: fractions of the phase, ascending in (0, 1), at which the rate falls. Default none.
+    pub milestones: Vec<f32>,
+    /// For `step`: the factor applied at each milestone. Default 0.1.
+    pub gamma: f32,
+    /// Fraction of the phase's steps spent in linear warm-up, in [0, 1]. Default 0.1.
+    pub warmup_fraction: f32,
+    /// Upper limit of warm-up in steps. Default 300.
+    pub warmup_max_steps: u32,
+}
+
+impl PhaseConfig {
+    /// Defaults of the float phase.
+    pub fn float() -> Self {
+        PhaseConfig {
+            lr: 0.2,
+            schedule: Schedule::Cosine,
+            milestones: Vec::new(),
+            gamma: 0.1,
+            warmup_fraction: 0.1,
+            warmup_max_steps: 300,
+        }
+    }
+
+    /// Defaults of the quantized phase: a tenth of the float phase's rate.
+    pub fn quantized() -> Self {
+        PhaseConfig { lr: 0.02, ..Self::float() }
+    }
+}
+
+impl Default for PhaseConfig {
+    fn default() -> Self {
+        Self::float()
+    }
+}
+
+/// A phase as written: which default a missing `lr` takes depends on where the phase stands.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PhaseInput {
+    #[serde(deserialize_with = "present")]
+    lr: Option<f32>,
+    schedule: Schedule,
+    milestones: Vec<f32>,
+    gamma: f32,
+    warmup_fraction: f32,
+    warmup_max_steps: u32,
+}
+
+impl Default for PhaseInput {
+    fn default() -> Self {
+        let PhaseConfig { lr: _, schedule, milestones, gamma, warmup_fraction, warmup_max_steps } =
+            PhaseConfig::default();
+        PhaseInput { lr: None, schedule, milestones, gamma, warmup_fraction, warmup_max_steps }
+    }
+}
+
+impl PhaseInput {
+    fn with_default_lr(self, default: f32) -> PhaseConfig {
+        let PhaseInput { lr, schedule, milestones, gamma, warmup_fraction, warmup_max_steps } = self;
+        PhaseConfig { lr: lr.unwrap_or(default), schedule, milestones, gamma, warmup_fraction, warmup_max_steps }
+    }
+}
+
+impl From<PhaseInput> for PhaseConfig {
+    fn from(input: PhaseInput) -> Self {
+        input.with_default_lr(PhaseConfig::float().lr)
+    }
+}
+
+fn quantized_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PhaseConfig, D::Error> {
+    Ok(PhaseInput::deserialize(deserializer)?.with_default_lr(PhaseConfig::quantized().lr))
+}
+
+/// A value that may be left out, but not written as null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    f32::deserialize(deserializer).map(Some)
+}

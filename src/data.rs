@@ -1,0 +1,247 @@
+//! Data sets: labelled 32x32 pictures in memory, read from CIFAR's binary files or from the set built into the program.
+//!
+//! [`load`] is the only way in. A CIFAR set is recognised by what its files hold, so their names hardly matter; the
+//! built-in set ([`EMBEDDED`]) makes a first run possible with no download at all.
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+mod batches;
+mod cifar;
+mod embedded;
+mod folder;
+mod rng;
+
+pub use batches::{Batches, epoch_permutation, in_order};
+
+/// The `dir` of [`load`] that stands for the built-in set. A folder of that name is reached as `./embedded`.
+pub const EMBEDDED: &str = "embedded";
+
+/// Colour channels of a picture: red, green, blue.
+pub const CHANNELS: usize = 3;
+
+/// Height and width of a picture in pixels.
+pub const SIDE: usize = 32;
+
+/// Bytes of one channel of a picture.
+pub const PLANE_BYTES: usize = SIDE * SIDE;
+
+/// Bytes of a picture: the planes R, G, B one after the other, each row by row from the top.
+pub const PICTURE_BYTES: usize = CHANNELS * PLANE_BYTES;
+
+/// N labelled pictures.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Pixel values 0..=255, (N, 3, 32, 32): [`PICTURE_BYTES`] bytes a picture.
+    pub images: Vec<u8>,
+    /// Class of each picture, (N), below the set's `classes`.
+    pub labels: Vec<u16>,
+}
+
+impl Split {
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no picture.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Picture `i`, (3, 32, 32). Panics where `i` is not below [`len`](Self::len).
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.images[i * PICTURE_BYTES..(i + 1) * PICTURE_BYTES]
+    }
+
+    /// Copies the pictures `indices` (B) into `images_out` (B, 3, 32, 32) and their labels into `labels_out` (B).
+    ///
+    /// Both vectors are overwritten and keep their capacity: after the first full batch nothing is allocated. Panics
+    /// where an index is not below [`len`](Self::len).
+    pub fn gather(&self, indices: &[u32], images_out: &mut Vec<u8>, labels_out: &mut Vec<u32>) {
+        images_out.clear();
+        labels_out.clear();
+        images_out.reserve(indices.len() * PICTURE_BYTES);
+        labels_out.reserve(indices.len());
+        for &i in indices {
+            images_out.extend_from_slice(self.image(i as usize));
+            labels_out.push(u32::from(self.labels[i as usize]));
+        }
+    }
+
+    /// Moves the pictures `chosen` (by index, N flags) into a split of their own; both keep the original order.
+    fn take(&mut self, chosen: &[bool]) -> Split {
+        let count = chosen.iter().filter(|&&c| c).count();
+        let mut taken = Split { images: Vec::with_capacity(count * PICTURE_BYTES), labels: Vec::with_capacity(count) };
+        let mut kept = 0;
+        for (i, &is_chosen) in chosen.iter().enumerate() {
+            if is_chosen {
+                taken.images.extend_from_slice(self.image(i));
+                taken.labels.push(self.labels[i]);
+            } else {
+                self.images.copy_within(i * PICTURE_BYTES..(i + 1) * PICTURE_BYTES, kept * PICTURE_BYTES);
+                self.labels[kept] = self.labels[i];
+                kept += 1;
+            }
+        }
+        self.images.truncate(kept * PICTURE_BYTES);
+        self.labels.truncate(kept);
+        taken
+    }
+}
+
+impl std::fmt::Debug for Split {
+    /// The number of pictures: their bytes would fill the screen.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Split").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A data set in memory, ready for training.
+#[derive(Debug, Clone)]
+pub struct DataSet {
+    /// `cifar100`, `cifar10` or `fashion-mnist-mini`.
+    pub name: String,
+    /// Number of classes; every label is below it.
+    pub classes: usize,
+    /// Height and width of a picture in pixels: 32.
+    pub size: usize,
+    /// Training pictures, without the validation pictures.
+    pub train: Split,
+    /// Pictures held out of the training file; `None` where none were asked for.
+    pub val: Option<Split>,
+    /// Test pictures.
+    pub test: Split,
+    /// Name of each class, `classes` of them.
+    pub class_names: Vec<String>,
+    /// Mean of each channel over the whole training file, in units where 255 is 1.
+    pub mean: [f32; CHANNELS],
+    /// Standard deviation (population) of each channel, in the same units and over the same pictures.
+    ///
+    /// 1 for a channel that is constant, so that dividing by it is always safe.
+    pub std: [f32; CHANNELS],
+    /// SHA-256 of the content, 64 hexadecimal digits: training images, training labels (u16, little-endian), test
+    /// images, test labels. Taken before validation pictures are held out: the same files give the same value.
+    pub sha256: String,
+}
+
+/// What a reader of a format hands over: everything that is read rather than computed.
+struct Contents {
+    name: &'static str,
+    class_names: Vec<String>,
+    train: Split,
+    test: Split,
+}
+
+/// Loads a data set: the built-in one for [`EMBEDDED`], otherwise the CIFAR-100 or CIFAR-10 files (binary version) in
+/// the folder `dir` or in one of its immediate sub-folders.
+///
+/// `validation` pictures are held out of the training pictures: the first that many of a permutation that depends on
+/// `seed` and the number of training pictures alone. Both parts keep the order of the file.
+///
+/// # Errors
+/// [`ErrorKind::Data`](crate::error::ErrorKind::Data) where the folder or files are missing, damaged or ambiguous;
+/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on.
+pub fn load(dir: &str, validation: usize, seed: u64) -> Result<DataSet> {
+    let contents = if dir == EMBEDDED { embedded::read()? } else { folder::read(dir.as_ref())? };
+    let Contents { name, class_names, mut train, test } = contents;
+    let (mean, std) = channel_statistics(&train);
+    let sha256 = content_hash(&[&train, &test]);
+    let val = hold_out(&mut train, validation, seed)?;
+    log::info!("{name}: {} training, {} test pictures, sha256 {}", train.len(), test.len(), &sha256[..12]);
+    Ok(DataSet {
+        name: name.into(),
+        classes: class_names.len(),
+        size: SIDE,
+        train,
+        val,
+        test,
+        class_names,
+        mean,
+        std,
+        sha256,
+    })
+}
+
+/// Takes the validation pictures out of `train`; see [`load`].
+fn hold_out(train: &mut Split, validation: usize, seed: u64) -> Result<Option<Split>> {
+    if validation == 0 {
+        return Ok(None);
+    }
+    let len = train.len();
+    if validation >= len {
+        return Err(Error::config(format!(
+            "{validation} validation pictures asked for, expected fewer than the {len} training pictures"
+        ))
+        .hint(format!("hold out at most {} pictures; a tenth of them is usual", len - 1)));
+    }
+    let mut chosen = vec![false; len];
+    for &i in &rng::permutation(len, seed, rng::VALIDATION_STREAM)[..validation] {
+        chosen[i as usize] = true;
+    }
+    Ok(Some(train.take(&chosen)))
+}
+
+/// Mean and standard deviation of each channel; exact sums in integers, rounded once to `f32` at the end.
+fn channel_statistics(split: &Split) -> ([f32; CHANNELS], [f32; CHANNELS]) {
+    let mut sums = [0u64; CHANNELS];
+    let mut squares = [0u64; CHANNELS];
+    for (i, plane) in split.images.chunks_exact(PLANE_BYTES).enumerate() {
+        // 1024 * 255^2 fits in u32, which lets the compiler use vectors.
+        let (sum, square) =
+            plane.iter().fold((0u32, 0u32), |(s, q), &v| (s + u32::from(v), q + u32::from(v) * u32::from(v)));
+        sums[i % CHANNELS] += u64::from(sum);
+        squares[i % CHANNELS] += u64::from(square);
+    }
+    let count = (split.len() * PLANE_BYTES) as u64;
+    let mean = sums.map(|s| (s as f64 / count as f64 / 255.0) as f32);
+    let std = std::array::from_fn(|c| {
+        let (n, s, q) = (u128::from(count), u128::from(sums[c]), u128::from(squares[c]));
+        let variance_n2 = n * q - s * s; // variance * n^2, never negative
+        if variance_n2 == 0 { 1.0 } else { ((variance_n2 as f64).sqrt() / count as f64 / 255.0) as f32 }
+    });
+    (mean, std)
+}
+
+/// SHA-256 over the images and labels of each split in turn, in hexadecimal.
+fn content_hash(splits: &[&Split]) -> String {
+    let mut hash = Sha256::new();
+    for split in splits {
+        hash.update(&split.images);
+        let labels: Vec<u8> = split.labels.iter().flat_map(|l| l.to_le_bytes()).collect();
+        hash.update(&labels);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `class 0`, `class 1`, ...: for files that come without names.
+fn numbered_class_names(classes: usize) -> Vec<String> {
+    (0..classes).map(|c| format!("class {c}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_channel_has_deviation_one() {
+        let mut images = vec![0u8; PICTURE_BYTES];
+        images[..PLANE_BYTES].fill(255);
+        images[PLANE_BYTES..PLANE_BYTES + PLANE_BYTES / 2].fill(51);
+        let (mean, std) = channel_statistics(&Split { images, labels: vec![0] });
+        assert_eq!(mean, [1.0, 0.1, 0.0]);
+        assert_eq!(std, [1.0, 0.1, 1.0]);
+    }
+
+    #[test]
+    fn taking_pictures_keeps_the_order_of_both_parts() {
+        let images = (0..5u8).flat_map(|i| [i; PICTURE_BYTES]).collect();
+        let mut split = Split { images, labels: vec![0, 1, 2, 3, 4] };
+        let taken = split.take(&[false, true, false, false, true]);
+        assert_eq!(taken.labels, [1, 4]);
+        assert_eq!(split.labels, [0, 2, 3]);
+        assert_eq!([taken.image(1)[0], split.image(1)[3071], split.image(2)[0]], [4, 2, 3]);
+        assert_eq!(split.images.len(), 3 * PICTURE_BYTES);
+    }
+}

@@ -1,0 +1,213 @@
+//! The GPU host: the only place that knows wgpu. Finds an adapter, opens a device, turns its limits into [`Caps`].
+
+mod memory;
+mod program;
+
+pub use program::{GpuProgram, StepTiming};
+
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use crate::kernels::Caps;
+use crate::{Error, Result};
+
+/// What an adapter says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AdapterSummary {
+    /// Position in the list, for `--device INDEX`.
+    pub index: usize,
+    /// Name.
+    pub name: String,
+    /// Driver name.
+    pub driver: String,
+    /// Driver version text.
+    pub driver_info: String,
+    /// API behind it.
+    pub backend: String,
+    /// Discrete, integrated, virtual, software or other.
+    pub kind: String,
+    /// A CPU pretending to be a GPU.
+    pub software: bool,
+}
+
+/// An open device.
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    /// The adapter behind it.
+    pub summary: AdapterSummary,
+    /// What the kernel selection may use.
+    pub caps: Caps,
+    /// Whether device time can be measured.
+    pub timestamps: bool,
+    checked: bool,
+    faults: Arc<Faults>,
+}
+
+/// Errors that the driver reports outside of any call.
+#[derive(Default)]
+struct Faults {
+    lost: Mutex<Option<String>>,
+    error: Mutex<Option<String>>,
+}
+
+impl Faults {
+    fn check(&self) -> Result<()> {
+        if let Some(reason) = self.lost.lock().expect("no panic holds this lock").as_ref() {
+            return Err(Error::device(format!("the device was lost: {reason}"))
+                .hint("resume the run with `cqat train --resume RUN`; a smaller train.batch shortens the device's longest work"));
+        }
+        match self.error.lock().expect("no panic holds this lock").take() {
+            Some(e) => Err(Error::device(format!("the driver reported an error: {e}"))
+                .hint("`cqat selftest` checks this device and driver kernel by kernel")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a device is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// `INDEX`, part of a name, `cpu` or `gpu`; empty: the best adapter.
+    pub device: Option<String>,
+    /// Memory the planner may use, in MiB; default: what the device or the machine has.
+    pub memory_mib: Option<u64>,
+    /// Keep the driver-side bounds checks in the shaders.
+    pub checked: bool,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut d = wgpu::InstanceDescriptor::new_without_display_handle();
+    d.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    d.flags = wgpu::InstanceFlags::from_build_config().with_env();
+    d.memory_budget_thresholds.for_resource_creation = Some(97);
+    wgpu::Instance::new(d)
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
+}
+
+fn kind(t: wgpu::DeviceType) -> (&'static str, u32) {
+    match t {
+        wgpu::DeviceType::DiscreteGpu => ("discrete", 0),
+        wgpu::DeviceType::IntegratedGpu => ("integrated", 1),
+        wgpu::DeviceType::VirtualGpu => ("virtual", 2),
+        wgpu::DeviceType::Other => ("other", 3),
+        wgpu::DeviceType::Cpu => ("software", 4),
+    }
+}
+
+fn summary(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
+    AdapterSummary {
+        index,
+        name: info.name.clone(),
+        driver: info.driver.clone(),
+        driver_info: info.driver_info.clone(),
+        backend: info.backend.to_string(),
+        kind: kind(info.device_type).0.to_string(),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+    }
+}
+
+/// Every adapter, in `--device INDEX` order.
+pub fn list() -> Vec<AdapterSummary> {
+    adapters().iter().enumerate().map(|(i, a)| summary(i, &a.get_info())).collect()
+}
+
+fn choose(adapters: &[wgpu::Adapter], wanted: Option<&str>) -> Result<usize> {
+    let infos: Vec<AdapterSummary> = adapters.iter().enumerate().map(|(i, a)| summary(i, &a.get_info())).collect();
+    let names = || infos.iter().map(|i| format!("{}: {} ({})", i.index, i.name, i.kind)).collect::<Vec<_>>().join("; ");
+    if infos.is_empty() {
+        return Err(Error::device("no Vulkan, Metal or DX12 adapter was found").hint(
+            "install a GPU driver, or a software adapter (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1; \
+             Fedora: dnf install mesa-vulkan-drivers vulkan-loader)",
+        ));
+    }
+    let best = |software: Option<bool>| {
+        (0..infos.len())
+            .filter(|&i| software.is_none_or(|s| infos[i].software == s))
+            .min_by_key(|&i| (kind(adapters[i].get_info().device_type).1, i))
+    };
+    let found = match wanted.map(str::trim) {
+        None | Some("") => best(None),
+        Some("cpu") => best(Some(true)),
+        Some("gpu") => best(Some(false)),
+        Some(w) => match w.parse::<usize>() {
+            Ok(index) => (index < infos.len()).then_some(index),
+            Err(_) => infos.iter().position(|i| i.name.to_lowercase().contains(&w.to_lowercase())),
+        },
+    };
+    found.ok_or_else(|| {
+        Error::device(format!("no adapter matches --device {}", wanted.unwrap_or_default()))
+            .hint(format!("the adapters are: {}", names()))
+    })
+}
+
+/// The feature that device-time measurements need.
+const TIMESTAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+
+impl Gpu {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// No adapter, none that matches, or a driver that refuses a device.
+    pub fn open(options: &OpenOptions) -> Result<Gpu> {
+        let adapters = adapters();
+        let index = choose(&adapters, options.device.as_deref())?;
+        let adapter = &adapters[index];
+        let summary = summary(index, &adapter.get_info());
+        let has = adapter.limits();
+        let limits = wgpu::Limits {
+            max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
+            max_buffer_size: has.max_buffer_size,
+            ..wgpu::Limits::default()
+        };
+        let timestamps = adapter.features().contains(TIMESTAMPS);
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("cqat"),
+            required_features: if timestamps { TIMESTAMPS } else { wgpu::Features::empty() },
+            required_limits: limits.clone(),
+            ..Default::default()
+        }))
+        .map_err(|e| {
+            Error::device(format!("{} refuses a device with WebGPU's default limits", summary.name))
+                .hint("update its driver, or choose another adapter: `cqat devices` lists them")
+                .caused_by(e)
+        })?;
+        let faults = Arc::new(Faults::default());
+        let report = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            log::error!("driver: {e}");
+            report.error.lock().expect("no panic holds this lock").get_or_insert(e.to_string());
+        }));
+        let report = faults.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                report.lost.lock().expect("no panic holds this lock").get_or_insert(message);
+            }
+        });
+        let budget = match options.memory_mib {
+            Some(mib) => mib << 20,
+            None => memory::budget(adapter, summary.software),
+        };
+        let caps = Caps {
+            software: summary.software,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            budget_bytes: budget,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        };
+        log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);
+        Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })
+    }
+
+    fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let poll = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+        self.faults.check()?;
+        poll.map(|_| ()).map_err(|e| Error::device("waiting for the device failed").caused_by(e))
+    }
+}

@@ -1,0 +1,333 @@
+//! A plan on a device: buffers, pipelines, bind groups made once; programs replayed for every step.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Gpu;
+use crate::exec::Executor;
+use crate::kernels::{Access, KernelDef, Variant, source};
+use crate::plan::{BufferId, Dispatch, Plan, ProgramId, TensorId};
+use crate::{Error, Result};
+
+/// Steps the host may be ahead of the device.
+const IN_FLIGHT: usize = 2;
+/// Floating-point operations in one submission on a real GPU: a fifth of a second on a slow one (0.5 TFLOP/s), because
+/// some systems reset a driver whose work takes two seconds.
+const SUBMISSION_FLOPS: u64 = 100_000_000_000;
+/// Distance between parameter blocks in the uniform buffer.
+const UNIFORM_STRIDE: u64 = 256;
+
+/// Time of one program run.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTiming {
+    /// From the first command to the end of the last, on the host's clock.
+    pub wall: Duration,
+    /// On the device, between the first dispatch and the last; `None` where the device cannot measure.
+    pub device: Option<Duration>,
+}
+
+struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+    flops: u64,
+}
+
+struct Timer {
+    set: wgpu::QuerySet,
+    resolve: wgpu::Buffer,
+}
+
+/// The plan, ready to run on a [`Gpu`].
+pub struct GpuProgram<'a> {
+    gpu: &'a Gpu,
+    plan: Plan,
+    buffers: HashMap<BufferId, wgpu::Buffer>,
+    programs: Vec<Vec<Bound>>,
+    in_flight: VecDeque<wgpu::SubmissionIndex>,
+    timer: Option<Timer>,
+}
+
+impl<'a> GpuProgram<'a> {
+    /// Allocates the plan's buffers (zeroed) and builds its pipelines.
+    ///
+    /// # Errors
+    /// A plan that does not fit the device, a shader the driver refuses, or any other driver error.
+    pub fn new(gpu: &'a Gpu, plan: &Plan) -> Result<GpuProgram<'a>> {
+        plan.fits(&gpu.caps)?;
+        let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut build = Builder { gpu, pipelines: HashMap::new(), layouts: HashMap::new() };
+        let buffers: HashMap<BufferId, wgpu::Buffer> =
+            plan.buffers().into_iter().map(|(id, words)| (id, build.buffer(&format!("{id:?}"), words))).collect();
+        let mut programs = Vec::new();
+        for program in &plan.programs {
+            programs.push(build.program(plan, &buffers, &program.dispatches));
+        }
+        let timer = gpu.timestamps.then(|| build.timer());
+        let refused = pollster::block_on(validation.pop());
+        if let Some(e) = pollster::block_on(memory.pop()) {
+            return Err(Error::device(format!("the device has no room for {} MiB of buffers", plan.bytes() >> 20))
+                .hint("lower train.batch or network.width")
+                .caused_by(e));
+        }
+        if let Some(e) = refused {
+            return Err(Error::device("the driver refuses a kernel or a buffer").caused_by(e));
+        }
+        gpu.faults.check()?;
+        Ok(GpuProgram { gpu, plan: plan.clone(), buffers, programs, in_flight: VecDeque::new(), timer })
+    }
+
+    /// Bytes of all buffers.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.plan.bytes()
+    }
+
+    /// Runs a program alone and measures it.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn run_timed(&mut self, program: ProgramId) -> Result<StepTiming> {
+        self.gpu.wait(None)?;
+        let start = Instant::now();
+        self.submit(program, true)?;
+        self.gpu.wait(None)?;
+        let wall = start.elapsed();
+        let device = match &self.timer {
+            Some(t) => {
+                let ticks: Vec<u64> = bytemuck::cast_slice(&self.download(&t.resolve, 0, 16)?).to_vec();
+                let period = f64::from(self.gpu.queue.get_timestamp_period());
+                Some(Duration::from_nanos((ticks[1].saturating_sub(ticks[0]) as f64 * period) as u64))
+            }
+            None => None,
+        };
+        self.in_flight.clear();
+        Ok(StepTiming { wall, device })
+    }
+
+    fn submit(&mut self, program: ProgramId, timed: bool) -> Result<()> {
+        let list = &self.programs[program.0];
+        let limit = if self.gpu.caps.software { u64::MAX } else { SUBMISSION_FLOPS };
+        let timer = self.timer.as_ref().filter(|_| timed);
+        let mut at = 0;
+        let mut last = None;
+        while at < list.len() {
+            let mut flops = list[at].flops;
+            let mut end = at + 1;
+            while end < list.len() && flops + list[end].flops <= limit {
+                flops += list[end].flops;
+                end += 1;
+            }
+            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+            {
+                let writes = timer.map(|t| wgpu::ComputePassTimestampWrites {
+                    query_set: &t.set,
+                    beginning_of_pass_write_index: (at == 0).then_some(0),
+                    end_of_pass_write_index: (end == list.len()).then_some(1),
+                });
+                let writes = writes.filter(|_| at == 0 || end == list.len());
+                let mut pass =
+                    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
+                for b in &list[at..end] {
+                    pass.set_pipeline(&b.pipeline);
+                    pass.set_bind_group(0, &b.group, &[]);
+                    pass.dispatch_workgroups(b.grid[0], b.grid[1], b.grid[2]);
+                }
+            }
+            if let Some(t) = timer.filter(|_| end == list.len()) {
+                encoder.resolve_query_set(&t.set, 0..2, &t.resolve, 0);
+            }
+            last = Some(self.gpu.queue.submit([encoder.finish()]));
+            at = end;
+        }
+        self.in_flight.extend(last);
+        self.gpu.faults.check()
+    }
+
+    fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
+        let device = &self.gpu.device;
+        let staging = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: bytes,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+        self.gpu.queue.submit([encoder.finish()]);
+        let (send, receive) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |r| {
+            let _ = send.send(r);
+        });
+        self.gpu.wait(None)?;
+        let failed = |e| Error::device("reading a buffer back failed").caused_by(e);
+        match receive.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(failed(Box::<dyn std::error::Error + Send + Sync>::from(e))),
+            Err(e) => return Err(failed(e.into())),
+        }
+        let view = staging.get_mapped_range(..).map_err(|e| failed(e.into()))?;
+        Ok(bytemuck::cast_slice(&view).to_vec())
+    }
+}
+
+impl Executor for GpuProgram<'_> {
+    fn write(&mut self, tensor: TensorId, words: &[u32]) {
+        let buffer = &self.buffers[&self.plan.buffer(tensor)];
+        let offset = self.plan.offset(tensor) as u64 * 4;
+        assert!(words.len() <= self.plan.tensor(tensor).words, "{} is smaller", self.plan.tensor(tensor).name);
+        self.gpu.queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
+    }
+
+    fn run(&mut self, program: ProgramId) -> Result<()> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            let oldest = self.in_flight.pop_front();
+            self.gpu.wait(oldest)?;
+        }
+        self.submit(program, false)
+    }
+
+    fn read(&mut self, tensor: TensorId) -> Result<Vec<u32>> {
+        let buffer = &self.buffers[&self.plan.buffer(tensor)];
+        let words = self.plan.tensor(tensor).words as u64;
+        let data = self.download(buffer, self.plan.offset(tensor) as u64 * 4, words * 4)?;
+        self.in_flight.clear();
+        Ok(data)
+    }
+}
+
+/// Makes device objects, each pipeline and layout once.
+struct Builder<'a> {
+    gpu: &'a Gpu,
+    pipelines: HashMap<(&'static str, Variant), wgpu::ComputePipeline>,
+    layouts: HashMap<&'static str, wgpu::BindGroupLayout>,
+}
+
+impl Builder<'_> {
+    fn buffer(&self, label: &str, words: usize) -> wgpu::Buffer {
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: (words as u64 * 4).next_multiple_of(16),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn timer(&self) -> Timer {
+        let device = &self.gpu.device;
+        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("step"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let resolve = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("step time"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        Timer { set, resolve }
+    }
+
+    fn layout(&mut self, kernel: &'static KernelDef) -> wgpu::BindGroupLayout {
+        let device = &self.gpu.device;
+        let entry = |binding, ty, size| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: size },
+            count: None,
+        };
+        let make = || {
+            let size = std::num::NonZeroU64::new(kernel.params_bytes as u64);
+            let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, size)];
+            for (i, (_, access)) in kernel.bindings.iter().enumerate() {
+                let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
+                entries.push(entry(i as u32 + 1, ty, None));
+            }
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(kernel.name),
+                entries: &entries,
+            })
+        };
+        self.layouts.entry(kernel.name).or_insert_with(make).clone()
+    }
+
+    fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::ComputePipeline {
+        let key = (kernel.name, variant.clone());
+        if let Some(p) = self.pipelines.get(&key) {
+            return p.clone();
+        }
+        let group = self.layout(kernel);
+        let device = &self.gpu.device;
+        let text = source::compose(variant).text;
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(variant.shader),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
+        };
+        let module = if self.gpu.checked {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: the shaders are this crate's own; every index is guarded by the extents in their parameters, loops
+            // end, divisors are extents. The kernel tests also run them with the checks on.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(variant.shader),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false, // every kernel writes before it reads
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.pipelines.insert(key, pipeline.clone());
+        pipeline
+    }
+
+    fn program(&mut self, plan: &Plan, buffers: &HashMap<BufferId, wgpu::Buffer>, list: &[Dispatch]) -> Vec<Bound> {
+        let uniforms = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("parameters"),
+            size: list.len().max(1) as u64 * UNIFORM_STRIDE,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut bytes = vec![0u8; list.len() * UNIFORM_STRIDE as usize];
+        for (slot, d) in bytes.chunks_exact_mut(UNIFORM_STRIDE as usize).zip(list) {
+            slot[..d.params.len()].copy_from_slice(&d.params);
+        }
+        self.gpu.queue.write_buffer(&uniforms, 0, &bytes);
+        let bind = |buffer, offset, size| {
+            let size = std::num::NonZeroU64::new(size);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+        };
+        list.iter()
+            .enumerate()
+            .map(|(i, d)| {
+                let mut entries = vec![wgpu::BindGroupEntry {
+                    binding: 0,
+                    resource: bind(&uniforms, i as u64 * UNIFORM_STRIDE, d.params.len() as u64),
+                }];
+                for (k, &t) in d.bind.iter().enumerate() {
+                    let bytes = (plan.tensor(t).words as u64 * 4).next_multiple_of(16);
+                    let resource = bind(&buffers[&plan.buffer(t)], plan.offset(t) as u64 * 4, bytes);
+                    entries.push(wgpu::BindGroupEntry { binding: k as u32 + 1, resource });
+                }
+                let layout = self.layout(d.kernel);
+                let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(d.kernel.name),
+                    layout: &layout,
+                    entries: &entries,
+                });
+                let pipeline = self.pipeline(d.kernel, &d.variant);
+                Bound { pipeline, group, grid: d.grid, flops: d.work.flops }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,279 @@
+//! The kernels: every shader with its parameters, bindings, variants and CPU twin.
+//!
+//! A kernel is five things with one name: `shaders/NAME.wgsl`, its `Params` struct, its [`KernelDef`], its twin, and its
+//! test cases. Binding 0 is the uniform `Params`; storage bindings follow in [`KernelDef::bindings`] order.
+
+pub mod activation;
+pub mod conv;
+pub mod head;
+pub mod input;
+pub mod norm;
+pub mod optimizer;
+pub mod source;
+pub mod weights;
+
+use std::collections::BTreeMap;
+
+use bytemuck::{Pod, Zeroable};
+
+/// What a kernel does with a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    ReadWrite,
+}
+
+/// A kernel family: one shader interface with one CPU twin, in one or several variants.
+pub struct KernelDef {
+    /// Name; the shader of the default variant is `shaders/NAME.wgsl`.
+    pub name: &'static str,
+    /// Storage bindings 1.. in order: WGSL name and access.
+    pub bindings: &'static [(&'static str, Access)],
+    /// Bytes of the uniform `Params`.
+    pub params_bytes: usize,
+    /// The same computation on the CPU.
+    pub twin: fn(&mut Twin),
+}
+
+impl std::fmt::Debug for KernelDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// All kernels, for tests and `cqat selftest`.
+pub static REGISTRY: &[&KernelDef] = &[
+    &input::AUGMENT,
+    &input::UNPACK,
+    &weights::STATS,
+    &weights::SCALE,
+    &weights::PREPARE,
+    &conv::CONV,
+    &conv::WGRAD,
+    &conv::WGRAD_REDUCE,
+    &norm::STATS,
+    &norm::MERGE,
+    &norm::BWD_MERGE,
+    &norm::BWD,
+    &activation::FORWARD,
+    &activation::BACKWARD,
+    &activation::RANGE_UPDATE,
+    &activation::BLOCKED_UPDATE,
+    &activation::HISTOGRAM,
+    &head::POOL_FORWARD,
+    &head::POOL_BACKWARD,
+    &head::SOFTMAX_CE,
+    &head::METRICS,
+    &head::BIAS_GRAD,
+    &optimizer::SGD,
+];
+
+/// One way to run a kernel: a shader with a generated prelude. Two dispatches with equal variants share a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    /// Name, as `cqat plan` prints it and `device.variants` takes it.
+    pub name: String,
+    /// Shader file stem under `shaders/`.
+    pub shader: &'static str,
+    /// Shared files that come first, by stem (operand and output formats).
+    pub formats: Vec<&'static str>,
+    /// `const NAME = value;` and `alias NAME = type;` lines.
+    pub prelude: Vec<String>,
+}
+
+impl Variant {
+    /// The only variant of a kernel.
+    pub fn only(shader: &'static str) -> Variant {
+        Variant { name: "portable".into(), shader, formats: vec![], prelude: vec![] }
+    }
+
+    /// Adds shared format files.
+    pub fn with_formats(mut self, formats: &[&'static str]) -> Variant {
+        self.formats.extend_from_slice(formats);
+        self
+    }
+
+    /// Adds `const NAME = VALUEu;`.
+    pub fn with_const(mut self, name: &str, value: u32) -> Variant {
+        self.prelude.push(format!("const {name} = {value}u;"));
+        self
+    }
+
+    /// Adds `alias NAME = TYPE;`.
+    pub fn with_alias(mut self, name: &str, ty: &str) -> Variant {
+        self.prelude.push(format!("alias {name} = {ty};"));
+        self
+    }
+}
+
+/// How the values of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Format {
+    /// One f32 a value.
+    F32 = 0,
+    /// Unsigned 8-bit codes, four channels a word.
+    U8 = 1,
+    /// Signed 8-bit codes, four channels a word.
+    I8 = 2,
+}
+
+impl Format {
+    /// The shared shader file that reads this format.
+    pub fn operand(self) -> &'static str {
+        match self {
+            Format::F32 => "operand_f32",
+            Format::U8 => "operand_u8",
+            Format::I8 => "operand_i8",
+        }
+    }
+
+    /// u32 words of `values` values.
+    pub fn words(self, values: usize) -> usize {
+        match self {
+            Format::F32 => values,
+            Format::U8 | Format::I8 => values.div_ceil(4),
+        }
+    }
+
+    /// Value `i` of a tensor.
+    pub fn load(self, data: &[u32], i: usize) -> f32 {
+        match self {
+            Format::F32 => f32::from_bits(data[i]),
+            Format::U8 => f32::from((data[i / 4] >> (8 * (i % 4))) as u8),
+            Format::I8 => f32::from((data[i / 4] >> (8 * (i % 4))) as u8 as i8),
+        }
+    }
+
+    /// The format with this number.
+    pub fn from_number(n: u32) -> Format {
+        match n {
+            1 => Format::U8,
+            2 => Format::I8,
+            _ => Format::F32,
+        }
+    }
+}
+
+/// What the kernel selection knows of a device; plain data, so that tests invent devices.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Caps {
+    /// A CPU pretending to be a GPU.
+    pub software: bool,
+    /// Bytes of the largest storage binding.
+    pub max_binding_bytes: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes the planner may use in all.
+    pub budget_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Invocations in a workgroup.
+    pub workgroup_invocations: u32,
+    /// Storage buffers one shader may bind.
+    pub storage_buffers: u32,
+}
+
+impl Caps {
+    /// WebGPU's default limits on a made-up device with `budget_mib` of memory.
+    pub fn portable(software: bool, budget_mib: u64) -> Caps {
+        Caps {
+            software,
+            max_binding_bytes: 128 << 20,
+            max_buffer_bytes: 256 << 20,
+            budget_bytes: budget_mib << 20,
+            workgroup_bytes: 16 << 10,
+            workgroup_invocations: 256,
+            storage_buffers: 8,
+        }
+    }
+}
+
+/// Kernel name to variant name: what the user forces through `device.variants`.
+pub type Overrides = BTreeMap<String, String>;
+
+/// What changes from step to step (`Step` in `shared/step.wgsl`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Step {
+    /// Seed of this step's augmentation.
+    pub seed: u32,
+    /// Global step number.
+    pub index: u32,
+    /// Row of the metrics ring.
+    pub ring_slot: u32,
+    /// Pictures of the batch that count.
+    pub valid: u32,
+    /// 1: ranges stay as they are.
+    pub frozen: u32,
+    /// Learning rate.
+    pub lr: f32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// A buffer as a twin sees it.
+pub enum TwinBuffer<'a> {
+    /// Bound for reading.
+    Read(&'a [u32]),
+    /// Bound for writing; `None` once taken.
+    Write(Option<&'a mut [u32]>),
+}
+
+/// Arguments of a twin: the parameters and the bindings, in shader order (binding 1 is index 0).
+pub struct Twin<'a> {
+    params: &'a [u8],
+    buffers: Vec<TwinBuffer<'a>>,
+}
+
+impl<'a> Twin<'a> {
+    /// Wraps one dispatch's arguments.
+    pub fn new(params: &'a [u8], buffers: Vec<TwinBuffer<'a>>) -> Self {
+        Twin { params, buffers }
+    }
+
+    /// The parameters.
+    pub fn params<P: Pod>(&self) -> P {
+        bytemuck::pod_read_unaligned(self.params)
+    }
+
+    /// Storage binding `i` as words.
+    pub fn words(&self, i: usize) -> &'a [u32] {
+        match &self.buffers[i] {
+            TwinBuffer::Read(b) => b,
+            TwinBuffer::Write(_) => panic!("binding {i} is bound for writing"),
+        }
+    }
+
+    /// Storage binding `i` as f32.
+    pub fn f32(&self, i: usize) -> &'a [f32] {
+        bytemuck::cast_slice(self.words(i))
+    }
+
+    /// Writable storage binding `i` as words.
+    pub fn words_mut(&mut self, i: usize) -> &'a mut [u32] {
+        match &mut self.buffers[i] {
+            TwinBuffer::Write(b) => b.take().expect("a binding is taken once"),
+            TwinBuffer::Read(_) => panic!("binding {i} is bound for reading"),
+        }
+    }
+
+    /// Writable storage binding `i` as f32.
+    pub fn f32_mut(&mut self, i: usize) -> &'a mut [f32] {
+        bytemuck::cast_slice_mut(self.words_mut(i))
+    }
+}
+
+/// Workgroups for `invocations` in workgroups of 64, folded to at most 32,768 in x.
+pub fn flat_grid(invocations: usize) -> [u32; 3] {
+    let groups = invocations.div_ceil(64).max(1);
+    let x = groups.min(32_768);
+    [x as u32, groups.div_ceil(x) as u32, 1]
+}
+
+/// Rows that one invocation of a row-reducing kernel handles, so that at most 256 partial sums remain.
+pub fn row_chunk(rows: usize) -> usize {
+    rows.div_ceil(256).max(32)
+}

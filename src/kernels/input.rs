@@ -1,0 +1,119 @@
+//! `augment`: u8 pictures to network input. `unpack`: codes to f32 operands.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Access, Format, KernelDef, Step, Twin, Variant};
+
+/// Parameters of `augment`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct AugmentParams {
+    /// Pictures.
+    pub batch: u32,
+    /// Side of a picture.
+    pub size: u32,
+    /// Raw-zero pixels around the picture that a crop may reach; 0: no crop.
+    pub crop_padding: u32,
+    /// 1: half of the pictures are mirrored.
+    pub flip: u32,
+    /// Side of the square that is cut out; 0: none.
+    pub cutout: u32,
+    /// 1: the table and the output hold signed 8-bit codes.
+    pub codes: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `augment.wgsl`.
+pub static AUGMENT: KernelDef = KernelDef {
+    name: "augment",
+    bindings: &[
+        ("images", Access::Read),
+        ("step", Access::Read),
+        ("table", Access::Read),
+        ("out", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<AugmentParams>(),
+    twin: augment,
+};
+
+fn pcg(v: u32) -> u32 {
+    let s = v.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let w = ((s >> ((s >> 28) + 4)) ^ s).wrapping_mul(277_803_737);
+    (w >> 22) ^ w
+}
+
+/// Random word of (seed, sample, draw); twin of `random` in `shared/rng.wgsl`.
+pub fn random(seed: u32, sample: u32, draw: u32) -> u32 {
+    pcg(pcg(pcg(seed).wrapping_add(sample)).wrapping_add(draw))
+}
+
+fn augment(t: &mut Twin) {
+    let p: AugmentParams = t.params();
+    let (images, step, table) = (t.words(0), t.words(1), t.words(2));
+    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let out = t.words_mut(3);
+    let s = p.size;
+    let span = 2 * p.crop_padding + 1;
+    for n in 0..p.batch {
+        let draw = |d| random(step.seed, n, d);
+        let (dy, dx) = (draw(0) % span, draw(1) % span);
+        let flipped = p.flip == 1 && draw(2) & 1 == 1;
+        let (cy, cx) = (draw(3) % s + p.cutout / 2, draw(4) % s + p.cutout / 2);
+        for y in 0..s {
+            for x in 0..s {
+                let sy = (y + dy).wrapping_sub(p.crop_padding);
+                let sx = (if flipped { s - 1 - x } else { x } + dx).wrapping_sub(p.crop_padding);
+                let inside = sy < s && sx < s;
+                let cut =
+                    p.cutout > 0 && cy.wrapping_sub(y + 1) < p.cutout && cx.wrapping_sub(x + 1) < p.cutout;
+                let v = [0, 1, 2].map(|c| {
+                    let byte = ((n * 3 + c) * s + sy) * s + sx;
+                    let raw = if inside { (images[byte as usize / 4] >> (8 * (byte & 3))) & 255 } else { 0 };
+                    table[if cut { 768 } else { (c * 256 + raw) as usize }]
+                });
+                let i = ((n * s + y) * s + x) as usize;
+                if p.codes == 1 {
+                    out[i] = (v[0] & 255) | ((v[1] & 255) << 8) | ((v[2] & 255) << 16);
+                } else {
+                    out[4 * i..4 * i + 4].copy_from_slice(&[v[0], v[1], v[2], 0]);
+                }
+            }
+        }
+    }
+}
+
+/// Parameters of `unpack`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct UnpackParams {
+    /// Words of four codes.
+    pub words: u32,
+    /// [`Format`] of the codes; fixed in the shader's variant, read by the twin.
+    pub format: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `unpack.wgsl`.
+pub static UNPACK: KernelDef = KernelDef {
+    name: "unpack",
+    bindings: &[("codes", Access::Read), ("out", Access::ReadWrite)],
+    params_bytes: size_of::<UnpackParams>(),
+    twin: unpack,
+};
+
+/// The variant of `unpack` for a format.
+pub fn unpack_variant(format: Format) -> Variant {
+    Variant::only("unpack").with_formats(&[format.operand()])
+}
+
+fn unpack(t: &mut Twin) {
+    let p: UnpackParams = t.params();
+    let codes = t.words(0);
+    let out = t.f32_mut(1);
+    let format = Format::from_number(p.format);
+    for (i, o) in out[..4 * p.words as usize].iter_mut().enumerate() {
+        *o = format.load(codes, i);
+    }
+}

@@ -1,0 +1,230 @@
+//! Batch norm: statistics of a convolution's output, their merge into a per-channel context, and the backward pass.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Access, KernelDef, Step, Twin};
+
+/// Variance offset, as everywhere.
+pub const EPS: f32 = 1e-5;
+/// Weight of a new batch in the running statistics.
+pub const MOMENTUM: f32 = 0.1;
+
+/// Parameters of `norm_stats`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct StatsParams {
+    /// Pixels of the batch.
+    pub rows: u32,
+    /// Channels / 4.
+    pub cols4: u32,
+    /// Rows an invocation reduces.
+    pub chunk: u32,
+    /// Chunks.
+    pub chunks: u32,
+}
+
+/// `norm_stats.wgsl`.
+pub static STATS: KernelDef = KernelDef {
+    name: "norm_stats",
+    bindings: &[("y", Access::Read), ("part", Access::ReadWrite)],
+    params_bytes: size_of::<StatsParams>(),
+    twin: stats,
+};
+
+fn stats(t: &mut Twin) {
+    let p: StatsParams = t.params();
+    let y = t.f32(0);
+    let part = t.f32_mut(1);
+    let channels = p.cols4 as usize * 4;
+    for k in 0..p.chunks as usize {
+        let first = k * p.chunk as usize;
+        let last = (first + p.chunk as usize).min(p.rows as usize);
+        for c in 0..channels {
+            let column = || (first..last).map(|r| y[r * channels + c]);
+            let mean = column().sum::<f32>() / (last - first) as f32;
+            let squares = column().map(|v| (v - mean) * (v - mean)).sum::<f32>();
+            let o = k * 2 * channels + (c / 4) * 8 + c % 4;
+            (part[o], part[o + 4]) = (mean, squares);
+        }
+    }
+}
+
+/// Parameters of `norm_merge`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct MergeParams {
+    /// Channels.
+    pub channels: u32,
+    /// Pixels of the batch.
+    pub rows: u32,
+    /// Rows of a chunk.
+    pub chunk: u32,
+    /// Chunks.
+    pub chunks: u32,
+    /// 1: take the running statistics.
+    pub evaluate: u32,
+    /// Row of ranges whose scale the input codes have, -1: 1.
+    pub x_scale: i32,
+    /// 1: the weights are codes with scales.
+    pub w_scale: u32,
+    /// Where the first step with a value that is not finite is noted.
+    pub health_slot: u32,
+    /// [`EPS`].
+    pub eps: f32,
+    /// [`MOMENTUM`], or 0 to leave the running statistics alone.
+    pub momentum: f32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `norm_merge.wgsl`.
+pub static MERGE: KernelDef = KernelDef {
+    name: "norm_merge",
+    bindings: &[
+        ("part", Access::Read),
+        ("affine", Access::Read),
+        ("scales", Access::Read),
+        ("ranges", Access::Read),
+        ("step", Access::Read),
+        ("running", Access::ReadWrite),
+        ("context", Access::ReadWrite),
+        ("health", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<MergeParams>(),
+    twin: merge,
+};
+
+fn merge(t: &mut Twin) {
+    let p: MergeParams = t.params();
+    let (part, affine, scales, ranges, step) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3), t.words(4));
+    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let (running, context, health) = (t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
+    let channels = p.channels as usize;
+    for c in 0..channels {
+        let mut s = if p.x_scale >= 0 { ranges[p.x_scale as usize * 8 + 1] } else { 1.0 };
+        if p.w_scale == 1 {
+            s *= scales[c];
+        }
+        let (mut mean, mut variance) = (running[c], running[channels + c]);
+        if p.evaluate == 0 {
+            let (mut count, mut m, mut squares) = (0f32, 0f32, 0f32);
+            for k in 0..p.chunks {
+                let n = p.chunk.min(p.rows - k * p.chunk) as f32;
+                let o = k as usize * 2 * channels + (c / 4) * 8 + c % 4;
+                let d = part[o] - m;
+                let total = count + n;
+                m += d * (n / total);
+                squares += part[o + 4] + d * d * (count * n / total);
+                count = total;
+            }
+            mean = m * s;
+            variance = squares / count * (s * s);
+            if p.momentum > 0.0 {
+                let unbiased = variance * (count / (count - 1.0).max(1.0));
+                running[c] += p.momentum * (mean - running[c]);
+                running[channels + c] += p.momentum * (unbiased - running[channels + c]);
+            }
+            let slot = &mut health[p.health_slot as usize];
+            if !(mean.is_finite() && variance.is_finite()) && *slot == 0 {
+                *slot = step.index + 1;
+            }
+        }
+        let inv_std = 1.0 / (variance + p.eps).sqrt();
+        context[c] = affine[c] * inv_std * s;
+        context[channels + c] = affine[channels + c] - mean * (affine[c] * inv_std);
+        context[2 * channels + c] = inv_std * s;
+        context[3 * channels + c] = -mean * inv_std;
+    }
+}
+
+/// Parameters of `norm_bwd_merge`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct BwdMergeParams {
+    /// Channels.
+    pub channels: u32,
+    /// Pixels of the batch.
+    pub rows: u32,
+    /// Chunks of the partial sums.
+    pub chunks: u32,
+    /// 1: main branch, 2: projection.
+    pub branch: u32,
+    /// Row of ranges whose scale the input codes have, -1: 1.
+    pub x_scale: i32,
+    /// Padding.
+    pub pad: [u32; 3],
+}
+
+/// `norm_bwd_merge.wgsl`.
+pub static BWD_MERGE: KernelDef = KernelDef {
+    name: "norm_bwd_merge",
+    bindings: &[
+        ("part", Access::Read),
+        ("affine", Access::Read),
+        ("context", Access::Read),
+        ("ranges", Access::Read),
+        ("grads", Access::ReadWrite),
+        ("coefficients", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<BwdMergeParams>(),
+    twin: bwd_merge,
+};
+
+fn bwd_merge(t: &mut Twin) {
+    let p: BwdMergeParams = t.params();
+    let (part, affine, context, ranges) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
+    let (grads, coefficients) = (t.f32_mut(4), t.f32_mut(5));
+    let channels = p.channels as usize;
+    for c in 0..channels {
+        let (mut sum, mut dot) = (0f32, 0f32);
+        for k in 0..p.chunks as usize {
+            let o = k * 4 * channels + (c / 4) * 16 + c % 4;
+            sum += part[o];
+            dot += part[o + 4 * p.branch as usize];
+        }
+        grads[c] = dot;
+        grads[channels + c] = sum;
+        let s = if p.x_scale >= 0 { ranges[p.x_scale as usize * 8 + 1] } else { 1.0 };
+        coefficients[c] = affine[c] * context[2 * channels + c] / s;
+        coefficients[channels + c] = sum / p.rows as f32;
+        coefficients[2 * channels + c] = dot / p.rows as f32;
+    }
+}
+
+/// Parameters of `norm_bwd`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct BwdParams {
+    /// vec4s of the tensor.
+    pub words4: u32,
+    /// Channels / 4.
+    pub cols4: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `norm_bwd.wgsl`.
+pub static BWD: KernelDef = KernelDef {
+    name: "norm_bwd",
+    bindings: &[
+        ("dz", Access::Read),
+        ("y", Access::Read),
+        ("context", Access::Read),
+        ("coefficients", Access::Read),
+        ("dy", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<BwdParams>(),
+    twin: bwd,
+};
+
+fn bwd(t: &mut Twin) {
+    let p: BwdParams = t.params();
+    let (dz, y, context, k) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
+    let dy = t.f32_mut(4);
+    let channels = p.cols4 as usize * 4;
+    for i in 0..p.words4 as usize * 4 {
+        let c = i % channels;
+        let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
+        dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
+    }
+}

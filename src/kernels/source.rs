@@ -1,0 +1,118 @@
+//! Shader text: the embedded files, composition of a variant, validation with naga.
+
+use std::fmt::Write as _;
+
+use super::Variant;
+use crate::{Error, Result};
+
+macro_rules! shaders {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../shaders/", $name, ".wgsl")))),*]
+    };
+}
+
+/// Every shader file by path stem.
+static FILES: &[(&str, &str)] = shaders![
+    "act_bwd",
+    "act_fwd",
+    "augment",
+    "bias_grad",
+    "blocked_update",
+    "conv_lane",
+    "conv_tiled",
+    "histogram",
+    "metrics",
+    "norm_bwd",
+    "norm_bwd_merge",
+    "norm_merge",
+    "norm_stats",
+    "pool_bwd",
+    "pool_fwd",
+    "range_update",
+    "sgd",
+    "softmax_ce",
+    "unpack",
+    "weight_prepare",
+    "weight_scale",
+    "weight_stats",
+    "wgrad_lane",
+    "wgrad_reduce",
+    "wgrad_tiled",
+    "shared/gather",
+    "shared/index",
+    "shared/operand_f32",
+    "shared/operand_i8",
+    "shared/operand_u8",
+    "shared/output_f32",
+    "shared/output_u8",
+    "shared/preact",
+    "shared/quant",
+    "shared/rng",
+    "shared/step",
+    "shared/weight_table",
+];
+
+fn file(stem: &str) -> &'static str {
+    FILES.iter().find(|(name, _)| *name == stem).unwrap_or_else(|| panic!("no shader file {stem}")).1
+}
+
+/// A composed shader and where its lines come from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// WGSL text.
+    pub text: String,
+    /// Per line of `text`: file stem and line number there.
+    pub origin: Vec<(String, usize)>,
+}
+
+/// Puts a variant together: prelude, formats, the files that the shader names with `//use NAME`, the shader itself.
+pub fn compose(variant: &Variant) -> Source {
+    let mut source = Source { text: String::new(), origin: Vec::new() };
+    for line in &variant.prelude {
+        source.push("prelude", 0, line);
+    }
+    let body = file(variant.shader);
+    let used = body.lines().filter_map(|l| l.strip_prefix("//use "));
+    for stem in variant.formats.iter().copied().chain(used) {
+        let stem = format!("shared/{}", stem.trim());
+        source.push_file(&stem, file(&stem));
+    }
+    source.push_file(variant.shader, body);
+    source
+}
+
+impl Source {
+    fn push(&mut self, stem: &str, line: usize, text: &str) {
+        let _ = writeln!(self.text, "{text}");
+        self.origin.push((stem.to_string(), line));
+    }
+
+    fn push_file(&mut self, stem: &str, text: &str) {
+        for (i, line) in text.lines().enumerate() {
+            self.push(stem, i + 1, line);
+        }
+    }
+
+    /// Parses and validates with naga.
+    ///
+    /// # Errors
+    /// A shader that does not parse or validate, with the line in its own file.
+    pub fn validate(&self) -> Result<(naga::Module, naga::valid::ModuleInfo)> {
+        let module = naga::front::wgsl::parse_str(&self.text).map_err(|e| {
+            let place = e.location(&self.text).map(|l| self.place(l.line_number as usize)).unwrap_or_default();
+            Error::device(format!("shader does not parse at {place}: {e}"))
+        })?;
+        let flags = naga::valid::ValidationFlags::all();
+        let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::all())
+            .validate(&module)
+            .map_err(|e| Error::device(format!("shader does not validate: {}", e.emit_to_string(&self.text))))?;
+        Ok((module, info))
+    }
+
+    fn place(&self, line: usize) -> String {
+        match self.origin.get(line.saturating_sub(1)) {
+            Some((stem, n)) => format!("shaders/{stem}.wgsl:{n}"),
+            None => format!("line {line}"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Weight ranges, scales and codes of all layers in three dispatches: `weight_stats`, `weight_scale`, `weight_prepare`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Access, KernelDef, Step, Twin};
+use crate::quant::{Quant, ScaleRule};
+
+/// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
+pub const CHUNK: usize = 64;
+
+/// Numbers of [`WeightRow::estimator`].
+pub mod estimate {
+    /// Largest magnitude.
+    pub const MAX: u32 = 0;
+    /// `|mean| + sigmas * deviation`.
+    pub const SIGMA: u32 = 1;
+    /// A fixed range.
+    pub const FIXED: u32 = 2;
+    /// The host writes the scales (percentile, mse).
+    pub const HOST: u32 = 3;
+}
+
+/// One layer of the weight table (`WeightRow` in `shared/weight_table.wgsl`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct WeightRow {
+    /// First vec4 of the layer in the parameters.
+    pub offset4: u32,
+    /// Taps times input channels.
+    pub rows: u32,
+    /// Output channels / 4.
+    pub cols4: u32,
+    /// Kernel positions (9 or 1).
+    pub taps: u32,
+    /// First vec4 of the layer's statistics.
+    pub stats: u32,
+    /// First word of the layer's scales.
+    pub scales: u32,
+    /// One of [`estimate`].
+    pub estimator: u32,
+    /// 1: a scale per output channel.
+    pub per_channel: u32,
+    /// Integer side of the quantizer.
+    pub quant: Quant,
+    /// Scale rule.
+    pub rule: ScaleRule,
+    /// For [`estimate::SIGMA`].
+    pub sigmas: f32,
+    /// For [`estimate::FIXED`].
+    pub fixed: f32,
+    /// Padding.
+    pub pad: [u32; 10],
+}
+
+impl WeightRow {
+    fn channels(&self) -> usize {
+        self.cols4 as usize * 4
+    }
+}
+
+/// Parameters of `weight_stats` and `weight_scale`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct StatsParams {
+    /// Rows of the table.
+    pub layers: u32,
+    /// [`CHUNK`].
+    pub chunk: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `weight_stats.wgsl`.
+pub static STATS: KernelDef = KernelDef {
+    name: "weight_stats",
+    bindings: &[("table", Access::Read), ("params", Access::Read), ("stats", Access::ReadWrite)],
+    params_bytes: size_of::<StatsParams>(),
+    twin: stats,
+};
+
+fn stats(t: &mut Twin) {
+    let p: StatsParams = t.params();
+    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let params = t.f32(1);
+    let stats = t.f32_mut(2);
+    for row in &table[..p.layers as usize] {
+        for first in (0..row.rows as usize).step_by(p.chunk as usize) {
+            let last = (first + p.chunk as usize).min(row.rows as usize);
+            for c in 0..row.channels() {
+                let (mut top, mut sum, mut squares) = (0f32, 0f32, 0f32);
+                for r in first..last {
+                    let w = params[row.offset4 as usize * 4 + r * row.channels() + c];
+                    top = top.max(w.abs());
+                    sum += w;
+                    squares += w * w;
+                }
+                let item = first / p.chunk as usize * row.cols4 as usize + c / 4;
+                let o = (row.stats as usize + 3 * item) * 4 + c % 4;
+                (stats[o], stats[o + 4], stats[o + 8]) = (top, sum, squares);
+            }
+        }
+    }
+}
+
+/// `weight_scale.wgsl`.
+pub static SCALE: KernelDef = KernelDef {
+    name: "weight_scale",
+    bindings: &[
+        ("table", Access::Read),
+        ("stats", Access::Read),
+        ("step", Access::Read),
+        ("scales", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<StatsParams>(),
+    twin: scale,
+};
+
+#[derive(Clone, Copy, Default)]
+struct Summary {
+    top: f32,
+    sum: f32,
+    squares: f32,
+}
+
+impl Summary {
+    fn merge(self, o: Summary) -> Summary {
+        Summary { top: self.top.max(o.top), sum: self.sum + o.sum, squares: self.squares + o.squares }
+    }
+
+    fn range(&self, row: &WeightRow, count: f32) -> f32 {
+        match row.estimator {
+            estimate::SIGMA => {
+                let mean = self.sum / count;
+                mean.abs() + row.sigmas * (self.squares / count - mean * mean).max(0.0).sqrt()
+            }
+            estimate::FIXED => row.fixed,
+            _ => self.top,
+        }
+    }
+}
+
+fn scale(t: &mut Twin) {
+    let p: StatsParams = t.params();
+    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let (stats, step) = (t.f32(1), t.words(2));
+    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let scales = t.f32_mut(3);
+    for row in &table[..p.layers as usize] {
+        if row.quant.enabled == 0 || row.estimator == estimate::HOST || step.frozen == 1 {
+            continue;
+        }
+        let cols = row.channels();
+        let chunks = row.rows.div_ceil(p.chunk) as usize;
+        let mut write = |c: usize, range: f32| {
+            let s = row.rule.scale(range);
+            scales[row.scales as usize + c] = s.scale;
+            scales[row.scales as usize + cols + c] = s.inv_scale;
+        };
+        let mut all = Summary::default();
+        for c in 0..cols {
+            let mut one = Summary::default();
+            for k in 0..chunks {
+                let o = (row.stats as usize + 3 * (k * row.cols4 as usize + c / 4)) * 4 + c % 4;
+                one = one.merge(Summary { top: stats[o], sum: stats[o + 4], squares: stats[o + 8] });
+            }
+            write(c, one.range(row, row.rows as f32));
+            all = all.merge(one);
+        }
+        if row.per_channel == 0 {
+            let range = all.range(row, (row.rows as usize * cols) as f32);
+            (0..cols).for_each(|c| write(c, range));
+        }
+    }
+}
+
+/// Parameters of `weight_prepare`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct PrepareParams {
+    /// vec4s of all layers with weights, padding included.
+    pub words4: u32,
+    /// 0: copy, the float network.
+    pub quantize: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `weight_prepare.wgsl`.
+pub static PREPARE: KernelDef = KernelDef {
+    name: "weight_prepare",
+    bindings: &[
+        ("table", Access::Read),
+        ("blocks", Access::Read),
+        ("params", Access::Read),
+        ("scales", Access::Read),
+        ("codes", Access::ReadWrite),
+        ("transposed", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<PrepareParams>(),
+    twin: prepare,
+};
+
+fn prepare(t: &mut Twin) {
+    let p: PrepareParams = t.params();
+    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let (blocks, params, scales) = (t.words(1), t.f32(2), t.f32(3));
+    let codes = t.f32_mut(4);
+    let transposed = t.f32_mut(5);
+    for i in 0..p.words4 as usize * 4 {
+        let row = &table[blocks[i / 256] as usize];
+        let base = row.offset4 as usize * 4;
+        let (cols, local) = (row.channels(), i - base);
+        if local >= row.rows as usize * cols {
+            continue;
+        }
+        let (r, c) = (local / cols, local % cols);
+        let c_in = (row.rows / row.taps) as usize;
+        let v = if p.quantize == 1 && row.quant.enabled == 1 {
+            row.quant.code(params[i], scales[row.scales as usize + cols + c]) as f32
+        } else {
+            params[i]
+        };
+        codes[i] = v;
+        transposed[base + ((r / c_in) * cols + c) * c_in + r % c_in] = v;
+    }
+}

@@ -1,0 +1,23 @@
+//! Train low-bit image classifiers on any GPU, and hand the exact integers to hardware.
+//!
+//! A network described as data ([`net`]) is lowered once to a list of dispatches over planned memory ([`plan`]), and that
+//! list is replayed for every step by one of two executors: the GPU ([`gpu`]) or the CPU reference ([`cpu`]). Everything
+//! that computes is a WGSL shader with a CPU twin ([`kernels`]). See `docs/architecture.md`.
+
+pub mod config;
+pub mod cpu;
+pub mod data;
+pub mod error;
+pub mod exec;
+pub mod gpu;
+pub mod kernels;
+pub mod net;
+pub mod plan;
+pub mod quant;
+pub mod oracle;
+pub mod safetensors_io;
+pub mod schedule;
+pub mod session;
+pub mod tensors;
+
+pub use error::{Error, ErrorKind, Result};

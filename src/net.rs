@@ -1,0 +1,319 @@
+//! The network as data: a flat list of layers in forward order, with torchvision-style names.
+//!
+//! Layers are coarse on purpose: a convolution carries its batch norm, and an activation is "sum of branches, ReLU,
+//! quantize", because that is how the shaders are fused. A new kind of layer is one arm of [`Layer`].
+
+use crate::{Error, Result};
+
+/// Index into [`Net::layers`].
+pub type LayerId = usize;
+
+/// Height, width and channels of one picture's tensor; memory order is NHWC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+    /// Channels, as stored (padded to a multiple of 4).
+    pub c: usize,
+}
+
+impl Shape {
+    /// Pixels of one picture.
+    pub fn pixels(&self) -> usize {
+        self.h * self.w
+    }
+
+    /// Values of one picture.
+    pub fn len(&self) -> usize {
+        self.pixels() * self.c
+    }
+
+    /// Whether the shape holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The picture, normalised, three channels stored as four.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Stored shape.
+    pub shape: Shape,
+}
+
+/// Convolution (square kernel, padding `kernel / 2`, no bias) followed by batch norm.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// Name of the convolution, such as `layer1.0.conv1`.
+    pub name: String,
+    /// Name of its batch norm, such as `layer1.0.bn1`.
+    pub norm: String,
+    /// The layer it reads.
+    pub input: LayerId,
+    /// Kernel side, 1 or 3.
+    pub kernel: usize,
+    /// Stride, 1 or 2.
+    pub stride: usize,
+    /// Input shape.
+    pub from: Shape,
+    /// Output shape.
+    pub to: Shape,
+    /// Input channels that carry data (3 of 4 for the first layer).
+    pub real_in: usize,
+}
+
+/// What is added to the main branch before the ReLU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortcut {
+    /// Nothing.
+    None,
+    /// The output of an earlier activation.
+    Identity(LayerId),
+    /// A 1x1 convolution with batch norm.
+    Projection(LayerId),
+}
+
+/// `quantize(relu(batch_norm(main) + shortcut))`.
+#[derive(Debug, Clone)]
+pub struct Activation {
+    /// Name, such as `stem` or `layer1.0.relu2`.
+    pub name: String,
+    /// The convolution on the main branch.
+    pub main: LayerId,
+    /// The other branch.
+    pub shortcut: Shortcut,
+    /// Output shape.
+    pub shape: Shape,
+}
+
+/// Global average pool: `(H, W, C) -> (1, 1, C)`.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// The activation it reads.
+    pub input: LayerId,
+    /// Input shape.
+    pub from: Shape,
+}
+
+/// Fully connected layer with bias.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// Name, `fc`.
+    pub name: String,
+    /// The pool it reads.
+    pub input: LayerId,
+    /// Input features.
+    pub features: usize,
+    /// Outputs.
+    pub classes: usize,
+}
+
+impl Linear {
+    /// Outputs as stored: padded to a multiple of 8.
+    pub fn padded(&self) -> usize {
+        self.classes.next_multiple_of(8)
+    }
+}
+
+/// One layer.
+#[derive(Debug, Clone)]
+pub enum Layer {
+    /// The picture.
+    Input(Input),
+    /// Convolution and batch norm.
+    Conv(Conv),
+    /// Sum, ReLU, quantize.
+    Activation(Activation),
+    /// Global average pool.
+    Pool(Pool),
+    /// Fully connected.
+    Linear(Linear),
+}
+
+impl Layer {
+    /// The layer's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Layer::Input(_) => "input",
+            Layer::Conv(c) => &c.name,
+            Layer::Activation(a) => &a.name,
+            Layer::Pool(_) => "pool",
+            Layer::Linear(l) => &l.name,
+        }
+    }
+}
+
+/// A network: layers in forward order.
+#[derive(Debug, Clone)]
+pub struct Net {
+    /// The layers; the first is the input, the last is linear.
+    pub layers: Vec<Layer>,
+    /// Classes.
+    pub classes: usize,
+    /// Side of the square picture.
+    pub size: usize,
+}
+
+impl Net {
+    /// ResNet for small pictures: depth 10 and 18 (four stages of BasicBlocks: w, 2w, 4w, 8w channels), depth 8 and 20
+    /// (the three-stage CIFAR form: w, 2w, 4w). 3x3 stem without max-pool; 1x1 projection where the shape changes.
+    ///
+    /// # Errors
+    /// Another depth, or a width that is not a positive multiple of 8.
+    pub fn resnet(depth: usize, width: usize, classes: usize, size: usize) -> Result<Net> {
+        let (stages, blocks) = match depth {
+            10 => (4, 1),
+            18 => (4, 2),
+            8 => (3, 1),
+            20 => (3, 3),
+            _ => {
+                return Err(Error::config(format!("network.depth is {depth}, expected 8, 10, 18 or 20"))
+                    .hint("depth 18 is the paper's network, depth 8 the small one of the demo"));
+            }
+        };
+        if width == 0 || !width.is_multiple_of(8) {
+            return Err(Error::config(format!("network.width is {width}, expected a positive multiple of 8"))
+                .hint("64 is the usual width of ResNet-18, 16 a small one"));
+        }
+        let mut b = Builder { layers: Vec::new() };
+        let input = b.push(Layer::Input(Input { shape: Shape { h: size, w: size, c: 4 } }));
+        let stem = b.conv("conv1", "bn1", input, width, 3, 1);
+        let mut x = b.activation("stem", stem, Shortcut::None);
+        for stage in 0..stages {
+            for block in 0..blocks {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                x = b.basic_block(&format!("layer{}.{block}", stage + 1), x, width << stage, stride);
+            }
+        }
+        let from = b.shape(x);
+        let pool = b.push(Layer::Pool(Pool { input: x, from }));
+        b.push(Layer::Linear(Linear { name: "fc".into(), input: pool, features: from.c, classes }));
+        Ok(Net { layers: b.layers, classes, size })
+    }
+
+    /// The convolutions in forward order.
+    pub fn convs(&self) -> impl Iterator<Item = (LayerId, &Conv)> {
+        self.layers.iter().enumerate().filter_map(|(id, l)| match l {
+            Layer::Conv(c) => Some((id, c)),
+            _ => None,
+        })
+    }
+
+    /// The activations in forward order.
+    pub fn activations(&self) -> impl Iterator<Item = (LayerId, &Activation)> {
+        self.layers.iter().enumerate().filter_map(|(id, l)| match l {
+            Layer::Activation(a) => Some((id, a)),
+            _ => None,
+        })
+    }
+
+    /// The convolution `id`.
+    pub fn conv(&self, id: LayerId) -> &Conv {
+        match &self.layers[id] {
+            Layer::Conv(c) => c,
+            other => unreachable!("layer {id} is {}, not a convolution", other.name()),
+        }
+    }
+
+    /// The fully connected layer.
+    pub fn linear(&self) -> (LayerId, &Linear) {
+        match self.layers.last() {
+            Some(Layer::Linear(l)) => (self.layers.len() - 1, l),
+            _ => unreachable!("a network ends in a linear layer"),
+        }
+    }
+
+    /// The activation that feeds the pool.
+    pub fn last_activation(&self) -> LayerId {
+        self.layers.iter().rposition(|l| matches!(l, Layer::Activation(_))).expect("a network has activations")
+    }
+
+    /// Multiply-accumulates of the forward pass of one picture, without padding channels.
+    pub fn macs(&self) -> u64 {
+        let convs: usize = self.convs().map(|(_, c)| c.to.len() * c.kernel * c.kernel * c.real_in).sum();
+        let (_, l) = self.linear();
+        (convs + l.features * l.classes) as u64
+    }
+
+    /// Trainable parameters, without padding.
+    pub fn parameters(&self) -> u64 {
+        let convs: usize = self.convs().map(|(_, c)| c.kernel * c.kernel * c.real_in * c.to.c + 2 * c.to.c).sum();
+        let (_, l) = self.linear();
+        (convs + (l.features + 1) * l.classes) as u64
+    }
+}
+
+struct Builder {
+    layers: Vec<Layer>,
+}
+
+impl Builder {
+    fn push(&mut self, layer: Layer) -> LayerId {
+        self.layers.push(layer);
+        self.layers.len() - 1
+    }
+
+    fn shape(&self, id: LayerId) -> Shape {
+        match &self.layers[id] {
+            Layer::Input(i) => i.shape,
+            Layer::Conv(c) => c.to,
+            Layer::Activation(a) => a.shape,
+            Layer::Pool(p) => Shape { h: 1, w: 1, c: p.from.c },
+            Layer::Linear(l) => Shape { h: 1, w: 1, c: l.padded() },
+        }
+    }
+
+    fn conv(&mut self, name: &str, norm: &str, input: LayerId, out: usize, kernel: usize, stride: usize) -> LayerId {
+        let from = self.shape(input);
+        let to = Shape { h: from.h.div_ceil(stride), w: from.w.div_ceil(stride), c: out };
+        let real_in = if matches!(self.layers[input], Layer::Input(_)) { 3 } else { from.c };
+        let (name, norm) = (name.to_string(), norm.to_string());
+        self.push(Layer::Conv(Conv { name, norm, input, kernel, stride, from, to, real_in }))
+    }
+
+    fn activation(&mut self, name: &str, main: LayerId, shortcut: Shortcut) -> LayerId {
+        let shape = self.shape(main);
+        self.push(Layer::Activation(Activation { name: name.to_string(), main, shortcut, shape }))
+    }
+
+    fn basic_block(&mut self, name: &str, x: LayerId, out: usize, stride: usize) -> LayerId {
+        let part = |s: &str| format!("{name}.{s}");
+        let c1 = self.conv(&part("conv1"), &part("bn1"), x, out, 3, stride);
+        let a1 = self.activation(&part("relu1"), c1, Shortcut::None);
+        let c2 = self.conv(&part("conv2"), &part("bn2"), a1, out, 3, 1);
+        let shortcut = if stride != 1 || self.shape(x).c != out {
+            Shortcut::Projection(self.conv(&part("downsample.0"), &part("downsample.1"), x, out, 1, stride))
+        } else {
+            Shortcut::Identity(x)
+        };
+        self.activation(&part("relu2"), c2, shortcut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resnet18_has_the_published_size() {
+        let net = Net::resnet(18, 64, 100, 32).unwrap();
+        assert_eq!(net.macs(), 555_468_800);
+        assert_eq!(net.parameters(), 11_220_132);
+        assert_eq!(net.convs().count(), 20);
+    }
+
+    #[test]
+    fn the_cifar_form_has_three_stages() {
+        let net = Net::resnet(20, 16, 10, 32).unwrap();
+        assert_eq!(net.linear().1.features, 64);
+        assert_eq!(net.convs().count(), 1 + 18 + 2);
+    }
+
+    #[test]
+    fn odd_widths_and_depths_are_refused() {
+        assert!(Net::resnet(18, 12, 10, 32).is_err());
+        assert!(Net::resnet(19, 16, 10, 32).is_err());
+    }
+}

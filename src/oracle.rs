@@ -1,0 +1,320 @@
+//! Comparison with reference dumps: three SGD steps of a small ResNet-18 computed elsewhere in float64.
+//!
+//! A dump is a safetensors file with `inputs` (N, 3, H, W), `labels`, `init.*` and results: `logits`, `loss`, `act.*`,
+//! `scale.*`, `grad.*`, `bn_after1.*`, `after1.*`, and, after three steps, `after3.*`, `losses`, `eval_logits`.
+//! Width, classes, batch and method are inferred from it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::{
+    ActivationQuantConfig, Estimator, FirstLast, InputQuant, Mask, Method, OptimizerConfig, QuantConfig, RangeSource,
+    WeightQuantConfig,
+};
+use crate::exec::{Executor, ExecutorExt};
+use crate::kernels::activation::RANGE_WORDS;
+use crate::kernels::{Caps, Format, Overrides, Step};
+use crate::net::{Layer, Net};
+use crate::plan::lower::{Lowered, Options, lower};
+use crate::quant::QuantSpec;
+use crate::safetensors_io;
+use crate::tensors::{self, NamedTensor, Tensors};
+use crate::session::{Normalisation, upload_constants};
+use crate::{Error, ErrorKind, Result};
+
+/// Worst relative L2 error of one group of tensors.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct GroupError {
+    /// Group, such as `grad`.
+    pub group: String,
+    /// Worst relative L2 error of a tensor in it.
+    pub error: f64,
+    /// That tensor.
+    pub worst: String,
+    /// Allowed error.
+    pub limit: f64,
+}
+
+impl GroupError {
+    /// Whether the group is within its limit.
+    pub fn passed(&self) -> bool {
+        self.error <= self.limit // false for NaN
+    }
+}
+
+/// A dump and the network it belongs to.
+pub struct Oracle {
+    tensors: Tensors,
+    net: Net,
+    quant: Option<QuantSpec>,
+    batch: usize,
+    mask: Mask,
+}
+
+/// Limit of everything but the later losses of a quantized run.
+const LIMIT: f64 = 2e-5;
+/// Limit of losses 2 and 3 of a quantized run: one element that crosses a rounding edge changes single gradients freely.
+const LOSS_LIMIT: f64 = 0.02;
+
+impl Oracle {
+    /// Reads a dump.
+    ///
+    /// # Errors
+    /// A file that is no dump of a ResNet-18.
+    pub fn read(path: &Path) -> Result<Oracle> {
+        let tensors = safetensors_io::read(path, ErrorKind::Data)?.tensors;
+        let shape = |name: &str| {
+            tensors.get(name).map(|t| t.shape.clone()).ok_or_else(|| {
+                Error::data(format!("{} has no tensor {name}", path.display()))
+                    .hint("an oracle file holds inputs, labels, init.* and results of a ResNet-18; see docs/architecture.md")
+            })
+        };
+        let (inputs, conv1, fc) = (shape("inputs")?, shape("init.conv1.weight")?, shape("init.fc.weight")?);
+        if inputs.len() != 4 || conv1.len() != 4 || fc.len() != 2 {
+            return Err(Error::data(format!("{}: inputs, conv1 or fc has an unexpected rank", path.display())));
+        }
+        let net = Net::resnet(18, conv1[0], fc[0], inputs[2])?;
+        let quantized = tensors.keys().any(|k| k.starts_with("scale."));
+        let config = oracle_quant();
+        let mask = config.weights.mask;
+        let quant = if quantized { QuantSpec::new(&config, &net)? } else { None };
+        Ok(Oracle { tensors, net, quant, batch: inputs[0], mask })
+    }
+
+    /// The network and method that were inferred.
+    pub fn describe(&self) -> String {
+        let width = self.net.convs().next().map_or(0, |(_, c)| c.to.c);
+        let method = if self.quant.is_some() { "cqat W5A4" } else { "float" };
+        format!("ResNet-18 width {width}, {} classes, batch {}, {method}, mask {:?}", self.net.classes, self.batch, self.mask)
+    }
+
+    /// Lowers the network as the dump has it.
+    ///
+    /// # Errors
+    /// As [`lower`].
+    pub fn lower(&self, caps: &Caps, overrides: &Overrides) -> Result<Lowered> {
+        let options = Options {
+            batch: self.batch,
+            caps: caps.clone(),
+            overrides: overrides.clone(),
+            augment: Default::default(),
+            smoothing: 0.0,
+            optimizer: OptimizerConfig { momentum: 0.9, nesterov: false, weight_decay: 5e-4, decay_norms_and_biases: true },
+            host_input: true,
+            keep_all: true,
+        };
+        lower(&self.net, self.quant.as_ref(), &options)
+    }
+
+    /// Runs the steps on an executor of [`Oracle::lower`]'s plan and compares.
+    ///
+    /// # Errors
+    /// A device error, or a dump that lacks a tensor.
+    pub fn run(&self, lowered: &Lowered, exec: &mut dyn Executor) -> Result<Vec<GroupError>> {
+        let mut compare = Compare { oracle: &self.tensors, groups: BTreeMap::new(), quantized: self.quant.is_some() };
+        let (plan, layout) = (&lowered.plan, &lowered.layout);
+        upload_constants(lowered, exec, &Normalisation::NEUTRAL);
+        let words = plan.tensor(layout.params).words;
+        exec.write_as(layout.params, &tensors::insert(plan, layout, words, &self.tensors, "init.")?);
+        let words = plan.tensor(layout.running).words;
+        exec.write_as(layout.running, &tensors::insert_running(plan, layout, words, &self.tensors, "init.")?);
+        let labels: Vec<u32> = self.get("labels")?.data.iter().map(|v| *v as u32).collect();
+        exec.write(layout.labels, &labels);
+        let input = plan.find("input (host)").expect("the plan was lowered with host input");
+        exec.write_as(input, &nhwc4(self.get("inputs")?));
+        let programs = lowered.quantized.unwrap_or(lowered.float);
+        let mut losses = Vec::new();
+        for step in 0..3 {
+            let uniform = Step { index: step, valid: self.batch as u32, lr: 0.1, ..Step::default() };
+            exec.write_as(layout.step, &[uniform]);
+            exec.run(programs.train)?;
+            let ring = exec.read_f32(layout.ring)?;
+            losses.push(ring[0] / ring[3]);
+            if step == 0 {
+                self.first_step(lowered, exec, &mut compare, losses[0])?;
+            }
+        }
+        compare.losses(&losses)?;
+        if self.quant.is_none() {
+            let params = exec.read_f32(layout.params)?;
+            compare.all("after3.", &tensors::extract(plan, layout, &params))?;
+            let running = exec.read_f32(layout.running)?;
+            compare.all("after3.", &tensors::extract_running(plan, layout, &running))?;
+            exec.run(programs.weights)?;
+            exec.run(programs.evaluate)?;
+            compare.one("eval_logits", &self.logits(lowered, exec)?)?;
+        }
+        Ok(compare.groups.into_values().collect())
+    }
+
+    fn get(&self, name: &str) -> Result<&NamedTensor> {
+        self.tensors.get(name).ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))
+    }
+
+    fn logits(&self, lowered: &Lowered, exec: &mut dyn Executor) -> Result<Vec<f32>> {
+        let cols = self.net.linear().1.padded();
+        let all = exec.read_f32(lowered.layout.logits)?;
+        Ok(all.chunks(cols).flat_map(|row| row[..self.net.classes].to_vec()).collect())
+    }
+
+    fn first_step(&self, lowered: &Lowered, exec: &mut dyn Executor, compare: &mut Compare, loss: f32) -> Result<()> {
+        let (plan, layout) = (&lowered.plan, &lowered.layout);
+        compare.one("logits", &self.logits(lowered, exec)?)?;
+        compare.one("loss", &[loss])?;
+        let ranges = exec.read_f32(layout.ranges)?;
+        let program = if self.quant.is_some() { "train quantized" } else { "train float" };
+        for (id, layer) in self.net.layers.iter().enumerate() {
+            let Layer::Activation(a) = layer else { continue };
+            let row = layout.range_rows[id].expect("an activation has a row of ranges") as usize * RANGE_WORDS;
+            let quantized = self.quant.as_ref().is_some_and(|q| q.layer(id).is_some());
+            if quantized {
+                compare.one(&format!("scale.{}.s_a", a.name), &[ranges[row + 1]])?;
+            }
+            let name = match a.name.strip_suffix(".relu2") {
+                Some(block) => format!("act.{block}"),
+                None if a.name == "stem" => "act.stem".to_string(),
+                None => continue,
+            };
+            let words = exec.read(scratch(lowered, program, &format!("{}.value", a.name)))?;
+            let (format, scale) = if quantized { (Format::U8, ranges[row + 1]) } else { (Format::F32, 1.0) };
+            let values: Vec<f32> =
+                (0..self.batch * a.shape.len()).map(|i| format.load(&words, i) * scale).collect();
+            compare.one(&name, &nchw(&values, self.batch, a.shape.pixels(), a.shape.c))?;
+        }
+        if self.quant.is_some() {
+            let scales = exec.read_f32(layout.scales)?;
+            for w in &layout.weights {
+                compare.one(&format!("scale.{}.s_w", w.name), &[scales[plan.offset(w.scales)]])?;
+            }
+        }
+        self.stem(lowered, exec, compare, program)?;
+        let pooled = exec.read_f32(scratch(lowered, program, "pool.value"))?;
+        compare.one("act.pool", &pooled)?;
+        let grads = exec.read_f32(layout.grads)?;
+        compare.all("grad.", &tensors::extract(plan, layout, &grads))?;
+        let params = exec.read_f32(layout.params)?;
+        compare.all("after1.", &tensors::extract(plan, layout, &params))?;
+        let running = exec.read_f32(layout.running)?;
+        compare.all("bn_after1.", &tensors::extract_running(plan, layout, &running))
+    }
+
+    /// `act.conv1` and `act.bn1` from the convolution's output and the batch norm's context.
+    fn stem(&self, lowered: &Lowered, exec: &mut dyn Executor, compare: &mut Compare, program: &str) -> Result<()> {
+        let (_, conv) = self.net.convs().next().expect("a network has convolutions");
+        let c = conv.to.c;
+        let y = exec.read_f32(scratch(lowered, program, "conv1.y"))?;
+        let context = exec.read_f32(scratch(lowered, program, "conv1.context"))?;
+        let scale = match &self.quant {
+            Some(_) => exec.read_f32(lowered.layout.weights[0].scales)?[0],
+            None => 1.0,
+        };
+        let values = |f: &dyn Fn(usize, f32) -> f32| {
+            let v: Vec<f32> = y.iter().enumerate().map(|(i, v)| f(i % c, *v)).collect();
+            nchw(&v, self.batch, conv.to.pixels(), c)
+        };
+        compare.one("act.conv1", &values(&|_, v| v * scale))?;
+        compare.one("act.bn1", &values(&|k, v| v.mul_add(context[k], context[c + k])))
+    }
+}
+
+/// The scratch tensor `name` of a program that was lowered with `keep_all`.
+fn scratch(lowered: &Lowered, program: &str, name: &str) -> crate::plan::TensorId {
+    let p = lowered.plan.programs.iter().find(|p| p.name == program).expect("the program exists");
+    let found = p.dispatches.iter().flat_map(|d| &d.bind).find(|t| lowered.plan.tensor(**t).name == name);
+    *found.unwrap_or_else(|| panic!("{program} has no tensor {name}"))
+}
+
+/// The quantizers of the dumps: literal ranges of the current batch, no input quantizer, `int` masks.
+fn oracle_quant() -> QuantConfig {
+    QuantConfig {
+        method: Method::Cqat,
+        first_last: FirstLast::Eight,
+        input: InputQuant::None,
+        weights: WeightQuantConfig {
+            range_factor: 1.0,
+            scale_with_bits: false,
+            mask: Mask::Int,
+            ..WeightQuantConfig::default()
+        },
+        activations: ActivationQuantConfig {
+            estimator: Estimator::Max,
+            range_factor: 1.0,
+            scale_with_bits: false,
+            source: RangeSource::Batch,
+            mask: Mask::Int,
+            ..ActivationQuantConfig::default()
+        },
+        ..QuantConfig::default()
+    }
+}
+
+fn nhwc4(t: &NamedTensor) -> Vec<f32> {
+    let [n, c, pixels] = [t.shape[0], t.shape[1], t.shape[2] * t.shape[3]];
+    let mut out = vec![0.0; n * pixels * 4];
+    for (i, v) in t.data.iter().enumerate() {
+        let (image, channel, pixel) = (i / (c * pixels), i / pixels % c, i % pixels);
+        out[(image * pixels + pixel) * 4 + channel] = *v;
+    }
+    out
+}
+
+fn nchw(v: &[f32], batch: usize, pixels: usize, channels: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(v.len());
+    for n in 0..batch {
+        for c in 0..channels {
+            out.extend((0..pixels).map(|p| v[(n * pixels + p) * channels + c]));
+        }
+    }
+    out
+}
+
+struct Compare<'a> {
+    oracle: &'a Tensors,
+    groups: BTreeMap<String, GroupError>,
+    quantized: bool,
+}
+
+impl Compare<'_> {
+    fn one(&mut self, name: &str, got: &[f32]) -> Result<()> {
+        let want = self
+            .oracle
+            .get(name)
+            .ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))?;
+        if want.data.len() != got.len() {
+            return Err(Error::data(format!("{name} has {} values, expected {}", want.data.len(), got.len())));
+        }
+        self.note(name.split('.').next().unwrap_or(name), name, relative_l2(got, &want.data), LIMIT);
+        Ok(())
+    }
+
+    fn all(&mut self, prefix: &str, got: &Tensors) -> Result<()> {
+        got.iter().try_for_each(|(name, t)| self.one(&format!("{prefix}{name}"), &t.data))
+    }
+
+    fn losses(&mut self, got: &[f32]) -> Result<()> {
+        let want = self.oracle.get("losses").ok_or_else(|| Error::data("the oracle file has no losses"))?;
+        for (i, (g, w)) in got.iter().zip(&want.data).enumerate() {
+            let limit = if self.quantized && i > 0 { LOSS_LIMIT } else { LIMIT };
+            let group = if limit == LIMIT { "losses" } else { "losses 2 and 3" };
+            self.note(group, &format!("losses[{i}]"), f64::from((g - w).abs() / w.abs()), limit);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, group: &str, name: &str, error: f64, limit: f64) {
+        let fresh = || GroupError { group: group.into(), error: 0.0, worst: name.into(), limit };
+        let entry = self.groups.entry(group.into()).or_insert_with(fresh);
+        if error > entry.error || error.is_nan() {
+            (entry.error, entry.worst) = (error, name.into());
+        }
+    }
+}
+
+/// `|a - b| / |b|`.
+pub fn relative_l2(got: &[f32], want: &[f32]) -> f64 {
+    let square = |v: f64| v * v;
+    let (difference, norm) = got.iter().zip(want).fold((0.0, 0.0), |(d, n), (g, w)| {
+        (d + square(f64::from(*g) - f64::from(*w)), n + square(f64::from(*w)))
+    });
+    (difference / f64::max(norm, 1e-60)).sqrt()
+}

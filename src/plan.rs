@@ -1,0 +1,283 @@
+//! The plan: every tensor, where it lives, and the dispatches of every program, decided before anything is allocated.
+//!
+//! A plan is plain data. The GPU executor and the CPU executor replay the same plan.
+
+pub mod layout;
+pub mod lower;
+pub mod memory;
+
+use crate::kernels::{Access, Caps, KernelDef, Variant};
+use crate::net::LayerId;
+use crate::{Error, Result};
+
+/// Index into [`Plan::tensors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub usize);
+
+/// Tensors that share one buffer because they are read, written or copied together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Trainable parameters; those that decay come first.
+    Params,
+    /// Their gradients, laid out alike.
+    Grads,
+    /// Their momentum, laid out alike.
+    Velocity,
+    /// Running batch-norm statistics.
+    Norms,
+    /// Weight codes, laid out like the decayed parameters.
+    Codes,
+    /// Transposed weight codes.
+    Transposed,
+    /// Weight scales.
+    Scales,
+}
+
+/// Where a tensor lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In a family's buffer, at this word offset.
+    Family(Family, usize),
+    /// In a buffer of its own.
+    Own,
+    /// In a shared slot, alive only while a program needs it.
+    Slot(usize),
+}
+
+/// A tensor: named words on the device.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Name, for messages and `cqat plan`.
+    pub name: String,
+    /// 32-bit words.
+    pub words: usize,
+    /// Where it lives.
+    pub home: Home,
+}
+
+/// Arithmetic and traffic of a dispatch, for reports and for splitting long steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Floating-point operations (a multiply-add is two).
+    pub flops: u64,
+    /// Bytes read and written, each tensor once.
+    pub bytes: u64,
+}
+
+/// One kernel launch.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The kernel.
+    pub kernel: &'static KernelDef,
+    /// How it runs.
+    pub variant: Variant,
+    /// The uniform parameters.
+    pub params: Vec<u8>,
+    /// Tensors in [`KernelDef::bindings`] order.
+    pub bind: Vec<TensorId>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// The layer it works for.
+    pub layer: Option<LayerId>,
+    /// Its work.
+    pub work: Work,
+}
+
+/// A named list of dispatches.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Name, such as `train quantized`.
+    pub name: &'static str,
+    /// In order.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// Index into [`Plan::programs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramId(pub usize);
+
+/// Everything an executor needs.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// The programs.
+    pub programs: Vec<Program>,
+    /// Words of each shared slot.
+    pub slots: Vec<usize>,
+    /// Words of each family, in order of creation.
+    pub families: Vec<(Family, usize)>,
+}
+
+/// The buffer behind a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BufferId {
+    /// A family's.
+    Family(Family),
+    /// A tensor's own.
+    Own(TensorId),
+    /// A slot.
+    Slot(usize),
+}
+
+/// Words between tensors of one family: 1 KiB, so that a workgroup of 64 vec4s never spans two tensors and offsets suit
+/// every device.
+pub const ALIGN_WORDS: usize = 256;
+
+impl Plan {
+    /// Adds a tensor with a buffer of its own.
+    pub fn own(&mut self, name: impl Into<String>, words: usize) -> TensorId {
+        self.push(name.into(), words, Home::Own)
+    }
+
+    /// Adds a tensor to a family.
+    pub fn member(&mut self, family: Family, name: impl Into<String>, words: usize) -> TensorId {
+        let at = match self.families.iter_mut().find(|(f, _)| *f == family) {
+            Some((_, len)) => len,
+            None => {
+                self.families.push((family, 0));
+                &mut self.families.last_mut().expect("just pushed").1
+            }
+        };
+        let offset = *at;
+        *at += words.next_multiple_of(ALIGN_WORDS);
+        self.push(name.into(), words, Home::Family(family, offset))
+    }
+
+    /// A tensor over all of a family.
+    pub fn whole(&mut self, family: Family) -> TensorId {
+        let words = self.family_words(family);
+        self.push(format!("{family:?}"), words, Home::Family(family, 0))
+    }
+
+    /// Words of a family.
+    pub fn family_words(&self, family: Family) -> usize {
+        self.families.iter().find(|(f, _)| *f == family).map_or(0, |(_, words)| *words)
+    }
+
+    /// Adds a tensor that lives in a slot while one program needs it. [`Plan::assign_slots`] decides which.
+    pub fn scratch(&mut self, name: impl Into<String>, words: usize) -> TensorId {
+        self.push(name.into(), words, Home::Slot(usize::MAX))
+    }
+
+    fn push(&mut self, name: String, words: usize, home: Home) -> TensorId {
+        self.tensors.push(Tensor { name, words: words.max(4), home });
+        TensorId(self.tensors.len() - 1)
+    }
+
+    /// Adds a program.
+    pub fn program(&mut self, name: &'static str, dispatches: Vec<Dispatch>) -> ProgramId {
+        self.programs.push(Program { name, dispatches });
+        ProgramId(self.programs.len() - 1)
+    }
+
+    /// The tensor.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+
+    /// The first tensor with this name.
+    pub fn find(&self, name: &str) -> Option<TensorId> {
+        self.tensors.iter().position(|t| t.name == name).map(TensorId)
+    }
+
+    /// The buffer that holds a tensor.
+    pub fn buffer(&self, id: TensorId) -> BufferId {
+        match self.tensor(id).home {
+            Home::Family(f, _) => BufferId::Family(f),
+            Home::Own => BufferId::Own(id),
+            Home::Slot(s) => BufferId::Slot(s),
+        }
+    }
+
+    /// First word of a tensor in its buffer.
+    pub fn offset(&self, id: TensorId) -> usize {
+        match self.tensor(id).home {
+            Home::Family(_, offset) => offset,
+            Home::Own | Home::Slot(_) => 0,
+        }
+    }
+
+    /// Every buffer with its words.
+    pub fn buffers(&self) -> Vec<(BufferId, usize)> {
+        let families = self.families.iter().map(|&(f, words)| (BufferId::Family(f), words));
+        let own = self.tensors.iter().enumerate().filter(|(_, t)| t.home == Home::Own);
+        let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), t.words));
+        let slots = self.slots.iter().enumerate().map(|(i, &words)| (BufferId::Slot(i), words));
+        families.chain(own).chain(slots).collect()
+    }
+
+    /// Bytes of all buffers, uniform parameters included.
+    pub fn bytes(&self) -> u64 {
+        let uniforms: usize = self.programs.iter().map(|p| p.dispatches.len() * 256).sum();
+        self.buffers().iter().map(|(_, words)| *words as u64 * 4).sum::<u64>() + uniforms as u64
+    }
+
+    /// Checks what the executors rely on.
+    ///
+    /// # Errors
+    /// A dispatch whose bindings, parameters or grid do not fit its kernel, or that would bind one buffer for reading and
+    /// writing at once.
+    pub fn check(&self) -> Result<()> {
+        for program in &self.programs {
+            for (i, d) in program.dispatches.iter().enumerate() {
+                let fail = |what: String| Error::device(format!("{} dispatch {i} ({}): {what}", program.name, d.kernel.name));
+                if d.bind.len() != d.kernel.bindings.len() {
+                    return Err(fail(format!("{} bindings, expected {}", d.bind.len(), d.kernel.bindings.len())));
+                }
+                if d.params.len() != d.kernel.params_bytes {
+                    return Err(fail(format!("{} bytes of parameters, expected {}", d.params.len(), d.kernel.params_bytes)));
+                }
+                if d.grid.iter().any(|&n| n == 0 || n > 65_535) {
+                    return Err(fail(format!("grid {:?}, expected 1 to 65535 workgroups a dimension", d.grid)));
+                }
+                let buffers: Vec<BufferId> = d.bind.iter().map(|&t| self.buffer(t)).collect();
+                for (a, (name, access)) in d.kernel.bindings.iter().enumerate() {
+                    if *access == Access::ReadWrite && buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a]) {
+                        return Err(fail(format!("{name} shares its buffer with another binding")));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the plan fits a device.
+    ///
+    /// # Errors
+    /// A device error that names the tensor or the total that is too large.
+    pub fn fits(&self, caps: &Caps) -> Result<()> {
+        let mib = |b: u64| b.div_ceil(1 << 20);
+        for (id, words) in self.buffers() {
+            let bytes = words as u64 * 4;
+            if bytes > caps.max_buffer_bytes {
+                return Err(Error::device(format!(
+                    "buffer {id:?} needs {} MiB, the device allows {} MiB in one buffer",
+                    mib(bytes),
+                    mib(caps.max_buffer_bytes)
+                )));
+            }
+        }
+        for d in self.programs.iter().flat_map(|p| &p.dispatches) {
+            for &t in &d.bind {
+                let bytes = self.tensor(t).words as u64 * 4;
+                if bytes > caps.max_binding_bytes {
+                    return Err(Error::device(format!(
+                        "tensor {} needs {} MiB, the device binds at most {} MiB",
+                        self.tensor(t).name,
+                        mib(bytes),
+                        mib(caps.max_binding_bytes)
+                    )));
+                }
+            }
+        }
+        if self.bytes() > caps.budget_bytes {
+            return Err(Error::device(format!(
+                "the step needs {} MiB of buffers, the budget is {} MiB",
+                mib(self.bytes()),
+                mib(caps.budget_bytes)
+            )));
+        }
+        Ok(())
+    }
+}

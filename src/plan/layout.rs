@@ -1,0 +1,282 @@
+//! Persistent tensors of a network: parameters, statistics, quantizer state, and the host's input and output.
+
+use bytemuck::Zeroable;
+
+use super::{ALIGN_WORDS, Family, Plan, TensorId};
+use crate::kernels::activation::{BINS, RANGE_WORDS};
+use crate::kernels::weights::{self, WeightRow, estimate};
+use crate::kernels::{self};
+use crate::config::{Estimator, Granularity};
+use crate::net::{Layer, LayerId, Net};
+use crate::quant::{Quant, QuantSpec, ScaleRule};
+
+/// Rows of the metrics ring.
+pub const RING: usize = 256;
+
+/// Tensors of a layer with weights.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The layer.
+    pub layer: LayerId,
+    /// Name of the weight tensor's module, such as `layer1.0.conv1`.
+    pub name: String,
+    /// Kernel positions.
+    pub taps: usize,
+    /// Input channels as stored.
+    pub c_in: usize,
+    /// Input channels that carry data.
+    pub real_in: usize,
+    /// Output channels as stored.
+    pub c_out: usize,
+    /// Output channels that carry data.
+    pub real_out: usize,
+    /// `(taps, c_in, c_out)` f32.
+    pub weight: TensorId,
+    /// Its gradient.
+    pub grad: TensorId,
+    /// Codes, `(taps, c_in, c_out)` f32.
+    pub codes: TensorId,
+    /// Codes, `(taps, c_out, c_in)` f32.
+    pub transposed: TensorId,
+    /// `c_out` scales, `c_out` inverse scales.
+    pub scales: TensorId,
+}
+
+impl Weights {
+    /// Words of the weight tensor.
+    pub fn words(&self) -> usize {
+        self.taps * self.c_in * self.c_out
+    }
+}
+
+/// Tensors of a batch norm.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// The convolution it belongs to.
+    pub layer: LayerId,
+    /// Name, such as `layer1.0.bn1`.
+    pub name: String,
+    /// Channels.
+    pub channels: usize,
+    /// gamma, beta.
+    pub affine: TensorId,
+    /// Their gradients.
+    pub grad: TensorId,
+    /// Running mean and variance.
+    pub running: TensorId,
+}
+
+/// All persistent tensors.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Per layer with weights, in forward order; the last is the linear layer.
+    pub weights: Vec<Weights>,
+    /// Per batch norm, in forward order.
+    pub norms: Vec<Norm>,
+    /// Bias of the linear layer and its gradient.
+    pub bias: (TensorId, TensorId),
+    /// All parameters, gradients, momentum.
+    pub params: TensorId,
+    /// See `params`.
+    pub grads: TensorId,
+    /// See `params`.
+    pub velocity: TensorId,
+    /// Running statistics of all norms.
+    pub running: TensorId,
+    /// Parameters that decay: words from the start of the family.
+    pub decayed_words: usize,
+    /// Parameters that decay, codes, transposed codes, scales, as one tensor each.
+    pub decayed: TensorId,
+    /// See `decayed`.
+    pub codes: TensorId,
+    /// See `decayed`.
+    pub transposed: TensorId,
+    /// See `decayed`.
+    pub scales: TensorId,
+    /// Rows of activation quantizers; row 0 is the input's.
+    pub ranges: TensorId,
+    /// Per layer, its row of ranges.
+    pub range_rows: Vec<Option<u32>>,
+    /// First step with a value that is not finite, per layer.
+    pub health: TensorId,
+    /// The weight table and its block index.
+    pub table: TensorId,
+    /// Table row of each block of [`ALIGN_WORDS`] words.
+    pub blocks: TensorId,
+    /// Rows of the weight table.
+    pub rows: Vec<WeightRow>,
+    /// Calibration counts, [`BINS`] a row of ranges.
+    pub histogram: TensorId,
+    /// The step's uniform.
+    pub step: TensorId,
+    /// Raw pictures, u8.
+    pub images: TensorId,
+    /// Labels.
+    pub labels: TensorId,
+    /// Input lookup tables: f32 values, and codes.
+    pub input_tables: (TensorId, TensorId),
+    /// Metrics ring.
+    pub ring: TensorId,
+    /// Logits, `(batch, padded classes)`.
+    pub logits: TensorId,
+    /// Per picture: loss, top-1, top-5, prediction.
+    pub samples: TensorId,
+}
+
+impl Layout {
+    /// Adds the persistent tensors of `net` to `plan`.
+    pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize) -> Layout {
+        let shapes: Vec<(LayerId, String, [usize; 5])> = net
+            .layers
+            .iter()
+            .enumerate()
+            .filter_map(|(id, l)| match l {
+                Layer::Conv(c) => {
+                    Some((id, c.name.clone(), [c.kernel * c.kernel, c.from.c, c.real_in, c.to.c, c.to.c]))
+                }
+                Layer::Linear(l) => {
+                    Some((id, l.name.clone(), [1, l.features, l.features, l.padded(), l.classes]))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut weights = Vec::new();
+        for (layer, name, [taps, c_in, real_in, c_out, real_out]) in shapes {
+            let words = taps * c_in * c_out;
+            let mut member = |family, what: &str, words| plan.member(family, format!("{name}.{what}"), words);
+            weights.push(Weights {
+                layer,
+                weight: member(Family::Params, "weight", words),
+                grad: member(Family::Grads, "weight.grad", words),
+                codes: member(Family::Codes, "weight.codes", words),
+                transposed: member(Family::Transposed, "weight.transposed", words),
+                scales: member(Family::Scales, "weight.scales", 2 * c_out),
+                name,
+                taps,
+                c_in,
+                real_in,
+                c_out,
+                real_out,
+            });
+        }
+        let decayed_words = plan.family_words(Family::Params);
+        let decayed = plan.whole(Family::Params);
+        let mut norms = Vec::new();
+        for (layer, conv) in net.convs() {
+            let channels = conv.to.c;
+            norms.push(Norm {
+                layer,
+                name: conv.norm.clone(),
+                channels,
+                affine: plan.member(Family::Params, format!("{}.affine", conv.norm), 2 * channels),
+                grad: plan.member(Family::Grads, format!("{}.affine.grad", conv.norm), 2 * channels),
+                running: plan.member(Family::Norms, format!("{}.running", conv.norm), 2 * channels),
+            });
+        }
+        let (_, linear) = net.linear();
+        let cols = linear.padded();
+        let bias =
+            (plan.member(Family::Params, "fc.bias", cols), plan.member(Family::Grads, "fc.bias.grad", cols));
+        let words = plan.family_words(Family::Params);
+        plan.member(Family::Velocity, "velocity", words);
+        let mut range_rows: Vec<Option<u32>> = vec![None; net.layers.len()];
+        range_rows[0] = Some(0);
+        for (row, (id, _)) in net.activations().enumerate() {
+            range_rows[id] = Some(row as u32 + 1);
+        }
+        let row_count = 1 + net.activations().count();
+        let rows = weight_rows(plan, &weights, quant);
+        Layout {
+            bias,
+            params: plan.whole(Family::Params),
+            grads: plan.whole(Family::Grads),
+            velocity: plan.whole(Family::Velocity),
+            running: plan.whole(Family::Norms),
+            decayed_words,
+            decayed,
+            codes: plan.whole(Family::Codes),
+            transposed: plan.whole(Family::Transposed),
+            scales: plan.whole(Family::Scales),
+            ranges: plan.own("ranges", row_count * RANGE_WORDS),
+            range_rows,
+            health: plan.own("health", net.layers.len()),
+            table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),
+            blocks: plan.own("weight blocks", decayed_words / ALIGN_WORDS),
+            rows,
+            histogram: plan.own("histogram", row_count * BINS),
+            step: plan.own("step", size_of::<kernels::Step>() / 4),
+            images: plan.own("images", batch * 3 * net.size * net.size / 4),
+            labels: plan.own("labels", batch),
+            input_tables: (plan.own("input values", 769), plan.own("input codes", 769)),
+            ring: plan.own("metrics ring", RING * 4),
+            logits: plan.own("logits", batch * cols),
+            samples: plan.own("samples", batch * 4),
+            weights,
+            norms,
+        }
+    }
+
+    /// The weights of a layer.
+    pub fn weights_of(&self, layer: LayerId) -> (usize, &Weights) {
+        let at = self.weights.iter().position(|w| w.layer == layer).expect("the layer has weights");
+        (at, &self.weights[at])
+    }
+
+    /// The batch norm of a convolution.
+    pub fn norm_of(&self, layer: LayerId) -> &Norm {
+        self.norms.iter().find(|n| n.layer == layer).expect("a convolution has a batch norm")
+    }
+
+    /// Table row of every block, for the `blocks` tensor.
+    pub fn block_rows(&self) -> Vec<u32> {
+        let blocks = |r: &WeightRow| (r.rows * r.cols4 * 4).div_ceil(ALIGN_WORDS as u32);
+        let each = self.rows.iter().enumerate();
+        each.flat_map(|(i, r)| std::iter::repeat_n(i as u32, blocks(r) as usize)).collect()
+    }
+
+    /// vec4s of the `weight_stats` output.
+    pub fn stats_words4(&self) -> usize {
+        self.rows.iter().map(stats_of).sum()
+    }
+}
+
+fn stats_of(row: &WeightRow) -> usize {
+    3 * (row.rows as usize).div_ceil(weights::CHUNK) * row.cols4 as usize
+}
+
+fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> Vec<WeightRow> {
+    let mut stats = 0;
+    let mut rows = Vec::new();
+    for w in weights {
+        let quantizer = quant.and_then(|q| q.layer(w.layer));
+        let config = quant.map(|q| &q.config.weights);
+        let rule = quantizer.map_or(ScaleRule::UNIT, |q| q.rule);
+        let mut row = WeightRow {
+            offset4: plan.offset(w.weight) as u32 / 4,
+            rows: (w.taps * w.c_in) as u32,
+            cols4: w.c_out as u32 / 4,
+            taps: w.taps as u32,
+            stats,
+            scales: plan.offset(w.scales) as u32,
+            estimator: config.map_or(estimate::MAX, |c| match c.estimator {
+                Estimator::Max | Estimator::EmaMax => estimate::MAX,
+                Estimator::KSigma => estimate::SIGMA,
+                Estimator::FixedPow2 => estimate::FIXED,
+                Estimator::Percentile | Estimator::Mse => estimate::HOST,
+            }),
+            per_channel: u32::from(config.is_some_and(|c| c.granularity == Granularity::PerChannel)),
+            quant: quantizer.map_or(Quant::OFF, |q| q.quant),
+            rule,
+            sigmas: config.map_or(0.0, |c| c.sigmas),
+            fixed: config.map_or(0.0, |c| rule.levels / rule.factor * (c.fixed_log2_scale as f32).exp2()),
+            ..WeightRow::zeroed()
+        };
+        // A fixed window is meant for the narrow layers; layers at the base width keep the range that holds every weight.
+        if row.estimator == estimate::FIXED && quantizer.is_some_and(|q| q.bits >= 8) {
+            row.estimator = estimate::MAX;
+        }
+        stats += stats_of(&row) as u32;
+        rows.push(row);
+    }
+    rows
+}

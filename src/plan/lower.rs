@@ -1,0 +1,294 @@
+//! Lowering: a network and its quantizers become the programs of a plan, forward emitted beside backward.
+
+mod backward;
+mod forward;
+
+use bytemuck::Pod;
+
+use super::layout::Layout;
+use super::{Dispatch, Plan, ProgramId, TensorId, Work};
+use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
+use crate::kernels::input::{UNPACK, UnpackParams, unpack_variant};
+use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
+use crate::kernels::{Caps, Format, KernelDef, Overrides, Variant, flat_grid};
+use crate::net::{LayerId, Net};
+use crate::quant::{QuantSpec, Quantizer, Tracking};
+use crate::{Error, Result};
+
+/// What a network is lowered with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// The device.
+    pub caps: Caps,
+    /// Variants that the user forces.
+    pub overrides: Overrides,
+    /// Augmentation of training pictures.
+    pub augment: AugmentConfig,
+    /// Label smoothing in training.
+    pub smoothing: f32,
+    /// Optimizer.
+    pub optimizer: OptimizerConfig,
+    /// The host writes the normalised input itself (`input` tensor); for tests against other programs.
+    pub host_input: bool,
+    /// Every scratch tensor keeps its value after the step; for tests.
+    pub keep_all: bool,
+}
+
+/// The programs of a network and where its tensors are.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// The plan.
+    pub plan: Plan,
+    /// Persistent tensors.
+    pub layout: Layout,
+    /// The network.
+    pub net: Net,
+    /// Its quantizers.
+    pub quant: Option<QuantSpec>,
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// Float network: weights, training step, evaluation.
+    pub float: ProgramSet,
+    /// Quantized network.
+    pub quantized: Option<ProgramSet>,
+    /// Float forward pass that observes ranges, and the one that fills the histograms.
+    pub calibrate: Option<(ProgramId, ProgramId)>,
+}
+
+/// The programs of one form of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct ProgramSet {
+    /// Weight codes from the parameters; before evaluation.
+    pub weights: ProgramId,
+    /// One training step, weight codes included.
+    pub train: ProgramId,
+    /// Forward pass with running statistics.
+    pub evaluate: ProgramId,
+}
+
+/// What a pass does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Train,
+    Evaluate,
+    Calibrate,
+    Histogram,
+}
+
+/// Lowers `net`.
+///
+/// # Errors
+/// A plan that breaks a rule of [`Plan::check`]. Whether it fits the device is [`Plan::fits`]'s question.
+pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
+    let mut plan = Plan::default();
+    let layout = Layout::new(&mut plan, net, quant, options.batch);
+    let mut pass = |name, mode, quantized| {
+        let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
+        p.emit_all();
+        let list = p.list;
+        plan.program(name, list)
+    };
+    let float = ProgramSet {
+        train: pass("train float", Mode::Train, false),
+        evaluate: pass("evaluate float", Mode::Evaluate, false),
+        weights: ProgramId(0),
+    };
+    let quantized = quant.map(|_| ProgramSet {
+        train: pass("train quantized", Mode::Train, true),
+        evaluate: pass("evaluate quantized", Mode::Evaluate, true),
+        weights: ProgramId(0),
+    });
+    let calibrate = quant.map(|_| {
+        (pass("calibrate", Mode::Calibrate, false), pass("calibrate histogram", Mode::Histogram, false))
+    });
+    let mut weights = |name, quantized| {
+        let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, Mode::Evaluate);
+        p.weights();
+        let list = p.list;
+        plan.program(name, list)
+    };
+    let float = ProgramSet { weights: weights("weights float", false), ..float };
+    let quantized = quantized.map(|q| ProgramSet { weights: weights("weights quantized", true), ..q });
+    plan.assign_slots(options.keep_all);
+    plan.check()?;
+    let (net, quant) = (net.clone(), quant.cloned());
+    Ok(Lowered { plan, layout, net, quant, batch: options.batch, float, quantized, calibrate })
+}
+
+/// Lowers `net` and checks that it fits the device.
+///
+/// # Errors
+/// A device error whose hint names the largest batch that would fit.
+pub fn lower_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
+    let lowered = lower(net, quant, options)?;
+    let Err(e) = lowered.plan.fits(&options.caps) else { return Ok(lowered) };
+    let fits = |batch: usize| {
+        lower(net, quant, &Options { batch, ..options.clone() }).is_ok_and(|l| l.plan.fits(&options.caps).is_ok())
+    };
+    let (mut good, mut bad) = (0, options.batch);
+    while good + 1 < bad {
+        let middle = (good + bad) / 2;
+        if fits(middle) { good = middle } else { bad = middle }
+    }
+    let message = format!("a batch of {} does not fit this device: {e}", options.batch);
+    Err(Error::device(message).hint(if good > 0 {
+        format!("the largest batch that fits is {good}: --set train.batch={good} (or raise device.memory_mib if the device has more)")
+    } else {
+        "not even one picture fits: choose a smaller network.width, or raise device.memory_mib if the device has more".into()
+    }))
+}
+
+/// The output of a layer as its consumers see it.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    tensor: TensorId,
+    format: Format,
+    /// Row of ranges whose scale codes have, -1 for values.
+    row: i32,
+}
+
+/// What the backward pass needs of a convolution.
+#[derive(Debug, Clone, Copy)]
+struct ConvState {
+    y: TensorId,
+    context: TensorId,
+}
+
+struct Pass<'a> {
+    net: &'a Net,
+    /// Quantizers in force in this pass.
+    quant: Option<&'a QuantSpec>,
+    /// Quantizers of the network, for calibration.
+    spec: Option<&'a QuantSpec>,
+    options: &'a Options,
+    plan: &'a mut Plan,
+    layout: &'a Layout,
+    mode: Mode,
+    list: Vec<Dispatch>,
+    values: Vec<Option<Value>>,
+    convs: Vec<Option<ConvState>>,
+    layer: Option<LayerId>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        net: &'a Net,
+        quant: Option<&'a QuantSpec>,
+        spec: Option<&'a QuantSpec>,
+        options: &'a Options,
+        plan: &'a mut Plan,
+        layout: &'a Layout,
+        mode: Mode,
+    ) -> Self {
+        let layers = net.layers.len();
+        let (values, convs) = (vec![None; layers], vec![None; layers]);
+        Pass { net, quant, spec, options, plan, layout, mode, list: Vec::new(), values, convs, layer: None }
+    }
+
+    fn emit_all(&mut self) {
+        if self.mode != Mode::Evaluate {
+            self.weights();
+        }
+        let dlogits = self.forward();
+        if self.mode == Mode::Train {
+            self.backward(dlogits);
+            self.optimizer();
+        }
+    }
+
+    /// Appends a dispatch.
+    fn emit<P: Pod>(
+        &mut self,
+        kernel: &'static KernelDef,
+        variant: Variant,
+        params: &P,
+        bind: &[TensorId],
+        grid: [u32; 3],
+        flops: u64,
+    ) {
+        let bytes = bind.iter().map(|&t| self.plan.tensor(t).words as u64 * 4).sum();
+        self.list.push(Dispatch {
+            kernel,
+            variant,
+            params: bytemuck::bytes_of(params).to_vec(),
+            bind: bind.to_vec(),
+            grid,
+            layer: self.layer,
+            work: Work { flops, bytes },
+        });
+    }
+
+    /// Appends a dispatch of a kernel with one variant.
+    fn emit_only<P: Pod>(&mut self, kernel: &'static KernelDef, params: &P, bind: &[TensorId], grid: [u32; 3]) {
+        self.emit(kernel, Variant::only(kernel.name), params, bind, grid, 0);
+    }
+
+    fn scratch(&mut self, what: &str, words: usize) -> TensorId {
+        let name = match self.layer {
+            Some(id) => format!("{}.{what}", self.net.layers[id].name()),
+            None => what.to_string(),
+        };
+        self.plan.scratch(name, words)
+    }
+
+    /// The quantizer of a layer in this pass.
+    fn quantizer(&self, id: LayerId) -> Option<Quantizer> {
+        self.quant.and_then(|q| q.layer(id)).copied()
+    }
+
+    /// A value in the format that a kernel wants.
+    fn operand(&mut self, value: Value, want: Format) -> TensorId {
+        if value.format == want {
+            return value.tensor;
+        }
+        assert_eq!(want, Format::F32, "codes are only ever unpacked");
+        let words = self.plan.tensor(value.tensor).words;
+        let out = self.scratch("operand", 4 * words);
+        let params = UnpackParams { words: words as u32, format: value.format as u32, pad: [0; 2] };
+        self.emit(&UNPACK, unpack_variant(value.format), &params, &[value.tensor, out], flat_grid(words), 0);
+        out
+    }
+
+    /// Weight ranges, scales and codes of all layers.
+    fn weights(&mut self) {
+        let layout = self.layout;
+        let layers = layout.rows.len() as u32;
+        if self.quant.is_some() {
+            let params = StatsParams { layers, chunk: weight_kernels::CHUNK as u32, pad: [0; 2] };
+            let stats = self.scratch("weight stats", 4 * layout.stats_words4());
+            let widest = layout.rows.iter().map(|r| r.rows.div_ceil(params.chunk) * r.cols4).max().unwrap_or(1);
+            let grid = [widest.div_ceil(64), layers, 1];
+            self.emit_only(&weight_kernels::STATS, &params, &[layout.table, layout.decayed, stats], grid);
+            let bind = [layout.table, stats, layout.step, layout.scales];
+            self.emit_only(&weight_kernels::SCALE, &params, &bind, [layers, 1, 1]);
+        }
+        let words4 = layout.decayed_words / 4;
+        let params =
+            PrepareParams { words4: words4 as u32, quantize: u32::from(self.quant.is_some()), pad: [0; 2] };
+        let bind =
+            [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
+        self.emit_only(&weight_kernels::PREPARE, &params, &bind, flat_grid(words4));
+    }
+}
+
+/// How a training step moves the range of an activation quantizer.
+pub fn tracking(spec: &QuantSpec, q: &Quantizer) -> Tracking {
+    let a = &spec.config.activations;
+    let estimator = effective_estimator(spec, q);
+    match (estimator, a.source) {
+        (Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2, _) => Tracking::Hold,
+        (_, RangeSource::Batch) => Tracking::Batch,
+        (Estimator::Max, RangeSource::Previous) => Tracking::Max,
+        (Estimator::EmaMax | Estimator::KSigma, RangeSource::Previous) => Tracking::Ema,
+    }
+}
+
+/// The estimator of an activation: a fixed window is meant for the narrow layers, 8-bit ones track their maximum.
+pub fn effective_estimator(spec: &QuantSpec, q: &Quantizer) -> Estimator {
+    match spec.config.activations.estimator {
+        Estimator::FixedPow2 if q.bits >= 8 => Estimator::EmaMax,
+        e => e,
+    }
+}

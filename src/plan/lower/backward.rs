@@ -1,0 +1,211 @@
+//! The backward pass, layer by layer in reverse, and the optimizer.
+//!
+//! `grads[a]` is the gradient of activation `a`'s output as far as it has been summed. An identity shortcut hands its
+//! gradient on in place; the data gradient of the other branch is then added to it by the convolution kernel.
+
+use std::collections::HashMap;
+
+use super::Pass;
+use crate::kernels::activation::{BACKWARD, BLOCKED_UPDATE, BackwardParams, BlockedParams, backward_variant};
+use crate::kernels::conv::{CONV, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, select_conv, select_wgrad};
+use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
+use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::{Format, flat_grid, row_chunk};
+use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
+use crate::plan::{Family, TensorId};
+use crate::quant::Quant;
+
+#[derive(Default)]
+struct Gradients {
+    /// Per activation (and pool): gradient of its output.
+    grads: HashMap<LayerId, TensorId>,
+    /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
+    pending: HashMap<LayerId, (TensorId, TensorId)>,
+}
+
+impl Pass<'_> {
+    pub(super) fn backward(&mut self, dlogits: TensorId) {
+        let net = self.net;
+        let mut g = Gradients::default();
+        for (id, layer) in net.layers.iter().enumerate().rev() {
+            self.layer = Some(id);
+            match layer {
+                Layer::Linear(l) => self.linear_backward(id, l, dlogits, &mut g),
+                Layer::Pool(p) => self.pool_backward(id, p, &mut g),
+                Layer::Activation(a) => self.activation_backward(id, a, &mut g),
+                Layer::Conv(c) => self.conv_backward(id, c, &mut g),
+                Layer::Input(_) => {}
+            }
+        }
+        self.layer = None;
+    }
+
+    /// Weight gradient from the layer's input and `dy`, into the family of gradients.
+    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId) {
+        let value = self.input_value(input);
+        let stored = geometry.weight_gradient(value.format);
+        let choice = select_wgrad(&stored, value.format, &self.options.caps, &self.options.overrides);
+        let params = geometry.weight_gradient(choice.x_format);
+        let x = self.operand(value, choice.x_format);
+        let layout = self.layout;
+        let w = layout.weights_of(id).1;
+        let part = self.scratch("wgrad part", params.splits as usize * w.words());
+        let grid = choice.wgrad_grid(&params);
+        self.emit(&WGRAD, choice.variant, &params, &[x, dy, part], grid, geometry.flops());
+        let reduce = ReduceParams {
+            words4: w.words() as u32 / 4,
+            cols4: w.c_out as u32 / 4,
+            splits: params.splits,
+            x_scale: value.row,
+            quant: self.quantizer(id).map_or(Quant::OFF, |q| q.quant),
+        };
+        let bind = [part, w.weight, w.scales, layout.ranges, w.grad];
+        self.emit_only(&WGRAD_REDUCE, &reduce, &bind, flat_grid(w.words() / 4));
+    }
+
+    /// Data gradient of `dy`, added to what `grads[input]` already holds.
+    fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
+        let held = g.grads.get(&input).copied();
+        let params = geometry.data_gradient(held.is_some());
+        let words = geometry.batch * geometry.from.len();
+        let dx = held.unwrap_or_else(|| self.scratch("dx", words));
+        g.grads.insert(input, dx);
+        let choice = select_conv(&params, Format::F32, &self.options.caps, &self.options.overrides);
+        let transposed = self.layout.weights_of(id).1.transposed;
+        let grid = choice.conv_grid(&params);
+        self.emit(&CONV, choice.variant, &params, &[dy, transposed, dx], grid, geometry.flops());
+    }
+
+    fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {
+        let layout = self.layout;
+        let geometry = self.linear_geometry(l);
+        let params = BiasParams {
+            batch: geometry.batch as u32,
+            cols: l.padded() as u32,
+            w_scale: u32::from(self.quantizer(id).is_some()),
+            pad: 0,
+        };
+        let scales = layout.weights_of(id).1.scales;
+        self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
+        self.weight_gradient(id, l.input, &geometry, dlogits);
+        self.data_gradient(id, l.input, &geometry, dlogits, g);
+    }
+
+    fn pool_backward(&mut self, id: LayerId, p: &Pool, g: &mut Gradients) {
+        let words = self.options.batch * p.from.len();
+        let dx = self.scratch("dx", words);
+        let params = PoolParams {
+            batch: self.options.batch as u32,
+            pixels: p.from.pixels() as u32,
+            cols4: p.from.c as u32 / 4,
+            x_scale: -1,
+        };
+        self.emit_only(&POOL_BACKWARD, &params, &[g.grads[&id], dx], flat_grid(words / 4));
+        g.grads.insert(p.input, dx);
+    }
+
+    fn activation_backward(&mut self, id: LayerId, a: &Activation, g: &mut Gradients) {
+        let rows = self.options.batch * a.shape.pixels();
+        let chunk = row_chunk(rows);
+        let chunks = rows.div_ceil(chunk);
+        let items = chunks * a.shape.c / 4;
+        let q = self.quantizer(id);
+        let row = self.layout.range_rows[id].expect("an activation has a row of ranges");
+        let main = self.conv_state(a.main);
+        let s = self.shortcut_operand(a);
+        let d = g.grads[&id];
+        let part = self.scratch("act_bwd part", 16 * items);
+        let params = BackwardParams {
+            rows: rows as u32,
+            cols4: a.shape.c as u32 / 4,
+            chunk: chunk as u32,
+            pad: 0,
+            range_row: row,
+            shortcut_row: s.row,
+            shortcut: s.kind,
+            shortcut_format: s.format as u32,
+            quant: q.map_or(Quant::OFF, |q| q.quant),
+        };
+        let variant = backward_variant(s.kind, s.format);
+        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part];
+        self.emit(&BACKWARD, variant, &params, &bind, flat_grid(items), 0);
+        if q.is_some() {
+            let params = BlockedParams { parts: items as u32, row, pad: [0; 2] };
+            self.emit_only(&BLOCKED_UPDATE, &params, &[part, self.layout.ranges], [1, 1, 1]);
+        }
+        self.norm_backward_merge(a.main, part, chunks, rows, 1, d, g);
+        match a.shortcut {
+            Shortcut::None => {}
+            Shortcut::Identity(source) => {
+                let previous = g.grads.insert(source, d);
+                assert!(previous.is_none(), "an identity shortcut comes before the other branch in reverse order");
+            }
+            Shortcut::Projection(conv) => self.norm_backward_merge(conv, part, chunks, rows, 2, d, g),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "two call sites next to each other")]
+    fn norm_backward_merge(
+        &mut self,
+        conv: LayerId,
+        part: TensorId,
+        chunks: usize,
+        rows: usize,
+        branch: u32,
+        d: TensorId,
+        g: &mut Gradients,
+    ) {
+        let layout = self.layout;
+        let norm = layout.norm_of(conv);
+        let coefficients = self.scratch("coefficients", 3 * norm.channels);
+        let input = match &self.net.layers[conv] {
+            Layer::Conv(c) => self.input_value(c.input),
+            _ => unreachable!("batch norms belong to convolutions"),
+        };
+        let params = BwdMergeParams {
+            channels: norm.channels as u32,
+            rows: rows as u32,
+            chunks: chunks as u32,
+            branch,
+            x_scale: input.row,
+            pad: [0; 3],
+        };
+        let context = self.conv_state(conv).context;
+        let bind = [part, norm.affine, context, layout.ranges, norm.grad, coefficients];
+        self.emit_only(&norm::BWD_MERGE, &params, &bind, flat_grid(norm.channels));
+        g.pending.insert(conv, (d, coefficients));
+    }
+
+    fn conv_backward(&mut self, id: LayerId, c: &Conv, g: &mut Gradients) {
+        let geometry = self.geometry(c);
+        let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
+        let state = self.conv_state(id);
+        let words = geometry.batch * c.to.len();
+        let dy = self.scratch("dy", words);
+        let params = BwdParams { words4: words as u32 / 4, cols4: c.to.c as u32 / 4, pad: [0; 2] };
+        let bind = [dz, state.y, state.context, coefficients, dy];
+        self.emit_only(&norm::BWD, &params, &bind, flat_grid(words / 4));
+        self.weight_gradient(id, c.input, &geometry, dy);
+        if !matches!(self.net.layers[c.input], Layer::Input(_)) {
+            self.data_gradient(id, c.input, &geometry, dy, g);
+        }
+    }
+
+    pub(super) fn optimizer(&mut self) {
+        let o = &self.options.optimizer;
+        let words4 = self.plan.family_words(Family::Params) / 4;
+        let decayed = if o.decay_norms_and_biases { words4 } else { self.layout.decayed_words / 4 };
+        let params = SgdParams {
+            words4: words4 as u32,
+            decayed4: decayed as u32,
+            nesterov: u32::from(o.nesterov),
+            momentum: o.momentum,
+            weight_decay: o.weight_decay,
+            pad: [0; 3],
+        };
+        let layout = self.layout;
+        let bind = [layout.grads, layout.step, layout.params, layout.velocity];
+        self.emit_only(&SGD, &params, &bind, flat_grid(words4));
+    }
+}

@@ -1,0 +1,302 @@
+//! The forward pass.
+
+use super::{ConvState, Mode, Pass, Value, effective_estimator, tracking};
+use crate::config::{Estimator, RangeSource};
+use crate::kernels::activation::{
+    FORWARD, ForwardParams, HISTOGRAM, HistogramParams, RANGE_UPDATE, RangeUpdateParams, forward_variant, shortcut_kind,
+};
+use crate::kernels::conv::{CONV, Geometry, select_conv};
+use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
+use crate::kernels::input::{AUGMENT, AugmentParams};
+use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
+use crate::kernels::{Format, flat_grid, row_chunk};
+use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
+use crate::plan::TensorId;
+use crate::quant::{Quant, Tracking};
+
+/// What `act_fwd` and `act_bwd` read of the shortcut.
+pub(super) struct ShortcutOperand {
+    pub tensor: TensorId,
+    pub context: TensorId,
+    pub format: Format,
+    pub kind: u32,
+    pub row: i32,
+}
+
+impl Pass<'_> {
+    /// Emits the forward pass and returns the gradient of the logits.
+    pub(super) fn forward(&mut self) -> TensorId {
+        let net = self.net;
+        let mut dlogits = None;
+        for (id, layer) in net.layers.iter().enumerate() {
+            self.layer = Some(id);
+            match layer {
+                Layer::Input(i) => self.input(id, i.shape),
+                Layer::Conv(c) => self.conv(id, c),
+                Layer::Activation(a) => self.activation(id, a),
+                Layer::Pool(p) => self.pool(id, p),
+                Layer::Linear(l) => dlogits = Some(self.linear(id, l)),
+            }
+        }
+        self.layer = None;
+        dlogits.expect("a network ends in a linear layer")
+    }
+
+    fn value(&self, id: LayerId) -> Value {
+        self.values[id].expect("layers come in forward order")
+    }
+
+    pub(super) fn input_value(&self, id: LayerId) -> Value {
+        self.value(id)
+    }
+
+    fn input(&mut self, id: LayerId, shape: Shape) {
+        let codes = self.quant.is_some_and(|q| q.input.is_some());
+        let format = if codes { Format::I8 } else { Format::F32 };
+        let words = format.words(self.options.batch * shape.len());
+        let row = if codes { 0 } else { -1 };
+        if self.options.host_input {
+            // One tensor for every program, written by the host.
+            let name = if codes { "input codes (host)" } else { "input (host)" };
+            let tensor = self.plan.find(name).unwrap_or_else(|| self.plan.own(name, words));
+            self.values[id] = Some(Value { tensor, format, row });
+            return;
+        }
+        let out = self.scratch("value", words);
+        let augment = self.mode == Mode::Train;
+        let on = |v: u32| if augment { v } else { 0 };
+        let params = AugmentParams {
+            batch: self.options.batch as u32,
+            size: shape.h as u32,
+            crop_padding: on(self.options.augment.crop_padding),
+            flip: on(u32::from(self.options.augment.flip)),
+            cutout: on(self.options.augment.cutout),
+            codes: u32::from(codes),
+            pad: [0; 2],
+        };
+        let tables = self.layout.input_tables;
+        let table = if codes { tables.1 } else { tables.0 };
+        let bind = [self.layout.images, self.layout.step, table, out];
+        self.emit_only(&AUGMENT, &params, &bind, flat_grid(self.options.batch * shape.pixels()));
+        self.values[id] = Some(Value { tensor: out, format, row });
+    }
+
+    pub(super) fn geometry(&self, c: &Conv) -> Geometry {
+        Geometry { batch: self.options.batch, from: c.from, to: c.to, kernel: c.kernel, stride: c.stride }
+    }
+
+    /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
+    fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
+        let choice = select_conv(&g.forward(input.format), input.format, &self.options.caps, &self.options.overrides);
+        let params = g.forward(choice.x_format);
+        let x = self.operand(input, choice.x_format);
+        let y = self.scratch("y", g.batch * g.to.len());
+        let codes = self.layout.weights_of(id).1.codes;
+        let grid = choice.conv_grid(&params);
+        self.emit(&CONV, choice.variant, &params, &[x, codes, y], grid, g.flops());
+        y
+    }
+
+    fn conv(&mut self, id: LayerId, c: &Conv) {
+        let g = self.geometry(c);
+        let input = self.value(c.input);
+        let y = self.convolve(id, &g, input);
+        let rows = g.batch * c.to.pixels();
+        let chunk = row_chunk(rows);
+        let chunks = rows.div_ceil(chunk);
+        let channels = c.to.c;
+        let layout = self.layout;
+        let evaluate = self.mode == Mode::Evaluate;
+        let part = if evaluate {
+            y // bound, never read
+        } else {
+            let part = self.scratch("norm part", 2 * chunks * channels);
+            let params = StatsParams {
+                rows: rows as u32,
+                cols4: channels as u32 / 4,
+                chunk: chunk as u32,
+                chunks: chunks as u32,
+            };
+            self.emit_only(&norm::STATS, &params, &[y, part], flat_grid(chunks * channels / 4));
+            part
+        };
+        let context = self.scratch("context", 4 * channels);
+        let params = MergeParams {
+            channels: channels as u32,
+            rows: rows as u32,
+            chunk: chunk as u32,
+            chunks: chunks as u32,
+            evaluate: u32::from(evaluate),
+            x_scale: input.row,
+            w_scale: u32::from(self.quantizer(id).is_some()),
+            health_slot: id as u32,
+            eps: EPS,
+            momentum: if self.mode == Mode::Train { MOMENTUM } else { 0.0 },
+            pad: [0; 2],
+        };
+        let norm = layout.norm_of(id);
+        let scales = layout.weights_of(id).1.scales;
+        let bind =
+            [part, norm.affine, scales, layout.ranges, layout.step, norm.running, context, layout.health];
+        self.emit_only(&norm::MERGE, &params, &bind, flat_grid(channels));
+        self.convs[id] = Some(ConvState { y, context });
+    }
+
+    pub(super) fn conv_state(&self, id: LayerId) -> ConvState {
+        self.convs[id].expect("layers come in forward order")
+    }
+
+    pub(super) fn shortcut_operand(&self, a: &Activation) -> ShortcutOperand {
+        let main = self.conv_state(a.main);
+        let kind = shortcut_kind(a.shortcut);
+        let (tensor, context, format, row) = match a.shortcut {
+            Shortcut::None => (main.y, main.context, Format::F32, -1),
+            Shortcut::Identity(id) => {
+                let v = self.value(id);
+                (v.tensor, main.context, v.format, v.row)
+            }
+            Shortcut::Projection(id) => {
+                let s = self.conv_state(id);
+                (s.y, s.context, Format::F32, -1)
+            }
+        };
+        ShortcutOperand { tensor, context, format, kind, row }
+    }
+
+    fn activation(&mut self, id: LayerId, a: &Activation) {
+        let rows = self.options.batch * a.shape.pixels();
+        let chunk = row_chunk(rows);
+        let items = rows.div_ceil(chunk) * a.shape.c / 4;
+        let q = self.quantizer(id);
+        let format = if q.is_some() { Format::U8 } else { Format::F32 };
+        let row = self.layout.range_rows[id].expect("an activation has a row of ranges");
+        let out = self.scratch("value", format.words(rows * a.shape.c));
+        let part = self.scratch("act part", 8 * items);
+        let main = self.conv_state(a.main);
+        let s = self.shortcut_operand(a);
+        let params = ForwardParams {
+            rows: rows as u32,
+            cols4: a.shape.c as u32 / 4,
+            chunk: chunk as u32,
+            measure: 0,
+            range_row: row,
+            shortcut_row: s.row,
+            shortcut: s.kind,
+            shortcut_format: s.format as u32,
+            quant: q.map_or(Quant::OFF, |q| q.quant),
+        };
+        let variant = forward_variant(s.kind, s.format, q.is_some());
+        let bind = [main.y, main.context, s.tensor, s.context, self.layout.ranges, out, part];
+        let run = |pass: &mut Self, measure: bool| {
+            let params = ForwardParams { measure: u32::from(measure), ..params };
+            pass.emit(&FORWARD, variant.clone(), &params, &bind, flat_grid(items), 0);
+        };
+        let values = rows * a.shape.c;
+        match (self.mode, self.quant.zip(q)) {
+            (Mode::Train, Some((spec, q))) => {
+                let mode = tracking(spec, &q);
+                let two_passes = mode == Tracking::Batch && spec.config.activations.source == RangeSource::Batch;
+                if two_passes {
+                    run(self, true);
+                    self.update_range(id, row, part, items, values, mode, false);
+                }
+                run(self, false);
+                let mode = if two_passes { Tracking::Hold } else { mode };
+                self.update_range(id, row, part, items, values, mode, true);
+            }
+            (Mode::Calibrate, _) => {
+                run(self, false);
+                self.calibrate_range(id, row, part, items, values);
+            }
+            _ => run(self, false),
+        }
+        if self.mode == Mode::Histogram && self.spec.is_some_and(|s| s.layer(id).is_some()) {
+            let params = HistogramParams { words4: values as u32 / 4, row, pad: [0; 2] };
+            let bind = [out, self.layout.ranges, self.layout.histogram];
+            self.emit_only(&HISTOGRAM, &params, &bind, flat_grid(values / 4));
+        }
+        let row = if q.is_some() { row as i32 } else { -1 };
+        self.values[id] = Some(Value { tensor: out, format, row });
+    }
+
+    fn calibrate_range(&mut self, id: LayerId, row: u32, part: TensorId, items: usize, values: usize) {
+        let Some((spec, q)) = self.spec.and_then(|s| s.layer(id).map(|q| (s, *q))) else { return };
+        let mode = match effective_estimator(spec, &q) {
+            Estimator::FixedPow2 => Tracking::Hold,
+            Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
+            Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
+        };
+        self.update_range(id, row, part, items, values, mode, false);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site each for training and calibration")]
+    fn update_range(
+        &mut self,
+        id: LayerId,
+        row: u32,
+        part: TensorId,
+        items: usize,
+        values: usize,
+        mode: Tracking,
+        count: bool,
+    ) {
+        let Some((spec, q)) = self.spec.and_then(|s| s.layer(id).map(|q| (s, *q))) else { return };
+        let a = &spec.config.activations;
+        let params = RangeUpdateParams {
+            parts: items as u32,
+            values: values as u32,
+            mode: mode as u32,
+            row,
+            use_sigma: u32::from(effective_estimator(spec, &q) == Estimator::KSigma),
+            sigmas: a.sigmas,
+            ema: a.ema_momentum,
+            count_step: u32::from(count),
+            rule: q.rule,
+        };
+        let bind = [part, self.layout.step, self.layout.ranges];
+        self.emit_only(&RANGE_UPDATE, &params, &bind, [1, 1, 1]);
+    }
+
+    fn pool(&mut self, id: LayerId, p: &Pool) {
+        let input = self.value(p.input);
+        let words = self.options.batch * p.from.c;
+        let out = self.scratch("value", words);
+        let params = PoolParams {
+            batch: self.options.batch as u32,
+            pixels: p.from.pixels() as u32,
+            cols4: p.from.c as u32 / 4,
+            x_scale: input.row,
+        };
+        let bind = [input.tensor, self.layout.ranges, out];
+        self.emit(&POOL_FORWARD, pool_variant(input.format), &params, &bind, flat_grid(words / 4), 0);
+        self.values[id] = Some(Value { tensor: out, format: Format::F32, row: -1 });
+    }
+
+    pub(super) fn linear_geometry(&self, l: &Linear) -> Geometry {
+        let point = |c| Shape { h: 1, w: 1, c };
+        Geometry { batch: self.options.batch, from: point(l.features), to: point(l.padded()), kernel: 1, stride: 1 }
+    }
+
+    fn linear(&mut self, id: LayerId, l: &Linear) -> TensorId {
+        let g = self.linear_geometry(l);
+        let input = self.value(l.input);
+        let y = self.convolve(id, &g, input);
+        let dlogits = self.scratch("dlogits", g.batch * l.padded());
+        let layout = self.layout;
+        let params = SoftmaxParams {
+            batch: g.batch as u32,
+            classes: l.classes as u32,
+            cols: l.padded() as u32,
+            w_scale: u32::from(self.quantizer(id).is_some()),
+            smoothing: if self.mode == Mode::Train { self.options.smoothing } else { 0.0 },
+            pad: [0; 3],
+        };
+        let scales = layout.weights_of(id).1.scales;
+        let bind =
+            [y, scales, layout.bias.0, layout.labels, layout.step, layout.logits, dlogits, layout.samples];
+        self.emit_only(&SOFTMAX_CE, &params, &bind, flat_grid(g.batch));
+        let params = MetricsParams { batch: g.batch as u32, pad: [0; 3] };
+        self.emit_only(&METRICS, &params, &[layout.samples, layout.step, layout.ring], [1, 1, 1]);
+        dlogits
+    }
+}

@@ -1,0 +1,369 @@
+//! The quantizer: how a real value becomes an integer code, which gradients pass, and where the scale comes from.
+//!
+//! One definition serves training, evaluation, the CPU twins, calibration and the integer engine; the shader form of the
+//! same functions is `shaders/shared/quant.wgsl`. Nobody divides: everyone multiplies by the stored `inv_scale`, so codes
+//! are equal bit for bit.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::config::{FirstLast, InputQuant, Mask, Method, QuantConfig, Reduce};
+use crate::net::{Layer, LayerId, Net};
+
+/// The smallest range a scale is made from; a tensor of zeros would otherwise divide by zero.
+pub const MIN_RANGE: f32 = 1e-8;
+
+/// Integer side of a quantizer, as the shaders see it (32 bytes, `Quant` in `shared/quant.wgsl`).
+///
+/// `c8 = clamp(round_half_even(x * inv_scale), base_lo, base_hi)`, then the bit window
+/// `c = clamp(c8 >> shift, lo, hi)` (floor, or half up with `round_shift`). The value of a code is
+/// `c * scale`, where `scale` already contains `2^shift`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Quant {
+    /// Lowest code of the base grid (-128, or 0 for activations).
+    pub base_lo: i32,
+    /// Highest code of the base grid (127, or 255 for activations).
+    pub base_hi: i32,
+    /// Right shift from the base code to the stored code.
+    pub shift: u32,
+    /// 1: the shift rounds half up; 0: it floors.
+    pub round_shift: u32,
+    /// Lowest stored code.
+    pub lo: i32,
+    /// Highest stored code.
+    pub hi: i32,
+    /// Straight-through mask, one of [`mask`].
+    pub mask: u32,
+    /// 0 turns the quantizer off: codes are the values themselves.
+    pub enabled: u32,
+}
+
+/// Numbers of [`Quant::mask`].
+pub mod mask {
+    /// Pass where the unclipped code lies inside the stored range.
+    pub const INT: u32 = 0;
+    /// Pass where the real `x * inv_scale` lies inside the range.
+    pub const REAL: u32 = 1;
+    /// Pass where the base code did not saturate.
+    pub const BASE8: u32 = 2;
+    /// Always pass.
+    pub const PASS: u32 = 3;
+}
+
+impl Quant {
+    /// A quantizer that is off.
+    pub const OFF: Quant =
+        Quant { base_lo: 0, base_hi: 0, shift: 0, round_shift: 0, lo: 0, hi: 0, mask: mask::PASS, enabled: 0 };
+
+    /// The code of `x`; twin of `quantize` in `shared/quant.wgsl`.
+    pub fn code(&self, x: f32, inv_scale: f32) -> i32 {
+        self.window((x * inv_scale).round_ties_even().clamp(self.base_lo as f32, self.base_hi as f32) as i32)
+    }
+
+    fn window(&self, base: i32) -> i32 {
+        self.shifted(base).clamp(self.lo, self.hi)
+    }
+
+    fn shifted(&self, base: i32) -> i32 {
+        if self.shift == 0 {
+            return base;
+        }
+        let half = if self.round_shift == 1 { 1 << (self.shift - 1) } else { 0 };
+        (base + half) >> self.shift
+    }
+
+    /// Whether the straight-through estimator lets the gradient of `x` pass; twin of `passes`.
+    pub fn passes(&self, x: f32, inv_scale: f32) -> bool {
+        let v = x * inv_scale;
+        let r = v.round_ties_even();
+        let in_base = r >= self.base_lo as f32 && r <= self.base_hi as f32;
+        match self.mask {
+            mask::INT => {
+                in_base && {
+                    let c = self.shifted(r as i32);
+                    c >= self.lo && c <= self.hi
+                }
+            }
+            mask::REAL => {
+                let step = (1u32 << self.shift) as f32;
+                v >= self.lo as f32 * step && v <= self.hi as f32 * step
+            }
+            mask::BASE8 => in_base,
+            _ => true,
+        }
+    }
+
+    /// Whether `x` lies above the top code (for the saturation statistics); twin of `saturates`.
+    pub fn saturates(&self, x: f32, inv_scale: f32) -> bool {
+        let r = (x * inv_scale).round_ties_even();
+        r > self.base_hi as f32 || self.shifted(r as i32) > self.hi
+    }
+
+    /// Largest magnitude a code can have.
+    pub fn max_abs(&self) -> u32 {
+        self.lo.unsigned_abs().max(self.hi.unsigned_abs())
+    }
+}
+
+/// The scale rule: `step = factor * range / levels`, optionally rounded to a power of two; `scale = step * 2^shift`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct ScaleRule {
+    /// Codes in the range on the base grid: 127 for weights, 255 for unsigned activations.
+    pub levels: f32,
+    /// The range factor rho for this bit-width.
+    pub factor: f32,
+    /// 1: the step is rounded to the nearest power of two.
+    pub pow2: u32,
+    /// Copy of [`Quant::shift`].
+    pub shift: u32,
+}
+
+/// Value scale and the factor from values to base codes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// Value of one stored code.
+    pub scale: f32,
+    /// `1 / step` on the base grid: what values are multiplied by.
+    pub inv_scale: f32,
+}
+
+impl ScaleRule {
+    /// A rule that keeps scale 1.
+    pub const UNIT: ScaleRule = ScaleRule { levels: 1.0, factor: 1.0, pow2: 0, shift: 0 };
+
+    /// Scale of a tensor with the tracked `range`; twin of `scale_of` in `shared/quant.wgsl`.
+    pub fn scale(&self, range: f32) -> Scale {
+        let mut step = self.factor * range.max(MIN_RANGE) / self.levels;
+        if self.pow2 == 1 {
+            step = nearest_pow2(step);
+        }
+        Scale { scale: step * (1u32 << self.shift) as f32, inv_scale: 1.0 / step }
+    }
+}
+
+/// The power of two nearest to `x` in the logarithm (ties at sqrt(2) go up), from the bits alone.
+pub fn nearest_pow2(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let up = (bits & 0x007f_ffff) >= 0x0035_04f3; // mantissa of sqrt(2)
+    f32::from_bits((bits & 0x7f80_0000) + if up { 0x0080_0000 } else { 0 })
+}
+
+/// Where a range comes from in a training step (numbers of `mode` in `range_update.wgsl`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Tracking {
+    /// Keep the stored range; statistics only.
+    Hold = 0,
+    /// The current batch's observation.
+    Batch = 1,
+    /// Exponential moving average of the observations.
+    Ema = 2,
+    /// Largest observation so far.
+    Max = 3,
+    /// Plain mean of the observations since calibration began.
+    Mean = 4,
+}
+
+/// One quantizer with its scale rule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantizer {
+    /// Bit-width of the stored code.
+    pub bits: u32,
+    /// Integer side.
+    pub quant: Quant,
+    /// Scale side.
+    pub rule: ScaleRule,
+}
+
+/// Every quantizer of a network, by layer.
+#[derive(Debug, Clone)]
+pub struct QuantSpec {
+    /// The configuration it was made from.
+    pub config: QuantConfig,
+    /// Input quantizer: signed 8 bits of the normalised picture.
+    pub input: Option<Quantizer>,
+    /// Per layer: the weight quantizer of a convolution or linear layer, the quantizer of an activation.
+    pub layers: Vec<Option<Quantizer>>,
+}
+
+impl QuantSpec {
+    /// Decides bit-width, window and scale rule of every quantizer of `net`. `None` where `quant.method` is `none`.
+    ///
+    /// # Errors
+    /// A key of `quant.layers` that names no layer of the network.
+    pub fn new(config: &QuantConfig, net: &Net) -> crate::Result<Option<QuantSpec>> {
+        if config.method == Method::None {
+            return Ok(None);
+        }
+        let known: Vec<&str> = net.layers.iter().map(Layer::name).collect();
+        if let Some(unknown) = config.layers.keys().find(|k| !known.contains(&k.as_str())) {
+            return Err(crate::Error::config(format!("quant.layers names `{unknown}`, which is no layer of this network"))
+                .hint(format!("the layers are {}", known.join(", "))));
+        }
+        let last = net.last_activation();
+        let layers = (0..net.layers.len())
+            .map(|id| match &net.layers[id] {
+                Layer::Conv(c) => weight_quantizer(config, &c.name, edge(net, id), c.kernel == 1),
+                Layer::Linear(l) => weight_quantizer(config, &l.name, true, false),
+                Layer::Activation(a) => activation_quantizer(config, &a.name, id == last),
+                Layer::Input(_) | Layer::Pool(_) => None,
+            })
+            .collect();
+        let input = (config.input == InputQuant::Signed8).then(|| Quantizer {
+            bits: 8,
+            quant: signed(8, config.base_bits.max(8), true, Reduce::Saturate, 0, mask::PASS),
+            rule: ScaleRule { levels: 127.0, ..ScaleRule::UNIT },
+        });
+        Ok(Some(QuantSpec { config: config.clone(), input, layers }))
+    }
+
+    /// The quantizer of one layer, where it has one.
+    pub fn layer(&self, id: LayerId) -> Option<&Quantizer> {
+        self.layers[id].as_ref()
+    }
+}
+
+fn edge(net: &Net, id: LayerId) -> bool {
+    matches!(&net.layers[id], Layer::Conv(c) if matches!(net.layers[c.input], Layer::Input(_)))
+}
+
+fn mask_number(mask: Mask) -> u32 {
+    match mask {
+        Mask::Int => mask::INT,
+        Mask::Real => mask::REAL,
+        Mask::Base8 => mask::BASE8,
+        Mask::Pass => mask::PASS,
+    }
+}
+
+/// Bits of a layer: the override, else the edge rule, else the default. `None`: stays in float.
+fn bits_of(config: &QuantConfig, over: Option<u32>, edge: bool, usual: u32) -> Option<u32> {
+    match (over, edge, config.first_last) {
+        (Some(bits), _, _) => Some(bits),
+        (None, true, FirstLast::Float) => None,
+        (None, true, FirstLast::Eight) => Some(8),
+        _ => Some(usual),
+    }
+}
+
+fn shift_of(config: &QuantConfig, base_bits: u32, bits: u32) -> u32 {
+    match config.reduce {
+        Reduce::Saturate => 0,
+        Reduce::DropLsbFloor | Reduce::DropLsbRound => base_bits - bits,
+        Reduce::ShiftRoundSaturate => config.window_shift.unwrap_or(0).min(base_bits - bits),
+    }
+}
+
+fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bool) -> Option<Quantizer> {
+    let over = config.layers.get(name).and_then(|l| l.weight_bits);
+    let usual = if projection { config.shortcut_bits.unwrap_or(config.weight_bits) } else { config.weight_bits };
+    let bits = bits_of(config, over, edge, usual)?;
+    let base = config.base_bits.max(bits);
+    let w = &config.weights;
+    let narrow = w.narrow || bits >= base; // a full-width signed code keeps the grid symmetric
+    let quant = signed(bits, base, narrow, config.reduce, shift_of(config, base, bits), mask_number(w.mask));
+    let rule = ScaleRule {
+        levels: ((1u32 << (base - 1)) - 1) as f32,
+        factor: config.weight_factor(bits),
+        pow2: u32::from(w.pow2),
+        shift: quant.shift,
+    };
+    Some(Quantizer { bits, quant, rule })
+}
+
+fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<Quantizer> {
+    let over = config.layers.get(name).and_then(|l| l.activation_bits);
+    let bits = bits_of(config, over, last, config.activation_bits)?;
+    let base = config.base_bits.max(bits);
+    let a = &config.activations;
+    let shift = shift_of(config, base, bits);
+    let quant = Quant {
+        base_lo: 0,
+        base_hi: (1 << base) - 1,
+        shift,
+        round_shift: u32::from(config.reduce != Reduce::DropLsbFloor),
+        lo: 0,
+        hi: (1 << bits) - 1,
+        mask: mask_number(a.mask),
+        enabled: 1,
+    };
+    let rule = ScaleRule {
+        levels: ((1u32 << base) - 1) as f32,
+        factor: config.activation_factor(bits),
+        pow2: u32::from(a.pow2),
+        shift,
+    };
+    Some(Quantizer { bits, quant, rule })
+}
+
+fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: u32) -> Quant {
+    let (hi, base_hi) = ((1i32 << (bits - 1)) - 1, (1i32 << (base - 1)) - 1);
+    Quant {
+        base_lo: if narrow && bits == base { -base_hi } else { -base_hi - 1 },
+        base_hi,
+        shift,
+        round_shift: u32::from(reduce != Reduce::DropLsbFloor),
+        lo: if narrow { -hi } else { -hi - 1 },
+        hi,
+        mask,
+        enabled: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const W5: Quant = Quant {
+        base_lo: -128,
+        base_hi: 127,
+        shift: 0,
+        round_shift: 1,
+        lo: -16,
+        hi: 15,
+        mask: mask::INT,
+        enabled: 1,
+    };
+
+    #[test]
+    fn saturation_keeps_the_low_end_and_rounds_ties_to_even() {
+        let codes: Vec<i32> = [0.5, 1.5, 2.5, -0.5, -1.5, 15.5, 16.0, 300.0, -15.5, -300.0].map(|x| W5.code(x, 1.0)).into();
+        assert_eq!(codes, [0, 2, 2, 0, -2, 15, 15, 15, -16, -16]);
+    }
+
+    #[test]
+    fn dropping_low_bits_floors_or_rounds_half_up() {
+        let floor = Quant { shift: 3, round_shift: 0, ..W5 };
+        let round = Quant { shift: 3, round_shift: 1, ..W5 };
+        let at = |q: &Quant| [7.0, 4.0, 3.0, -1.0, -5.0, 127.0, -128.0].map(|x| q.code(x, 1.0));
+        assert_eq!(at(&floor), [0, 0, 0, -1, -1, 15, -16]);
+        assert_eq!(at(&round), [1, 1, 0, 0, -1, 15, -16]);
+    }
+
+    #[test]
+    fn masks_differ_only_between_clip_and_rounding_edge() {
+        for (m, expected) in [
+            (mask::INT, [true, true, false, false]),
+            (mask::REAL, [true, false, false, false]),
+            (mask::BASE8, [true, true, true, false]),
+            (mask::PASS, [true, true, true, true]),
+        ] {
+            let q = Quant { mask: m, ..W5 };
+            assert_eq!([14.9, 15.25, 15.75, 128.0].map(|x| q.passes(x, 1.0)), expected, "mask {m}");
+        }
+    }
+
+    #[test]
+    fn the_scale_of_five_bits_is_four_ranges_over_127() {
+        let rule = ScaleRule { levels: 127.0, factor: 4.0, pow2: 0, shift: 0 };
+        let s = rule.scale(1.27);
+        assert!((s.scale - 0.04).abs() < 1e-7 && (s.inv_scale - 25.0).abs() < 1e-4);
+        assert!(rule.scale(0.0).inv_scale.is_finite());
+    }
+
+    #[test]
+    fn powers_of_two_round_in_the_logarithm() {
+        assert_eq!([1.0, 1.4, 1.42, 1.9, 0.7, 0.72].map(nearest_pow2), [1.0, 1.0, 2.0, 2.0, 0.5, 1.0]);
+    }
+}

@@ -1,0 +1,99 @@
+//! Reading and writing safetensors files: f32 and i32 tensors and the string metadata, atomically.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::tensors::{NamedTensor, Tensors};
+use crate::{Error, ErrorKind, Result};
+
+/// Contents of a file.
+#[derive(Debug, Clone, Default)]
+pub struct File {
+    /// Tensors, converted to f32.
+    pub tensors: Tensors,
+    /// Metadata.
+    pub metadata: HashMap<String, String>,
+}
+
+/// Largest file that is read: far above any checkpoint of a network this program trains.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// Reads a file.
+///
+/// # Errors
+/// A file that cannot be read, is too large, is not safetensors, or holds a tensor of another type than f32, f64 or i32.
+pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
+    let fail = |what: &str| Error::new(kind, format!("{}: {what}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| fail("cannot be read").caused_by(e))?.len();
+    if size > MAX_BYTES {
+        return Err(fail(&format!("is {size} bytes, expected at most {MAX_BYTES}")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| fail("cannot be read").caused_by(e))?;
+    let broken = |e| {
+        fail("is not a whole safetensors file")
+            .hint("it may have been cut short or damaged; use another checkpoint of the run")
+            .caused_by(e)
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let views = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let mut file = File { metadata: header.metadata().clone().unwrap_or_default(), ..File::default() };
+    for (name, view) in views.iter() {
+        let data: Vec<f32> = match view.dtype() {
+            Dtype::F32 => words(view.data()).map(f32::from_le_bytes).collect(),
+            Dtype::I32 => words(view.data()).map(|b| i32::from_le_bytes(b) as f32).collect(),
+            Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            // torch's `num_batches_tracked`
+            Dtype::I64 => view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
+            other => return Err(fail(&format!("tensor {name} has type {other:?}, expected F32"))),
+        };
+        file.tensors.insert(name.to_string(), NamedTensor { shape: view.shape().to_vec(), data });
+    }
+    Ok(file)
+}
+
+fn words(data: &[u8]) -> impl Iterator<Item = [u8; 4]> {
+    data.as_chunks().0.iter().copied()
+}
+
+/// Writes a file atomically: a temporary file beside it, flushed to disk, then renamed.
+///
+/// # Errors
+/// Any failure to write; the old file, if there is one, is untouched.
+pub fn write(path: &Path, file: &File) -> Result<()> {
+    let bytes: Vec<(&String, Vec<u8>, &Vec<usize>)> =
+        file.tensors.iter().map(|(n, t)| (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape)).collect();
+    let views = bytes.iter().map(|(n, data, shape)| {
+        (n.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), data).expect("shape and data agree"))
+    });
+    let all = safetensors::serialize(views, Some(file.metadata.clone()))
+        .map_err(|e| Error::training(format!("{}: cannot be encoded", path.display())).caused_by(e))?;
+    write_atomically(path, &all)
+}
+
+/// Replaces a file's contents so that a reader, or a crash, sees the old or the new, never half.
+///
+/// # Errors
+/// Any failure to write; the old file, if there is one, is untouched.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write as _;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let attempt = || -> std::io::Result<()> {
+        let mut f = std::fs::File::create(&temporary)?;
+        f.write_all(bytes)?;
+        f.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        // The rename itself must survive a crash too.
+        if let Some(Ok(folder)) = path.parent().map(std::fs::File::open) {
+            folder.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
+        }
+        Ok(())
+    };
+    attempt().map_err(|e| {
+        let _ = std::fs::remove_file(&temporary);
+        Error::training(format!("{} cannot be written", path.display()))
+            .hint("check that the disk has room and the folder is writable; what was there before is untouched")
+            .caused_by(e)
+    })
+}

@@ -1,0 +1,207 @@
+//! Named tensors on the host, in torchvision's names and layouts, and their way into and out of a family's buffer.
+//!
+//! The device keeps convolutions as `(ky, kx, c_in, c_out)` with padded channels; files keep `(c_out, c_in, ky, kx)`.
+
+use std::collections::BTreeMap;
+
+use crate::plan::Plan;
+use crate::plan::layout::{Layout, Weights};
+use crate::{Error, Result};
+
+/// A tensor with its shape, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, NamedTensor>;
+
+fn weight_shape(w: &Weights) -> Vec<usize> {
+    match w.taps {
+        1 if w.name == "fc" => vec![w.real_out, w.real_in],
+        taps => {
+            let side = taps.isqrt();
+            vec![w.real_out, w.real_in, side, side]
+        }
+    }
+}
+
+/// Position of `(tap, ci, co)` in the device's layout.
+fn device_index(w: &Weights, tap: usize, ci: usize, co: usize) -> usize {
+    (tap * w.c_in + ci) * w.c_out + co
+}
+
+/// Calls `f(file index, device index)` for every weight that carries data.
+fn for_each_weight(w: &Weights, mut f: impl FnMut(usize, usize)) {
+    for co in 0..w.real_out {
+        for ci in 0..w.real_in {
+            for tap in 0..w.taps {
+                f((co * w.real_in + ci) * w.taps + tap, device_index(w, tap, ci, co));
+            }
+        }
+    }
+}
+
+/// Names and shapes of all parameters, in torchvision's terms.
+pub fn parameter_shapes(layout: &Layout) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    for w in &layout.weights {
+        shapes.insert(format!("{}.weight", w.name), weight_shape(w));
+    }
+    for n in &layout.norms {
+        shapes.insert(format!("{}.weight", n.name), vec![n.channels]);
+        shapes.insert(format!("{}.bias", n.name), vec![n.channels]);
+    }
+    let fc = layout.weights.last().expect("a network has weights");
+    shapes.insert(format!("{}.bias", fc.name), vec![fc.real_out]);
+    shapes
+}
+
+/// The tensors in the words of a family laid out like the parameters (parameters, gradients, momentum).
+pub fn extract(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
+    let mut out = Tensors::new();
+    for w in &layout.weights {
+        let shape = weight_shape(w);
+        let base = plan.offset(w.weight);
+        let mut data = vec![0.0; shape.iter().product()];
+        for_each_weight(w, |file, device| data[file] = words[base + device]);
+        out.insert(format!("{}.weight", w.name), NamedTensor { shape, data });
+    }
+    for n in &layout.norms {
+        let base = plan.offset(n.affine);
+        for (k, part) in ["weight", "bias"].iter().enumerate() {
+            let data = words[base + k * n.channels..][..n.channels].to_vec();
+            out.insert(format!("{}.{part}", n.name), NamedTensor { shape: vec![n.channels], data });
+        }
+    }
+    let fc = layout.weights.last().expect("a network has weights");
+    let data = words[plan.offset(layout.bias.0)..][..fc.real_out].to_vec();
+    out.insert(format!("{}.bias", fc.name), NamedTensor { shape: vec![fc.real_out], data });
+    out
+}
+
+/// The inverse of [`extract`]: words of a family, padding zero.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn insert(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, prefix: &str) -> Result<Vec<f32>> {
+    let mut out = vec![0.0; words];
+    for w in &layout.weights {
+        let data = expect(tensors, &format!("{prefix}{}.weight", w.name), &weight_shape(w))?;
+        let base = plan.offset(w.weight);
+        for_each_weight(w, |file, device| out[base + device] = data[file]);
+    }
+    for n in &layout.norms {
+        let base = plan.offset(n.affine);
+        for (k, part) in ["weight", "bias"].iter().enumerate() {
+            let data = expect(tensors, &format!("{prefix}{}.{part}", n.name), &[n.channels])?;
+            out[base + k * n.channels..][..n.channels].copy_from_slice(data);
+        }
+    }
+    let fc = layout.weights.last().expect("a network has weights");
+    let data = expect(tensors, &format!("{prefix}{}.bias", fc.name), &[fc.real_out])?;
+    out[plan.offset(layout.bias.0)..][..fc.real_out].copy_from_slice(data);
+    Ok(out)
+}
+
+/// Running statistics by name.
+pub fn extract_running(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
+    let mut out = Tensors::new();
+    for n in &layout.norms {
+        let base = plan.offset(n.running);
+        for (k, part) in ["running_mean", "running_var"].iter().enumerate() {
+            let data = words[base + k * n.channels..][..n.channels].to_vec();
+            out.insert(format!("{}.{part}", n.name), NamedTensor { shape: vec![n.channels], data });
+        }
+    }
+    out
+}
+
+/// The inverse of [`extract_running`].
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn insert_running(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, prefix: &str) -> Result<Vec<f32>> {
+    let mut out = vec![0.0; words];
+    for n in &layout.norms {
+        let base = plan.offset(n.running);
+        for (k, part) in ["running_mean", "running_var"].iter().enumerate() {
+            let data = expect(tensors, &format!("{prefix}{}.{part}", n.name), &[n.channels])?;
+            out[base + k * n.channels..][..n.channels].copy_from_slice(data);
+        }
+    }
+    Ok(out)
+}
+
+fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [f32]> {
+    let Some(t) = tensors.get(name) else {
+        return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
+            .hint("is it a checkpoint of a network with another depth? network.depth must match"));
+    };
+    if t.shape != shape {
+        return Err(Error::training(format!("tensor {name} has shape {:?}, expected {shape:?}", t.shape))
+            .hint("network.depth, network.width and network.classes must match the checkpoint"));
+    }
+    Ok(&t.data)
+}
+
+/// Fresh weights: convolutions N(0, 2 / (c_out k^2)), linear layer U(+-1/sqrt(features)), gamma 1, beta 0
+/// (He et al. 2015, fan-out form).
+pub fn initialise(layout: &Layout, seed: u64) -> Tensors {
+    let mut random = Gaussian { state: seed ^ 0x6a09_e667_f3bc_c908, spare: None };
+    let mut out = Tensors::new();
+    for w in &layout.weights {
+        let shape = weight_shape(w);
+        let count = shape.iter().product();
+        let data = if w.name == "fc" {
+            let bound = 1.0 / (w.real_in as f64).sqrt();
+            (0..count).map(|_| ((2.0 * random.uniform() - 1.0) * bound) as f32).collect()
+        } else {
+            let deviation = (2.0 / (w.real_out * w.taps) as f64).sqrt();
+            (0..count).map(|_| (random.normal() * deviation) as f32).collect()
+        };
+        out.insert(format!("{}.weight", w.name), NamedTensor { shape, data });
+    }
+    for n in &layout.norms {
+        let fill = |v| NamedTensor { shape: vec![n.channels], data: vec![v; n.channels] };
+        out.insert(format!("{}.weight", n.name), fill(1.0));
+        out.insert(format!("{}.bias", n.name), fill(0.0));
+        out.insert(format!("{}.running_mean", n.name), fill(0.0));
+        out.insert(format!("{}.running_var", n.name), fill(1.0));
+    }
+    let fc = layout.weights.last().expect("a network has weights");
+    let bound = 1.0 / (fc.real_in as f64).sqrt();
+    let data = (0..fc.real_out).map(|_| ((2.0 * random.uniform() - 1.0) * bound) as f32).collect();
+    out.insert(format!("{}.bias", fc.name), NamedTensor { shape: vec![fc.real_out], data });
+    out
+}
+
+/// SplitMix64 with the Box-Muller transform.
+struct Gaussian {
+    state: u64,
+    spare: Option<f64>,
+}
+
+impl Gaussian {
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        if let Some(v) = self.spare.take() {
+            return v;
+        }
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        let angle = std::f64::consts::TAU * self.uniform();
+        self.spare = Some(radius * angle.sin());
+        radius * angle.cos()
+    }
+}
