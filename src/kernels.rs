@@ -252,6 +252,11 @@ impl<'a> Twin<'a> {
         bytemuck::cast_slice(self.words(i))
     }
 
+    /// The step's uniform at storage binding `i`.
+    pub fn step(&self, i: usize) -> Step {
+        bytemuck::pod_read_unaligned(&bytemuck::cast_slice(self.words(i))[..size_of::<Step>()])
+    }
+
     /// Writable storage binding `i` as words.
     pub fn words_mut(&mut self, i: usize) -> &'a mut [u32] {
         match &mut self.buffers[i] {

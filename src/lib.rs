@@ -4,20 +4,32 @@
 //! list is replayed for every step by one of two executors: the GPU ([`gpu`]) or the CPU reference ([`cpu`]). Everything
 //! that computes is a WGSL shader with a CPU twin ([`kernels`]). See `docs/architecture.md`.
 
+pub mod bench;
+pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod evaluate;
 pub mod exec;
 pub mod gpu;
+pub mod integer;
 pub mod kernels;
 pub mod net;
 pub mod plan;
+pub mod progress;
 pub mod quant;
+pub mod run;
 pub mod oracle;
 pub mod safetensors_io;
 pub mod schedule;
+pub mod selftest;
 pub mod session;
 pub mod tensors;
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

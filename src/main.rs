@@ -1,1 +1,26 @@
-fn main(){}
+//! The `cqat` command: parse, run, print the chain of errors, exit with the documented code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let start = std::time::Instant::now();
+    let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
+    env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();
+    match cqat::cli::Cli::parse().run(start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            let mut source = std::error::Error::source(&e);
+            while let Some(cause) = source {
+                eprintln!("  caused by: {cause}");
+                source = cause.source();
+            }
+            if let Some(hint) = e.hint_text() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Format, KernelDef, Step, Twin, Variant};
+use super::{Access, Format, KernelDef, Twin, Variant};
 use crate::net::Shortcut;
 use crate::quant::{Quant, ScaleRule, Tracking};
 
@@ -314,8 +314,7 @@ pub static RANGE_UPDATE: KernelDef = KernelDef {
 
 fn range_update(t: &mut Twin) {
     let p: RangeUpdateParams = t.params();
-    let (part, step) = (t.f32(0), t.words(1));
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let (part, step) = (t.f32(0), t.step(1));
     let ranges = t.f32_mut(2);
     let (mut top, mut saturated, mut positive, mut sum, mut squares) = (0f32, 0f32, 0f32, 0f32, 0f32);
     for q in part.chunks_exact(8).take(p.parts as usize) {

@@ -398,10 +398,10 @@ pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, overrides: &Ov
 }
 
 fn lane_choice(shader: &'static str, out_c: u32, m: u32) -> Choice {
-    let (lanes, width) = [(16, 4), (8, 4), (8, 2), (8, 1)]
+    let (lanes, width) = [(16, 4), (8, 4), (8, 2), (8, 1), (4, 1)]
         .into_iter()
         .find(|(lanes, width)| out_c.is_multiple_of(lanes * width))
-        .expect("channels are stored in multiples of 8");
+        .expect("channels are stored in multiples of 4");
     let ty = ["f32", "vec2<f32>", "vec3<f32>", "vec4<f32>"][width as usize - 1];
     let variant = Variant::only(shader)
         .with_alias("Column", ty)

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Format, KernelDef, Step, Twin, Variant};
+use super::{Access, Format, KernelDef, Twin, Variant};
 
 /// Parameters of `pool_fwd` and `pool_bwd`.
 #[repr(C)]
@@ -102,7 +102,7 @@ pub static SOFTMAX_CE: KernelDef = KernelDef {
 fn softmax_ce(t: &mut Twin) {
     let p: SoftmaxParams = t.params();
     let (y, scales, bias, labels) = (t.f32(0), t.f32(1), t.f32(2), t.words(3));
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(t.words(4)));
+    let step = t.step(4);
     let (logits, dlogits, samples) = (t.f32_mut(5), t.f32_mut(6), t.f32_mut(7));
     let (classes, cols) = (p.classes as usize, p.cols as usize);
     let scale = |c: usize| if p.w_scale == 1 { scales[c] } else { 1.0 };
@@ -155,7 +155,7 @@ pub static METRICS: KernelDef = KernelDef {
 fn metrics(t: &mut Twin) {
     let p: MetricsParams = t.params();
     let samples = t.f32(0);
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(t.words(1)));
+    let step = t.step(1);
     let ring = t.f32_mut(2);
     let counted = p.batch.min(step.valid) as usize;
     let sum = samples[..4 * counted]

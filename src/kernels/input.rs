@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Format, KernelDef, Step, Twin, Variant};
+use super::{Access, Format, KernelDef, Twin, Variant};
 
 /// Parameters of `augment`.
 #[repr(C)]
@@ -50,8 +50,7 @@ pub fn random(seed: u32, sample: u32, draw: u32) -> u32 {
 
 fn augment(t: &mut Twin) {
     let p: AugmentParams = t.params();
-    let (images, step, table) = (t.words(0), t.words(1), t.words(2));
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let (images, step, table) = (t.words(0), t.step(1), t.words(2));
     let out = t.words_mut(3);
     let s = p.size;
     let span = 2 * p.crop_padding + 1;
@@ -68,8 +67,12 @@ fn augment(t: &mut Twin) {
                 let cut =
                     p.cutout > 0 && cy.wrapping_sub(y + 1) < p.cutout && cx.wrapping_sub(x + 1) < p.cutout;
                 let v = [0, 1, 2].map(|c| {
-                    let byte = ((n * 3 + c) * s + sy) * s + sx;
-                    let raw = if inside { (images[byte as usize / 4] >> (8 * (byte & 3))) & 255 } else { 0 };
+                    let raw = if inside {
+                        let byte = ((n * 3 + c) * s + sy) * s + sx;
+                        (images[byte as usize / 4] >> (8 * (byte & 3))) & 255
+                    } else {
+                        0
+                    };
                     table[if cut { 768 } else { (c * 256 + raw) as usize }]
                 });
                 let i = ((n * s + y) * s + x) as usize;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Step, Twin};
+use super::{Access, KernelDef, Twin};
 
 /// Variance offset, as everywhere.
 pub const EPS: f32 = 1e-5;
@@ -96,8 +96,7 @@ pub static MERGE: KernelDef = KernelDef {
 
 fn merge(t: &mut Twin) {
     let p: MergeParams = t.params();
-    let (part, affine, scales, ranges, step) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3), t.words(4));
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let (part, affine, scales, ranges, step) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3), t.step(4));
     let (running, context, health) = (t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
     let channels = p.channels as usize;
     for c in 0..channels {

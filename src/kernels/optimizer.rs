@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Step, Twin};
+use super::{Access, KernelDef, Twin};
 
 /// Parameters of `sgd`.
 #[repr(C)]
@@ -38,7 +38,7 @@ pub static SGD: KernelDef = KernelDef {
 fn sgd(t: &mut Twin) {
     let p: SgdParams = t.params();
     let grads = t.f32(0);
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(t.words(1)));
+    let step = t.step(1);
     let (params, velocity) = (t.f32_mut(2), t.f32_mut(3));
     for i in 0..p.words4 as usize * 4 {
         let decay = if i < p.decayed4 as usize * 4 { p.weight_decay } else { 0.0 };

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Step, Twin};
+use super::{Access, KernelDef, Twin};
 use crate::quant::{Quant, ScaleRule};
 
 /// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
@@ -142,8 +142,7 @@ impl Summary {
 fn scale(t: &mut Twin) {
     let p: StatsParams = t.params();
     let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
-    let (stats, step) = (t.f32(1), t.words(2));
-    let step: Step = bytemuck::pod_read_unaligned(bytemuck::cast_slice(step));
+    let (stats, step) = (t.f32(1), t.step(2));
     let scales = t.f32_mut(3);
     for row in &table[..p.layers as usize] {
         if row.quant.enabled == 0 || row.estimator == estimate::HOST || step.frozen == 1 {

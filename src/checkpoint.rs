@@ -1,0 +1,141 @@
+//! Checkpoints: safetensors with torchvision-style names, and everything needed to go on exactly where a run stopped.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::safetensors_io::{self, File};
+use crate::session::{Normalisation, Totals};
+use crate::tensors::Tensors;
+use crate::{Error, ErrorKind, Result};
+
+/// Version of the metadata.
+pub const FORMAT_VERSION: u32 = 1;
+/// Key of the metadata.
+const KEY: &str = "cqat";
+
+/// Phase of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Float epochs.
+    Float,
+    /// Quantized epochs.
+    Quant,
+}
+
+impl Phase {
+    /// Name in metrics and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Float => "float",
+            Phase::Quant => "quant",
+        }
+    }
+}
+
+/// Where a run is: the next step to take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Phase.
+    pub phase: Phase,
+    /// Epoch in the phase, from 0.
+    pub epoch: u32,
+    /// Step in the epoch, from 0.
+    pub step: u32,
+    /// Steps taken since the run began.
+    pub global_step: u64,
+    /// Ranges and scales have been calibrated.
+    pub calibrated: bool,
+    /// Training metrics of the epoch so far.
+    pub totals: Totals,
+}
+
+impl Position {
+    /// The beginning.
+    pub const START: Position = Position {
+        phase: Phase::Float,
+        epoch: 0,
+        step: 0,
+        global_step: 0,
+        calibrated: false,
+        totals: Totals { loss: 0.0, top1: 0.0, top5: 0.0, count: 0.0 },
+    };
+}
+
+/// What a checkpoint says beside its tensors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Meta {
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Program version that wrote it.
+    pub program: String,
+    /// The resolved configuration, as YAML.
+    pub config: String,
+    /// Where the run is.
+    pub position: Position,
+    /// Normalisation of the input.
+    pub normalisation: Normalisation,
+    /// Hash of the data set.
+    pub data_sha256: String,
+    /// Length of `metrics.jsonl` at this point; a resumed run cuts the file back to it.
+    pub metrics_bytes: u64,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Tensors.
+    pub tensors: Tensors,
+    /// Metadata.
+    pub meta: Meta,
+}
+
+impl Checkpoint {
+    /// Writes it atomically.
+    ///
+    /// # Errors
+    /// Any failure to write; the old checkpoint is untouched.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string(&self.meta)
+            .map_err(|e| Error::training("the checkpoint's metadata cannot be encoded").caused_by(e))?;
+        let metadata = [(KEY.to_string(), text)].into();
+        safetensors_io::write(path, &File { tensors: self.tensors, metadata })
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A file that is damaged, of another program, or of a newer version.
+    pub fn read(path: &Path) -> Result<Checkpoint> {
+        let file = safetensors_io::read(path, ErrorKind::Training)?;
+        let foreign = || {
+            Error::training(format!("{} is not a checkpoint of this program", path.display()))
+                .hint("a float checkpoint of another program can be a start: --set train.init_from=FILE")
+        };
+        let text = file.metadata.get(KEY).ok_or_else(foreign)?;
+        let version = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v["format_version"].as_u64());
+        match version {
+            Some(v) if v == u64::from(FORMAT_VERSION) => {}
+            Some(v) => {
+                return Err(Error::training(format!(
+                    "{} has format_version {v}, this program reads {FORMAT_VERSION}",
+                    path.display()
+                ))
+                .hint("use the version of cqat that wrote it"));
+            }
+            None => return Err(foreign()),
+        }
+        let meta = serde_json::from_str(text).map_err(|e| foreign().caused_by(e))?;
+        Ok(Checkpoint { tensors: file.tensors, meta })
+    }
+
+    /// The configuration of its run.
+    ///
+    /// # Errors
+    /// A configuration that this version does not accept.
+    pub fn config(&self) -> Result<Config> {
+        Config::from_yaml(&self.meta.config, "the checkpoint's config", &[])
+    }
+}

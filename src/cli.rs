@@ -1,0 +1,118 @@
+//! The command line: typed options and what they run. Results go to standard output, everything else to standard error.
+
+mod bench;
+mod demo;
+mod eval;
+mod info;
+mod selftest;
+mod train;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::Result;
+use crate::config::Config;
+use crate::gpu::{Gpu, OpenOptions};
+
+/// Train low-bit image classifiers on any GPU, and hand the exact integers to hardware.
+#[derive(Debug, Parser)]
+#[command(name = "cqat", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Adapter: its number or part of its name (see `cqat devices`), `gpu`, or `cpu` for a software adapter
+    #[arg(long, global = true, value_name = "INDEX|NAME|cpu|gpu")]
+    device: Option<String>,
+    /// No progress and no epoch lines
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+impl Global {
+    fn open(&self, config: Option<&Config>) -> Result<Gpu> {
+        let memory_mib = config.and_then(|c| c.device.memory_mib);
+        Gpu::open(&OpenOptions { device: self.device.clone(), memory_mib, checked: false })
+    }
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// A YAML file, or a preset's name (see `cqat presets`)
+    config: String,
+    /// Override one key, such as --set train.batch=64; may be repeated
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config> {
+        let config = Config::load(&self.config, &self.sets)?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network, or go on with a run
+    Train(train::TrainArgs),
+    /// Score a run on the test pictures
+    Eval(eval::EvalArgs),
+    /// List the adapters
+    Devices {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show layers, kernels, memory and arithmetic of a configuration
+    Plan(info::PlanArgs),
+    /// Measure the training step of a configuration
+    Bench(bench::BenchArgs),
+    /// Check this device and driver against the CPU reference, or against reference dumps
+    Selftest(selftest::SelftestArgs),
+    /// Train the embedded pictures in float and at W5A4, and compare
+    Demo(demo::DemoArgs),
+    /// List the presets, or print one
+    Presets {
+        /// The preset to print
+        name: Option<String>,
+    },
+}
+
+/// Where the data is: `--data`, then `CQAT_DATA` (which does not override `embedded`), then the configuration, then
+/// `./data`.
+fn data_location(option: Option<&PathBuf>, config: &Config) -> String {
+    let embedded = config.data.dir.as_deref() == Some(crate::data::EMBEDDED);
+    if let Some(dir) = option {
+        return dir.display().to_string();
+    }
+    let environment = std::env::var("CQAT_DATA").ok().filter(|d| !d.is_empty() && !embedded);
+    environment.or_else(|| config.data.dir.clone()).unwrap_or_else(|| "data".into())
+}
+
+impl Cli {
+    /// Runs the command. `start` is when the process began.
+    ///
+    /// # Errors
+    /// Whatever the command meets; see [`crate::ErrorKind`] for the exit codes.
+    pub fn run(self, start: Instant) -> Result<()> {
+        match self.command {
+            Command::Train(args) => args.run(&self.global),
+            Command::Eval(args) => args.run(&self.global),
+            Command::Devices { json } => info::devices(json),
+            Command::Plan(args) => args.run(&self.global),
+            Command::Bench(args) => args.run(&self.global, start),
+            Command::Selftest(args) => args.run(&self.global),
+            Command::Demo(args) => args.run(&self.global),
+            Command::Presets { name } => info::presets(name.as_deref()),
+        }
+    }
+}

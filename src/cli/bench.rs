@@ -1,0 +1,75 @@
+//! `cqat bench`: the training step of a configuration, on random pictures.
+
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+
+use super::info::DEFAULT_CLASSES;
+use super::{ConfigArgs, Global};
+use crate::bench::{Measurement, measure};
+use crate::config::Method;
+use crate::session::Form;
+use crate::train::lower_config;
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// A YAML file, or a preset's name; default: cqat
+    #[arg(default_value = "cqat")]
+    config: String,
+    /// Override one key, such as --set train.batch=64; may be repeated
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    sets: Vec<String>,
+    /// Steps to measure, after one that is not counted
+    #[arg(long, default_value_t = 5)]
+    steps: u32,
+    /// Measure the float network's step
+    #[arg(long)]
+    float: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchArgs {
+    pub(super) fn run(&self, global: &Global, start: Instant) -> Result<()> {
+        let config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
+        if self.steps == 0 {
+            return Err(Error::config("--steps is 0, expected at least 1"));
+        }
+        let gpu = global.open(Some(&config))?;
+        let classes = config.network.classes.map_or(DEFAULT_CLASSES, |n| n as usize);
+        let lowered = lower_config(&config, classes, &gpu)?;
+        let float = self.float || config.quant.method == Method::None;
+        let form = if float { Form::Float } else { Form::Quantized };
+        let m = measure(&lowered, &gpu, form, self.steps, start)?;
+        let name = format!("ResNet-{} width {}", config.network.depth, config.network.width);
+        let method = if float { "float".into() } else { format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits) };
+        if self.json {
+            let Measurement { images_per_second, step_ms, device_ms, host_overhead_percent, first_step_seconds, .. } = m;
+            println!(
+                "{}",
+                json!({
+                    "network": name, "method": method, "batch": lowered.batch, "steps": self.steps,
+                    "images_per_second": images_per_second, "step_ms": step_ms, "device_ms": device_ms,
+                    "host_overhead_percent": host_overhead_percent, "peak_buffer_bytes": m.peak_buffer_bytes,
+                    "first_step_seconds": first_step_seconds, "dispatches": m.dispatches,
+                    "adapter": gpu.summary.name, "driver": format!("{} {}", gpu.summary.driver, gpu.summary.driver_info),
+                })
+            );
+            return Ok(());
+        }
+        println!("{name}, {method}, batch {}, on {} ({} {})", lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);
+        println!("images/s        {:.2} (median of {} steps)", m.images_per_second, self.steps);
+        println!("step            {:.2} ms", m.step_ms);
+        match (m.device_ms, m.host_overhead_percent) {
+            (Some(device), Some(overhead)) => println!("device          {device:.2} ms, host overhead {overhead:.1} %"),
+            _ => println!("device          not measured: the adapter has no timestamps"),
+        }
+        println!("buffers         {:.1} MiB", m.peak_buffer_bytes as f64 / f64::from(1 << 20));
+        println!("dispatches      {}", m.dispatches);
+        println!("first step      {:.2} s after the process began", m.first_step_seconds);
+        Ok(())
+    }
+}

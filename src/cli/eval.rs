@@ -1,0 +1,93 @@
+//! `cqat eval`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{Global, train};
+use crate::config::Method;
+use crate::evaluate::{Kind, Loaded};
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Test,
+    Val,
+    Train,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum KindName {
+    /// The float network
+    Float,
+    /// Fake quantization with running statistics, on the device
+    FakeQuant,
+    /// The integer arithmetic of hardware, on the CPU
+    Folded,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// A run folder, or a checkpoint file
+    run: PathBuf,
+    /// Folder of the data set; default: the run's
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Which pictures
+    #[arg(long, value_enum, default_value = "test")]
+    split: SplitName,
+    /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
+    #[arg(long, value_enum)]
+    kind: Option<KindName>,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl EvalArgs {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        let loaded = Loaded::read(&self.run)?;
+        let data = train::load_data(&loaded.config, self.data.as_ref())?;
+        let split = match self.split {
+            SplitName::Test => &data.test,
+            SplitName::Train => &data.train,
+            SplitName::Val => data.val.as_ref().ok_or_else(|| {
+                Error::config("this run held no validation pictures back").hint("train with --set data.validation=5000")
+            })?,
+        };
+        let kind = match self.kind {
+            Some(KindName::Float) => Kind::Float,
+            Some(KindName::FakeQuant) => Kind::FakeQuant,
+            Some(KindName::Folded) => Kind::Folded,
+            None if loaded.config.quant.method != Method::None && loaded.quantized() => Kind::FakeQuant,
+            None => Kind::Float,
+        };
+        let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
+        let classes = train::check_classes(&loaded.config, &data)?;
+        let evaluation = loaded.evaluate(kind, split, classes, gpu.as_ref())?;
+        let t = evaluation.totals;
+        let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);
+        if self.json {
+            println!(
+                "{}",
+                json!({
+                    "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,
+                    "kind": kind.name(), "data": data.name, "adapter": adapter,
+                })
+            );
+        } else {
+            println!(
+                "{} {}: top-1 {:.2} %, top-5 {:.2} %, loss {:.4} over {} pictures ({adapter})",
+                data.name,
+                kind.name(),
+                t.top1_percent(),
+                t.top5_percent(),
+                t.mean_loss(),
+                t.count
+            );
+        }
+        Ok(())
+    }
+}

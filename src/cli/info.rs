@@ -1,0 +1,151 @@
+//! `cqat devices`, `cqat plan`, `cqat presets`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigArgs, Global};
+use crate::config::presets as all_presets;
+use crate::gpu;
+use crate::kernels::Caps;
+use crate::net::Layer;
+use crate::plan::lower::Lowered;
+use crate::train::lower_config;
+use crate::{Error, Result};
+
+pub(super) fn devices(json: bool) -> Result<()> {
+    let list = gpu::list();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&list).expect("summaries are plain data"));
+        return Ok(());
+    }
+    if list.is_empty() {
+        // The error of opening a device says what to install.
+        gpu::Gpu::open(&gpu::OpenOptions::default())?;
+    }
+    for a in list {
+        println!("{}  {}  {} over {}, driver {} {}", a.index, a.name, a.kind, a.backend, a.driver, a.driver_info);
+    }
+    Ok(())
+}
+
+pub(super) fn presets(name: Option<&str>) -> Result<()> {
+    match name {
+        None => all_presets().iter().for_each(|(name, about, _)| println!("{name:16} {about}")),
+        Some(wanted) => {
+            let names = || all_presets().iter().map(|p| p.0).collect::<Vec<_>>().join(", ");
+            let found = all_presets().iter().find(|p| p.0 == wanted).ok_or_else(|| {
+                Error::config(format!("there is no preset {wanted}")).hint(format!("the presets are {}", names()))
+            })?;
+            print!("{}", found.2);
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Classes assumed where neither the configuration nor a data set says: CIFAR-100's.
+pub(super) const DEFAULT_CLASSES: usize = 100;
+
+impl PlanArgs {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        let config = self.config.load()?;
+        let gpu = global.open(Some(&config))?;
+        let classes = config.network.classes.map_or(DEFAULT_CLASSES, |n| n as usize);
+        let lowered = lower_config(&config, classes, &gpu)?;
+        if self.json {
+            println!("{:#}", to_json(&lowered, &gpu.caps));
+            return Ok(());
+        }
+        print_layers(&lowered);
+        println!();
+        print_programs(&lowered);
+        println!();
+        print_totals(&lowered, &gpu.caps);
+        Ok(())
+    }
+}
+
+/// Variant and format of the kernels that work for a layer in the training step of the configured method.
+fn kernels_of(lowered: &Lowered, layer: usize) -> Vec<String> {
+    let train = lowered.quantized.unwrap_or(lowered.float).train;
+    let of_layer = lowered.plan.programs[train.0].dispatches.iter().filter(|d| d.layer == Some(layer));
+    of_layer.map(|d| if d.variant.name == "portable" { d.kernel.name.into() } else { format!("{}/{}", d.kernel.name, d.variant.name) }).collect()
+}
+
+fn bits(lowered: &Lowered, layer: usize) -> String {
+    match lowered.quant.as_ref().and_then(|q| q.layer(layer)) {
+        Some(q) => format!("{} bits", q.bits),
+        None => String::new(),
+    }
+}
+
+fn shape_of(layer: &Layer) -> String {
+    let s = |h: usize, w: usize, c: usize| format!("{h}x{w}x{c}");
+    match layer {
+        Layer::Input(i) => s(i.shape.h, i.shape.w, 3),
+        Layer::Conv(c) => format!("{}, {}x{}/{}", s(c.to.h, c.to.w, c.to.c), c.kernel, c.kernel, c.stride),
+        Layer::Activation(a) => s(a.shape.h, a.shape.w, a.shape.c),
+        Layer::Pool(p) => s(1, 1, p.from.c),
+        Layer::Linear(l) => s(1, 1, l.classes),
+    }
+}
+
+fn print_layers(lowered: &Lowered) {
+    println!("{:24} {:22} {:8} kernels of the training step", "layer", "output", "");
+    for (id, layer) in lowered.net.layers.iter().enumerate() {
+        let kernels = kernels_of(lowered, id).join(" ");
+        println!("{:24} {:22} {:8} {kernels}", layer.name(), shape_of(layer), bits(lowered, id));
+    }
+}
+
+fn print_programs(lowered: &Lowered) {
+    for p in &lowered.plan.programs {
+        let flops: u64 = p.dispatches.iter().map(|d| d.work.flops).sum();
+        println!("{:24} {:4} dispatches, {:.2} GFLOP in matrix products", p.name, p.dispatches.len(), flops as f64 / 1e9);
+    }
+}
+
+fn print_totals(lowered: &Lowered, caps: &Caps) {
+    let plan = &lowered.plan;
+    println!("parameters               {}", lowered.net.parameters());
+    println!("multiply-accumulates     {} a picture", lowered.net.macs());
+    println!("buffers                  {:.1} MiB at batch {}", plan.bytes() as f64 / f64::from(1 << 20), lowered.batch);
+    println!("  scratch slots          {:.1} MiB in {} slots", mib(plan.slots.iter().sum()), plan.slots.len());
+    let scratch: usize = plan.lifetimes().iter().map(|(t, _)| plan.tensor(*t).words).sum();
+    println!("  without reuse          {:.1} MiB", mib(scratch));
+    println!("budget of this device    {} MiB", caps.budget_bytes >> 20);
+}
+
+fn mib(words: usize) -> f64 {
+    words as f64 * 4.0 / f64::from(1 << 20)
+}
+
+fn to_json(lowered: &Lowered, caps: &Caps) -> serde_json::Value {
+    let layers: Vec<_> = lowered
+        .net
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(id, l)| {
+            let bits = lowered.quant.as_ref().and_then(|q| q.layer(id)).map(|q| q.bits);
+            json!({ "name": l.name(), "output": shape_of(l), "bits": bits, "kernels": kernels_of(lowered, id) })
+        })
+        .collect();
+    json!({
+        "layers": layers,
+        "parameters": lowered.net.parameters(),
+        "macs": lowered.net.macs(),
+        "batch": lowered.batch,
+        "peak_buffer_bytes": lowered.plan.bytes(),
+        "programs": lowered.plan.programs.iter().map(|p| json!({ "name": p.name, "dispatches": p.dispatches.len() })).collect::<Vec<_>>(),
+        "device": caps,
+    })
+}

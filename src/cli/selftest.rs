@@ -1,0 +1,68 @@
+//! `cqat selftest`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Global;
+use crate::gpu::GpuProgram;
+use crate::kernels::Overrides;
+use crate::oracle::Oracle;
+use crate::selftest::{check_kernels, check_step};
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct SelftestArgs {
+    /// Compare with a reference dump instead; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    oracle: Vec<PathBuf>,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl SelftestArgs {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        let gpu = global.open(None)?;
+        let mut lines = Vec::new();
+        let mut failed = 0;
+        let mut note = |name: String, error: f64, limit: f64, passed: bool, detail: String| {
+            failed += usize::from(!passed);
+            if !self.json {
+                let verdict = if passed { "ok  " } else { "FAIL" };
+                println!("{verdict}  {name:32} error {error:.2e}  limit {limit:.0e}  {detail}");
+            }
+            lines.push(json!({ "name": name, "error": error, "limit": limit, "passed": passed, "detail": detail }));
+        };
+        if self.oracle.is_empty() {
+            let mut results = check_kernels(&gpu)?;
+            results.extend(check_step(&gpu)?);
+            for r in results {
+                note(r.name.clone(), r.error, r.limit, r.passed(), r.detail.clone());
+            }
+        }
+        for file in &self.oracle {
+            let oracle = Oracle::read(file)?;
+            if !self.json {
+                println!("{}: {}", file.display(), oracle.describe());
+            }
+            let lowered = oracle.lower(&gpu.caps, &Overrides::new())?;
+            let mut exec = GpuProgram::new(&gpu, &lowered.plan)?;
+            for g in oracle.run(&lowered, &mut exec)? {
+                note(g.group.clone(), g.error, g.limit, g.passed(), g.worst.clone());
+            }
+        }
+        if self.json {
+            println!("{}", serde_json::Value::from(lines));
+        }
+        if failed > 0 {
+            return Err(Error::device(format!("{failed} checks failed on {} ({} {})", gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info))
+                .hint("results of this device and driver cannot be trusted; update the driver, or use another adapter"));
+        }
+        if !self.json {
+            println!("all checks passed on {} ({} {})", gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);
+        }
+        Ok(())
+    }
+}

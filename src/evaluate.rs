@@ -1,0 +1,109 @@
+//! Evaluation of a finished (or stopped) run.
+
+use std::path::Path;
+
+use crate::checkpoint::{Checkpoint, Phase};
+use crate::config::Config;
+use crate::data::Split;
+use crate::gpu::{Gpu, GpuProgram};
+use crate::integer::IntegerNet;
+use crate::kernels::activation::RangeRow;
+use crate::net::Net;
+use crate::quant::QuantSpec;
+use crate::run::RunFolder;
+use crate::session::{Evaluation, Form, Session};
+use crate::train::{lower_config, network};
+use crate::{Error, Result};
+
+/// Which arithmetic an evaluation uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The float network with running statistics.
+    Float,
+    /// Fake quantization with running statistics and stored scales.
+    FakeQuant,
+    /// Folded: stored statistics and the integer arithmetic that hardware runs.
+    Folded,
+}
+
+impl Kind {
+    /// Name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Float => "float",
+            Kind::FakeQuant => "fake_quant",
+            Kind::Folded => "folded",
+        }
+    }
+}
+
+/// A checkpoint with its configuration.
+pub struct Loaded {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its run's configuration.
+    pub config: Config,
+}
+
+impl Loaded {
+    /// Reads a run folder's last checkpoint, or a checkpoint file.
+    ///
+    /// # Errors
+    /// A folder without a run or a checkpoint, or a damaged one.
+    pub fn read(path: &Path) -> Result<Loaded> {
+        let file = if path.is_dir() {
+            let folder = RunFolder::open(path)?;
+            if !folder.last().exists() {
+                return Err(Error::training(format!("{} has no checkpoint yet", path.display()))
+                    .hint("wait for its first epoch to end"));
+            }
+            folder.last()
+        } else {
+            path.to_path_buf()
+        };
+        let checkpoint = Checkpoint::read(&file)?;
+        let config = checkpoint.config()?;
+        Ok(Loaded { checkpoint, config })
+    }
+
+    /// Whether its quantizers have ranges.
+    pub fn quantized(&self) -> bool {
+        self.checkpoint.meta.position.calibrated && self.checkpoint.meta.position.phase == Phase::Quant
+    }
+
+    /// Scores `split`. `gpu` is needed unless the kind is folded.
+    ///
+    /// # Errors
+    /// A quantized kind of a float run, a network that cannot become integers, a device error.
+    pub fn evaluate(&self, kind: Kind, split: &Split, classes: usize, gpu: Option<&Gpu>) -> Result<Evaluation> {
+        if kind != Kind::Float && !self.quantized() {
+            return Err(Error::training(format!("{} needs a quantized checkpoint, this one is still float", kind.name()))
+                .hint("go on training until the quantized phase, or use --kind float"));
+        }
+        if kind == Kind::Folded {
+            let (net, spec) = network(&self.config, classes)?;
+            let spec = spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
+            let integers = IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)?;
+            return integers.evaluate(split);
+        }
+        let gpu = gpu.ok_or_else(|| Error::device("this evaluation needs a device"))?;
+        let lowered = lower_config(&self.config, classes, gpu)?;
+        let program = GpuProgram::new(gpu, &lowered.plan)?;
+        let mut session = Session::new(&lowered, Box::new(program), &self.checkpoint.meta.normalisation);
+        session.set_state(&self.checkpoint.tensors)?;
+        let form = if kind == Kind::Float { Form::Float } else { Form::Quantized };
+        session.evaluate(form, split, true)
+    }
+
+    /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch.
+    pub fn mean_saturation(&self, net: &Net, spec: &QuantSpec) -> f64 {
+        let fraction = |(id, a): (usize, &crate::net::Activation)| {
+            spec.layer(id).filter(|q| q.bits < 8)?;
+            let row = self.checkpoint.tensors.get(&format!("quant.{}.range", a.name))?;
+            let row: RangeRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&row.data));
+            Some(f64::from(row.saturated / row.steps.max(1.0)))
+        };
+        let all: Vec<f64> = net.activations().filter_map(fraction).collect();
+        all.iter().sum::<f64>() / all.len().max(1) as f64
+    }
+}

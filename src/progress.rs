@@ -1,0 +1,40 @@
+//! Progress on standard error: a bar with images/s and ETA on a terminal, nothing elsewhere (epoch lines still appear).
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Progress through one epoch.
+pub struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    first: u64,
+    batch: usize,
+}
+
+impl Progress {
+    /// Starts at step `at` of `steps`.
+    pub fn start(name: &str, steps: u64, at: u64, batch: usize, quiet: bool) -> Progress {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(steps) };
+        let style = ProgressStyle::with_template("{prefix:14} {bar:30} {pos}/{len} {msg} ETA {eta}");
+        bar.set_style(style.expect("the template is valid"));
+        bar.set_prefix(name.to_string());
+        bar.set_position(at);
+        bar.reset_eta();
+        Progress { bar, start: Instant::now(), first: at, batch }
+    }
+
+    /// Shows the step and the mean loss.
+    pub fn update(&mut self, at: u64, loss: f64) {
+        let images = (at - self.first) as f64 * self.batch as f64;
+        let rate = images / self.start.elapsed().as_secs_f64().max(1e-9);
+        self.bar.set_message(format!("loss {loss:.3} {rate:.0} images/s"));
+        self.bar.set_position(at);
+    }
+
+    /// Removes the bar; returns the time since the start.
+    pub fn finish(self) -> Duration {
+        self.bar.finish_and_clear();
+        self.start.elapsed()
+    }
+}

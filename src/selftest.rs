@@ -1,0 +1,206 @@
+//! The device against the CPU reference: every kernel, every variant, awkward shapes; then whole training steps.
+//!
+//! Integer results, and float results whose arithmetic is exact on the chosen inputs, are compared with `==`; the others
+//! by relative L2 error. Words after every output must stay as they were.
+
+pub mod cases;
+
+use std::collections::BTreeMap;
+
+use crate::config::{Config, OptimizerConfig};
+use crate::cpu::CpuProgram;
+use crate::exec::{Executor, ExecutorExt};
+use crate::gpu::{Gpu, GpuProgram};
+use crate::kernels::input::random;
+use crate::kernels::{Access, Step};
+use crate::net::Net;
+use crate::oracle::relative_l2;
+use crate::plan::lower::{Lowered, Options, lower};
+use crate::plan::{Dispatch, Plan, TensorId};
+use crate::quant::QuantSpec;
+use crate::session::{Normalisation, upload_constants};
+use crate::{Result, tensors};
+use cases::Case;
+
+/// Words after every binding that a kernel must not touch.
+const GUARD: usize = 64;
+/// What guard words hold.
+const GUARD_WORD: u32 = 0xdead_beef;
+/// Relative L2 error allowed where rounding may differ.
+const LIMIT: f64 = 5e-6;
+/// The same for a whole training step of a float network.
+const STEP_LIMIT: f64 = 2e-5;
+
+/// One line of the report.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Kernel and variant, or what was run.
+    pub name: String,
+    /// Worst error.
+    pub error: f64,
+    /// Allowed error; 0 demands equality.
+    pub limit: f64,
+    /// Where the worst error is.
+    pub detail: String,
+}
+
+impl Check {
+    /// Whether the error is within the limit.
+    pub fn passed(&self) -> bool {
+        self.error <= self.limit // false for NaN
+    }
+}
+
+fn plan_of(case: &Case) -> (Plan, Vec<TensorId>) {
+    let mut plan = Plan::default();
+    let bind: Vec<TensorId> = case
+        .data
+        .iter()
+        .zip(case.kernel.bindings)
+        .map(|(data, (name, _))| plan.own(*name, data.len() + GUARD))
+        .collect();
+    let dispatch = Dispatch {
+        kernel: case.kernel,
+        variant: case.variant.clone(),
+        params: case.params.clone(),
+        bind: bind.clone(),
+        grid: case.grid,
+        layer: None,
+        work: Default::default(),
+    };
+    plan.program("case", vec![dispatch]);
+    (plan, bind)
+}
+
+fn outputs(case: &Case, exec: &mut dyn Executor, bind: &[TensorId]) -> Result<Vec<(usize, Vec<u32>)>> {
+    for (t, data) in bind.iter().zip(&case.data) {
+        let guarded: Vec<u32> = data.iter().copied().chain([GUARD_WORD; GUARD]).collect();
+        exec.write(*t, &guarded);
+    }
+    exec.run(crate::plan::ProgramId(0))?;
+    let written = case.kernel.bindings.iter().enumerate().filter(|(_, (_, a))| *a == Access::ReadWrite);
+    written.map(|(i, _)| Ok((i, exec.read(bind[i])?))).collect()
+}
+
+/// Runs one case on both executors. Infinite error: guard words changed, or integers that differ.
+///
+/// # Errors
+/// A device error.
+pub fn check_case(gpu: &Gpu, case: &Case) -> Result<Check> {
+    let (plan, bind) = plan_of(case);
+    plan.check()?;
+    let want = outputs(case, &mut CpuProgram::new(&plan), &bind)?;
+    let got = outputs(case, &mut GpuProgram::new(gpu, &plan)?, &bind)?;
+    let limit = if case.exact { 0.0 } else { LIMIT };
+    let mut check = Check { name: case.group(), error: 0.0, limit, detail: String::new() };
+    for ((i, want), (_, got)) in want.iter().zip(&got) {
+        let name = case.kernel.bindings[*i].0;
+        let length = case.data[*i].len();
+        let mut fail = |error: f64, what: String| {
+            if error > check.error || error.is_nan() {
+                (check.error, check.detail) = (error, format!("{} {name}: {what}", case.name));
+            }
+        };
+        if want[length..].iter().chain(&got[length..]).any(|w| *w != GUARD_WORD) {
+            fail(f64::INFINITY, "words after the end were overwritten".into());
+        }
+        if case.exact {
+            if let Some(at) = (0..length).find(|&k| !equal(got[k], want[k])) {
+                fail(f64::INFINITY, format!("word {at} is {:#x}, expected {:#x}", got[at], want[at]));
+            }
+        } else {
+            let f = |w: &[u32]| w[..length].iter().map(|v| f32::from_bits(*v)).collect::<Vec<f32>>();
+            fail(relative_l2(&f(got), &f(want)), "differs".into());
+        }
+    }
+    Ok(check)
+}
+
+/// Equality of words; the two zeros are equal.
+fn equal(a: u32, b: u32) -> bool {
+    a == b || (f32::from_bits(a) == 0.0 && f32::from_bits(b) == 0.0)
+}
+
+/// Every kernel and variant over all its cases; one line each.
+///
+/// # Errors
+/// A device error.
+pub fn check_kernels(gpu: &Gpu) -> Result<Vec<Check>> {
+    let mut worst: BTreeMap<(String, bool), Check> = BTreeMap::new();
+    for case in cases::all() {
+        let check = check_case(gpu, &case)?;
+        let entry = worst.entry((check.name.clone(), case.exact)).or_insert_with(|| check.clone());
+        if !check.passed() || check.error > entry.error {
+            *entry = check;
+        }
+    }
+    Ok(worst.into_values().collect())
+}
+
+/// A small network for whole-step checks.
+///
+/// # Errors
+/// As [`lower`].
+pub fn small_network(gpu: &Gpu, preset: &str) -> Result<Lowered> {
+    let config = Config::load(preset, &[])?;
+    let net = Net::resnet(8, 8, 10, 32)?;
+    let quant = QuantSpec::new(&config.quant, &net)?;
+    let options = Options {
+        batch: 4,
+        caps: gpu.caps.clone(),
+        overrides: Default::default(),
+        augment: config.data.augment.clone(),
+        smoothing: 0.1,
+        optimizer: OptimizerConfig::default(),
+        host_input: false,
+        keep_all: false,
+    };
+    lower(&net, quant.as_ref(), &options)
+}
+
+/// One training step of a small network on both executors: float gradients, and the loss of the quantized form.
+///
+/// # Errors
+/// A device error.
+pub fn check_step(gpu: &Gpu) -> Result<Vec<Check>> {
+    let lowered = small_network(gpu, "cqat")?;
+    let mut device = GpuProgram::new(gpu, &lowered.plan)?;
+    let mut host = CpuProgram::new(&lowered.plan);
+    let float = step(&lowered, &mut device, false)?;
+    let float_twin = step(&lowered, &mut host, false)?;
+    let quantized = step(&lowered, &mut device, true)?;
+    let quantized_twin = step(&lowered, &mut host, true)?;
+    let check = |name: &str, got: &[f32], want: &[f32], limit| Check {
+        name: name.into(),
+        error: relative_l2(got, want),
+        limit,
+        detail: String::new(),
+    };
+    Ok(vec![
+        check("training step, float: gradients", &float.0, &float_twin.0, STEP_LIMIT),
+        check("training step, float: loss", &float.1, &float_twin.1, STEP_LIMIT),
+        // A value on a rounding edge may fall either way, so only the loss is compared, and less tightly.
+        check("training step, quantized: loss", &quantized.1, &quantized_twin.1, 1e-2),
+    ])
+}
+
+fn step(lowered: &Lowered, exec: &mut dyn Executor, quantized: bool) -> Result<(Vec<f32>, Vec<f32>)> {
+    let (plan, layout) = (&lowered.plan, &lowered.layout);
+    upload_constants(lowered, exec, &Normalisation::NEUTRAL);
+    let start = tensors::initialise(layout, 3);
+    let words = |t| plan.tensor(t).words;
+    exec.write_as(layout.params, &tensors::insert(plan, layout, words(layout.params), &start, "")?);
+    exec.write_as(layout.running, &tensors::insert_running(plan, layout, words(layout.running), &start, "")?);
+    exec.write(layout.velocity, &vec![0; words(layout.velocity)]);
+    let pictures: Vec<u32> = (0..words(layout.images) as u32).map(|i| random(5, i, 0)).collect();
+    exec.write(layout.images, &pictures);
+    exec.write(layout.labels, &(0..words(layout.labels) as u32).map(|i| i % 10).collect::<Vec<u32>>());
+    exec.write_as(layout.step, &[Step { seed: 9, valid: lowered.batch as u32, lr: 0.1, ..Step::default() }]);
+    if let Some((calibrate, _)) = lowered.calibrate.filter(|_| quantized) {
+        exec.run(calibrate)?;
+    }
+    let programs = if quantized { lowered.quantized.expect("the preset has a quantizer") } else { lowered.float };
+    exec.run(programs.train)?;
+    let ring = exec.read_f32(layout.ring)?;
+    Ok((exec.read_f32(layout.grads)?, ring[..4].to_vec()))
+}

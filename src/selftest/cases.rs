@@ -1,0 +1,98 @@
+//! Test cases of every kernel: inputs, parameters, grids. Shapes are odd on purpose.
+
+mod elementwise;
+mod matrix;
+
+use bytemuck::Pod;
+
+use crate::kernels::input::random;
+use crate::kernels::{KernelDef, Step, Variant};
+
+/// One dispatch with its data.
+pub struct Case {
+    /// Shape and options, for messages.
+    pub name: String,
+    /// Kernel.
+    pub kernel: &'static KernelDef,
+    /// Variant.
+    pub variant: Variant,
+    /// Parameters.
+    pub params: Vec<u8>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Contents of every binding; of outputs, what they hold before.
+    pub data: Vec<Vec<u32>>,
+    /// Whether the result must be equal.
+    pub exact: bool,
+}
+
+impl Case {
+    fn new<P: Pod>(
+        kernel: &'static KernelDef,
+        variant: Variant,
+        name: impl Into<String>,
+        params: &P,
+        grid: [u32; 3],
+        data: Vec<Vec<u32>>,
+    ) -> Case {
+        let params = bytemuck::bytes_of(params).to_vec();
+        Case { name: name.into(), kernel, variant, params, grid, data, exact: false }
+    }
+
+    fn exact(mut self) -> Case {
+        self.exact = true;
+        self
+    }
+
+    /// Kernel and variant: what results are grouped by.
+    pub fn group(&self) -> String {
+        if self.variant.name == "portable" {
+            self.kernel.name.to_string()
+        } else {
+            format!("{}/{}", self.kernel.name, self.variant.name)
+        }
+    }
+}
+
+/// Every case.
+pub fn all() -> Vec<Case> {
+    let mut cases = matrix::cases();
+    cases.extend(elementwise::cases());
+    cases
+}
+
+/// What an output holds before: a kernel that forgets a word leaves a NaN.
+fn unset(words: usize) -> Vec<u32> {
+    vec![u32::MAX; words]
+}
+
+/// Whole numbers in `lo..=hi` as f32.
+fn integers(words: usize, seed: u32, lo: i32, hi: i32) -> Vec<u32> {
+    let span = (hi - lo + 1) as u32;
+    (0..words as u32).map(|i| ((random(seed, i, 0) % span) as i32 + lo) as f32).map(f32::to_bits).collect()
+}
+
+/// Multiples of 1/4 in `lo..=hi`: products of two, their squares and sums of a hundred of those stay exact.
+fn quarters(words: usize, seed: u32, lo: i32, hi: i32) -> Vec<u32> {
+    integers(words, seed, lo * 4, hi * 4).into_iter().map(|w| (f32::from_bits(w) / 4.0).to_bits()).collect()
+}
+
+/// Values in `lo..hi` with all their bits.
+fn reals(words: usize, seed: u32, lo: f32, hi: f32) -> Vec<u32> {
+    let unit = |i| random(seed, i, 1) as f32 / u32::MAX as f32;
+    (0..words as u32).map(|i| (lo + (hi - lo) * unit(i)).to_bits()).collect()
+}
+
+/// The same value in every word.
+fn constant(words: usize, value: f32) -> Vec<u32> {
+    vec![value.to_bits(); words]
+}
+
+/// Any bits: packed codes.
+fn bits(words: usize, seed: u32) -> Vec<u32> {
+    (0..words as u32).map(|i| random(seed, i, 2)).collect()
+}
+
+fn step(s: Step) -> Vec<u32> {
+    bytemuck::cast_slice(&[s]).to_vec()
+}

@@ -1,0 +1,314 @@
+//! Cases of everything that is not a matrix product.
+
+use bytemuck::Zeroable;
+
+use super::{Case, bits, constant, integers, reals, quarters, step, unset};
+use crate::kernels::activation::{
+    self, BINS, BackwardParams, BlockedParams, ForwardParams, HistogramParams, RangeRow, RangeUpdateParams,
+    backward_variant, forward_variant,
+};
+use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
+use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
+use crate::kernels::input::{self, AugmentParams, UnpackParams, unpack_variant};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
+use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate};
+use crate::kernels::{Format, KernelDef, Step, Variant, flat_grid};
+use crate::quant::{Quant, ScaleRule, mask};
+
+const W5: Quant =
+    Quant { base_lo: -128, base_hi: 127, shift: 0, round_shift: 1, lo: -16, hi: 15, mask: mask::INT, enabled: 1 };
+const A4: Quant =
+    Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
+
+/// Every reduce mode and mask of a quantizer, and none.
+fn quantizers(base: Quant) -> Vec<Quant> {
+    let mut all = vec![Quant::OFF];
+    for mask in [mask::INT, mask::REAL, mask::BASE8, mask::PASS] {
+        for (shift, round_shift) in [(0, 1), (3, 0), (3, 1), (1, 1)] {
+            all.push(Quant { shift, round_shift, mask, ..base });
+        }
+    }
+    all
+}
+
+/// Rows of ranges with scales that are powers of two.
+fn ranges(rows: usize) -> Vec<u32> {
+    let row = |i: usize| {
+        let scale = [0.25, 0.5, 0.125][i % 3];
+        RangeRow { range: 8.0, scale, inv_scale: 1.0 / scale, ..RangeRow::UNIT }
+    };
+    bytemuck::cast_slice(&(0..rows).map(row).collect::<Vec<_>>()).to_vec()
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    input_cases(&mut cases);
+    weight_cases(&mut cases);
+    reduce_cases(&mut cases);
+    norm_cases(&mut cases);
+    activation_cases(&mut cases);
+    range_cases(&mut cases);
+    head_cases(&mut cases);
+    optimizer_cases(&mut cases);
+    cases
+}
+
+fn only(kernel: &'static KernelDef) -> Variant {
+    Variant::only(kernel.name)
+}
+
+fn input_cases(cases: &mut Vec<Case>) {
+    for (crop_padding, flip, cutout, codes) in [(0, 0, 0, 0), (4, 1, 0, 0), (3, 1, 8, 1), (4, 0, 5, 0), (0, 1, 0, 1)] {
+        let (batch, size) = (3u32, 12u32);
+        let p = AugmentParams { batch, size, crop_padding, flip, cutout, codes, pad: [0; 2] };
+        let pixels = (batch * size * size) as usize;
+        let out = unset(if codes == 1 { pixels } else { 4 * pixels });
+        let seeded = step(Step { seed: 77, ..Step::default() });
+        let data = vec![bits(pixels * 3 / 4, 1), seeded, bits(769, 2), out];
+        let name = format!("crop {crop_padding} flip {flip} cutout {cutout} codes {codes}");
+        cases.push(Case::new(&input::AUGMENT, only(&input::AUGMENT), name, &p, flat_grid(pixels), data).exact());
+    }
+    for format in [Format::U8, Format::I8] {
+        let p = UnpackParams { words: 133, format: format as u32, pad: [0; 2] };
+        let data = vec![bits(133, 3), unset(532)];
+        let name = format!("{format:?}");
+        cases.push(Case::new(&input::UNPACK, unpack_variant(format), name, &p, flat_grid(133), data).exact());
+    }
+}
+
+/// Two layers, one of them narrow: 36 x 8 words padded to 512, and 132 x 24 words padded to 3328.
+fn weight_table(per_channel: u32, estimator: u32, quant: Quant) -> Vec<u32> {
+    let rule = ScaleRule { levels: 127.0, factor: 4.0, pow2: 0, shift: quant.shift };
+    let common =
+        WeightRow { estimator, per_channel, quant, rule, sigmas: 3.0, fixed: 1.5, ..WeightRow::zeroed() };
+    let table = [
+        WeightRow { offset4: 0, rows: 36, cols4: 2, taps: 9, stats: 0, scales: 0, ..common },
+        WeightRow { offset4: 128, rows: 132, cols4: 6, taps: 1, stats: 6, scales: 256, ..common },
+    ];
+    bytemuck::cast_slice::<WeightRow, u32>(&table).to_vec()
+}
+
+fn weight_cases(cases: &mut Vec<Case>) {
+    let words = 512 + 3328;
+    let stats_words = 4 * (6 + 3 * 3 * 6);
+    let p = weights::StatsParams { layers: 2, chunk: weights::CHUNK as u32, pad: [0; 2] };
+    let data = vec![weight_table(0, estimate::MAX, W5), integers(words, 4, -9, 9), unset(stats_words)];
+    cases.push(Case::new(&weights::STATS, only(&weights::STATS), "two layers", &p, [1, 2, 1], data).exact());
+    for estimator in [estimate::MAX, estimate::SIGMA, estimate::FIXED, estimate::HOST] {
+        for (per_channel, frozen) in [(0, 0), (1, 0), (0, 1)] {
+            let table = weight_table(per_channel, estimator, W5);
+            let stats = reals(stats_words, 5, 0.5, 2.0);
+            let frozen = step(Step { frozen, ..Step::default() });
+            let data = vec![table, stats, frozen, reals(512, 6, 0.1, 1.0)];
+            let name = format!("estimator {estimator} per channel {per_channel}");
+            cases.push(Case::new(&weights::SCALE, only(&weights::SCALE), name, &p, [2, 1, 1], data));
+        }
+    }
+    let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
+    for quant in quantizers(W5) {
+        for quantize in [0, 1] {
+            let p = PrepareParams { words4: words as u32 / 4, quantize, pad: [0; 2] };
+            let table = weight_table(1, estimate::MAX, quant);
+            // The padding between layers keeps what the outputs hold before.
+            let out = || constant(words, 0.0);
+            let data = vec![table, blocks.clone(), reals(words, 7, -2.0, 2.0), reals(512, 8, 5.0, 40.0), out(), out()];
+            let (name, grid) = (format!("{quant:?}"), flat_grid(words / 4));
+            cases.push(Case::new(&weights::PREPARE, only(&weights::PREPARE), name, &p, grid, data).exact());
+        }
+    }
+}
+
+fn reduce_cases(cases: &mut Vec<Case>) {
+    let (rows, cols) = (20usize, 12usize);
+    let words = rows * cols;
+    for quant in quantizers(W5) {
+        for (splits, x_scale) in [(1, -1), (3, 1)] {
+            let p = ReduceParams { words4: words as u32 / 4, cols4: 3, splits, x_scale, quant };
+            let data = vec![
+                integers(splits as usize * words, 10, -99, 99),
+                quarters(words, 11, -6, 6),
+                [constant(cols, 0.25), constant(cols, 4.0)].concat(),
+                ranges(2),
+                unset(words),
+            ];
+            let (name, grid) = (format!("splits {splits} {quant:?}"), flat_grid(words / 4));
+            cases.push(Case::new(&WGRAD_REDUCE, only(&WGRAD_REDUCE), name, &p, grid, data).exact());
+        }
+    }
+}
+
+fn norm_cases(cases: &mut Vec<Case>) {
+    for (rows, cols4, chunk) in [(75u32, 2u32, 32u32), (64, 5, 32), (7, 16, 32)] {
+        let (chunks, channels) = (rows.div_ceil(chunk), 4 * cols4);
+        let shape = format!("{rows} x {channels}");
+        let n = channels as usize;
+        let p = StatsParams { rows, cols4, chunk, chunks };
+        let data = vec![reals(rows as usize * n, 1, 90.0, 110.0), unset(2 * chunks as usize * n)];
+        let grid = flat_grid((chunks * cols4) as usize);
+        cases.push(Case::new(&norm::STATS, only(&norm::STATS), &shape, &p, grid, data));
+        for (evaluate, x_scale, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)] {
+            let (eps, health_slot, pad) = (norm::EPS, 1, [0; 2]);
+            let p = MergeParams {
+                channels, rows, chunk, chunks, evaluate, x_scale, w_scale, health_slot, eps, momentum, pad,
+            };
+            let data = vec![
+                reals(2 * chunks as usize * n, 2, 0.5, 3.0),
+                reals(2 * n, 3, -1.0, 1.0),
+                reals(2 * n, 4, 0.1, 0.2),
+                ranges(2),
+                step(Step { index: 6, ..Step::default() }),
+                reals(2 * n, 5, 0.5, 2.0),
+                unset(4 * n),
+                vec![0; 4],
+            ];
+            let name = format!("{shape} evaluate {evaluate}");
+            cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, flat_grid(n), data));
+        }
+        for (branch, x_scale) in [(1, -1), (2, 1)] {
+            let p = BwdMergeParams { channels, rows, chunks, branch, x_scale, pad: [0; 3] };
+            let data = vec![
+                reals(4 * chunks as usize * n, 6, -1.0, 1.0),
+                reals(2 * n, 7, -1.0, 1.0),
+                reals(4 * n, 8, 0.1, 1.0),
+                ranges(2),
+                unset(2 * n),
+                unset(3 * n),
+            ];
+            cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, flat_grid(n), data));
+        }
+        let words = rows as usize * n;
+        let p = BwdParams { words4: words as u32 / 4, cols4, pad: [0; 2] };
+        let data = vec![
+            reals(words, 9, -1.0, 1.0),
+            reals(words, 10, -1.0, 1.0),
+            reals(4 * n, 11, 0.1, 1.0),
+            reals(3 * n, 12, 0.1, 1.0),
+            unset(words),
+        ];
+        cases.push(Case::new(&norm::BWD, only(&norm::BWD), &shape, &p, flat_grid(words / 4), data));
+    }
+}
+
+/// Shortcut kinds with the formats they come in.
+const SHORTCUTS: [(u32, Format); 4] = [(0, Format::F32), (1, Format::U8), (1, Format::F32), (2, Format::F32)];
+
+fn activation_cases(cases: &mut Vec<Case>) {
+    let (rows, cols4, chunk) = (75u32, 3u32, 32u32);
+    let (items, n) = (9usize, 12usize);
+    let words = rows as usize * n;
+    for (shortcut, format) in SHORTCUTS {
+        for quant in quantizers(A4) {
+            let y = || quarters(words, 1, -6, 6);
+            let context = |seed| quarters(4 * n, seed, -2, 2);
+            let other = || match format {
+                Format::F32 => quarters(words, 3, -4, 4),
+                Format::U8 | Format::I8 => bits(format.words(words), 3),
+            };
+            let name = format!("shortcut {shortcut} {format:?} {quant:?}");
+            let shortcut_row = if format == Format::U8 { 1 } else { -1 };
+            let (range_row, shortcut_format) = (2, format as u32);
+            for measure in [0, 1] {
+                let p = ForwardParams {
+                    rows, cols4, chunk, measure, range_row, shortcut_row, shortcut, shortcut_format, quant,
+                };
+                let on = quant.enabled == 1;
+                let out = unset(if on { words / 4 } else { words });
+                let data = vec![y(), context(2), other(), context(4), ranges(3), out, unset(8 * items)];
+                let variant = forward_variant(shortcut, format, on);
+                cases.push(Case::new(&activation::FORWARD, variant, &name, &p, flat_grid(items), data).exact());
+            }
+            let p = BackwardParams {
+                rows, cols4, chunk, pad: 0, range_row, shortcut_row, shortcut, shortcut_format, quant,
+            };
+            let d = integers(words, 5, -9, 9);
+            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(16 * items)];
+            let variant = backward_variant(shortcut, format);
+            cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
+        }
+    }
+}
+
+fn range_cases(cases: &mut Vec<Case>) {
+    let parts = 100usize;
+    for mode in 0..5 {
+        for (frozen, use_sigma, pow2, shift) in [(0, 0, 0, 0), (0, 1, 0, 3), (0, 0, 1, 0), (1, 0, 0, 0)] {
+            let p = RangeUpdateParams {
+                parts: parts as u32,
+                values: 6400,
+                mode,
+                row: 1,
+                use_sigma,
+                sigmas: 3.0,
+                ema: 0.9,
+                count_step: 1,
+                rule: ScaleRule { levels: 255.0, factor: 8.0, pow2, shift },
+            };
+            let frozen = step(Step { frozen, ..Step::default() });
+            let data = vec![reals(8 * parts, 1, 1.0, 9.0), frozen, ranges(3)];
+            let name = format!("mode {mode} sigma {use_sigma} pow2 {pow2}");
+            let variant = only(&activation::RANGE_UPDATE);
+            cases.push(Case::new(&activation::RANGE_UPDATE, variant, name, &p, [1, 1, 1], data));
+        }
+    }
+    let p = BlockedParams { parts: parts as u32, row: 2, pad: [0; 2] };
+    let data = vec![reals(16 * parts, 2, 0.0, 2.0), ranges(3)];
+    let variant = only(&activation::BLOCKED_UPDATE);
+    cases.push(Case::new(&activation::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data));
+    let p = HistogramParams { words4: 130, row: 1, pad: [0; 2] };
+    let data = vec![quarters(520, 3, -1, 10), ranges(3), vec![0; 3 * BINS]];
+    cases.push(Case::new(&activation::HISTOGRAM, only(&activation::HISTOGRAM), "", &p, flat_grid(130), data).exact());
+}
+
+fn head_cases(cases: &mut Vec<Case>) {
+    for (format, x_scale) in [(Format::F32, -1), (Format::U8, 1)] {
+        let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_scale };
+        let x = if format == Format::U8 { bits(135, 1) } else { reals(540, 1, -1.0, 1.0) };
+        let data = vec![x, ranges(2), unset(60)];
+        cases.push(Case::new(&head::POOL_FORWARD, pool_variant(format), "", &p, flat_grid(15), data));
+    }
+    let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_scale: -1 };
+    let data = vec![reals(60, 2, -1.0, 1.0), unset(540)];
+    cases.push(Case::new(&head::POOL_BACKWARD, only(&head::POOL_BACKWARD), "", &p, flat_grid(135), data));
+    let heads = [(7u32, 10u32, 16u32, 0.1, 1, 7), (70, 100, 104, 0.0, 0, 70), (5, 3, 8, 0.2, 1, 4)];
+    for (batch, classes, cols, smoothing, w_scale, valid) in heads {
+        let p = SoftmaxParams { batch, classes, cols, w_scale, smoothing, pad: [0; 3] };
+        let n = (batch * cols) as usize;
+        let data = vec![
+            reals(n, 3, -4.0, 4.0),
+            reals(2 * cols as usize, 4, 0.5, 1.5),
+            reals(cols as usize, 5, -1.0, 1.0),
+            (0..batch).map(|i| (i * 7) % classes).collect(),
+            step(Step { valid, ..Step::default() }),
+            unset(n),
+            unset(n),
+            unset(4 * batch as usize),
+        ];
+        let (name, grid) = (format!("batch {batch} classes {classes}"), flat_grid(batch as usize));
+        cases.push(Case::new(&head::SOFTMAX_CE, only(&head::SOFTMAX_CE), name, &p, grid, data));
+        let p = BiasParams { batch, cols, w_scale, pad: 0 };
+        let scales = [constant(cols as usize, 0.25), constant(cols as usize, 4.0)].concat();
+        let data = vec![integers(n, 6, -9, 9), scales, unset(cols as usize)];
+        cases.push(Case::new(&head::BIAS_GRAD, only(&head::BIAS_GRAD), "", &p, flat_grid(cols as usize), data).exact());
+    }
+    for valid in [100, 37] {
+        let p = MetricsParams { batch: 100, pad: [0; 3] };
+        let uniform = step(Step { valid, ring_slot: 2, ..Step::default() });
+        let data = vec![integers(400, 7, 0, 9), uniform, vec![0; 16]];
+        cases.push(Case::new(&head::METRICS, only(&head::METRICS), "", &p, [1, 1, 1], data).exact());
+    }
+}
+
+fn optimizer_cases(cases: &mut Vec<Case>) {
+    for (decayed4, nesterov) in [(0, 0), (60, 1), (133, 1)] {
+        let p = SgdParams { words4: 133, decayed4, nesterov, momentum: 0.9, weight_decay: 0.01, pad: [0; 3] };
+        let data = vec![
+            reals(532, 1, -1.0, 1.0),
+            step(Step { lr: 0.1, ..Step::default() }),
+            reals(532, 2, -1.0, 1.0),
+            reals(532, 3, -1.0, 1.0),
+        ];
+        let name = format!("decayed {decayed4} nesterov {nesterov}");
+        cases.push(Case::new(&SGD, only(&SGD), name, &p, flat_grid(133), data));
+    }
+}

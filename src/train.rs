@@ -1,0 +1,456 @@
+//! Training a run: float epochs, calibration, quantized epochs. Readable top to bottom.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position};
+use crate::config::{Config, Freeze, Method, PhaseConfig};
+use crate::data::{Batches, DataSet, Split, epoch_permutation};
+use crate::gpu::{Gpu, GpuProgram};
+use crate::kernels::Step;
+use crate::kernels::activation::RangeRow;
+use crate::net::Net;
+use crate::plan::layout::RING;
+use crate::plan::lower::{Lowered, Options, lower_fitting};
+use crate::progress::Progress;
+use crate::quant::QuantSpec;
+use crate::run::RunFolder;
+use crate::safetensors_io;
+use crate::schedule::learning_rate;
+use crate::session::{Form, Normalisation, Session, Totals};
+use crate::tensors::{self, Tensors};
+use crate::{Error, ErrorKind, Result};
+
+/// Fraction of an activation's positive values above the top code from which a warning is given.
+const SATURATION_WARNING: f32 = 0.3;
+
+/// Set by the first Ctrl-C: finish the step, save, stop.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The network and quantizers of a configuration.
+///
+/// # Errors
+/// A configuration error.
+pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec>)> {
+    let net = Net::resnet(config.network.depth as usize, config.network.width as usize, classes, 32)?;
+    let quant = QuantSpec::new(&config.quant, &net)?;
+    Ok((net, quant))
+}
+
+/// Lowers a configuration's network for a device.
+///
+/// # Errors
+/// A configuration error, or a batch that does not fit.
+pub fn lower_config(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    let options = Options {
+        batch: config.train.batch as usize,
+        caps: gpu.caps.clone(),
+        overrides: config.device.variants.clone(),
+        augment: config.data.augment.clone(),
+        smoothing: config.train.label_smoothing,
+        optimizer: config.train.optimizer.clone(),
+        host_input: false,
+        keep_all: false,
+    };
+    lower_fitting(&net, quant.as_ref(), &options)
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// `--stop-after` was reached.
+    Stopped,
+}
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    config: &'a Config,
+    data: &'a DataSet,
+    folder: RunFolder,
+    session: Session<'a>,
+    at: Position,
+    normalisation: Normalisation,
+    quiet: bool,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run on `gpu`. With `resume`, goes on from that checkpoint; otherwise starts from fresh weights or
+    /// `train.init_from`.
+    ///
+    /// # Errors
+    /// A device error, or a checkpoint that does not fit.
+    pub fn new(
+        config: &'a Config,
+        data: &'a DataSet,
+        gpu: &'a Gpu,
+        lowered: &'a Lowered,
+        mut folder: RunFolder,
+        resume: Option<Checkpoint>,
+        quiet: bool,
+    ) -> Result<Trainer<'a>> {
+        let normalisation = resume.as_ref().map_or(Normalisation::of(data), |c| c.meta.normalisation);
+        let program = GpuProgram::new(gpu, &lowered.plan)?;
+        let mut session = Session::new(lowered, Box::new(program), &normalisation);
+        let at = match resume {
+            Some(c) => {
+                if c.meta.data_sha256 != data.sha256 {
+                    return Err(Error::data(format!("the run was trained on other data than {}", data.name))
+                        .hint("point --data at the data set the run started with"));
+                }
+                session.set_state(&c.tensors)?;
+                folder.reopen_metrics(c.meta.metrics_bytes)?;
+                c.meta.position
+            }
+            None => {
+                session.set_state(&start_tensors(config, lowered)?)?;
+                Position::START
+            }
+        };
+        Ok(Trainer { config, data, folder, session, at, normalisation, quiet })
+    }
+
+    /// Trains until the end, `stop_after` epochs of the whole run, or an interruption.
+    ///
+    /// # Errors
+    /// Device errors, a loss that is not finite, failures to write, [`ErrorKind::Interrupted`].
+    pub fn run(&mut self, stop_after: Option<u32>) -> Result<Outcome> {
+        let t = &self.config.train;
+        loop {
+            if self.at.phase == Phase::Float && self.at.epoch == t.float_epochs {
+                self.finish_float()?;
+            }
+            if self.at.phase == Phase::Quant && self.at.epoch == t.quant_epochs {
+                return self.finish();
+            }
+            if stop_after.is_some_and(|n| self.epochs_done() >= n) {
+                return Ok(Outcome::Stopped);
+            }
+            if self.at.phase == Phase::Quant && self.at.epoch == self.config.quant.delay_epochs && !self.at.calibrated {
+                self.calibrate()?;
+            }
+            self.epoch()?;
+            self.end_epoch()?;
+        }
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The session, for a last evaluation.
+    pub fn session(&mut self) -> &mut Session<'a> {
+        &mut self.session
+    }
+
+    fn epochs_done(&self) -> u32 {
+        self.at.epoch + if self.at.phase == Phase::Quant { self.config.train.float_epochs } else { 0 }
+    }
+
+    fn form(&self) -> Form {
+        match self.at.phase {
+            Phase::Quant if self.at.epoch >= self.config.quant.delay_epochs => Form::Quantized,
+            _ => Form::Float,
+        }
+    }
+
+    /// Whether ranges stand still in the current epoch.
+    fn frozen(&self) -> bool {
+        let last = self.config.train.quant_epochs.saturating_sub(1);
+        self.form() == Form::Quantized
+            && match self.config.quant.freeze {
+                Freeze::Never => false,
+                Freeze::AfterCalibration => true,
+                Freeze::BeforeLastEpoch => self.at.epoch >= last,
+                Freeze::AfterEpochs(n) => self.at.epoch >= n + self.config.quant.delay_epochs,
+            }
+    }
+
+    fn phase_config(&self) -> (&'a PhaseConfig, u32) {
+        match self.at.phase {
+            Phase::Float => (&self.config.train.float, self.config.train.float_epochs),
+            Phase::Quant => (&self.config.train.quant, self.config.train.quant_epochs),
+        }
+    }
+
+    fn order(&self) -> Vec<u32> {
+        epoch_permutation(self.data.train.len(), self.config.train.seed, self.epochs_done())
+    }
+
+    /// The rest of the current epoch.
+    fn epoch(&mut self) -> Result<()> {
+        if self.at.step == 0 {
+            self.at.totals = Totals::default();
+            self.session.reset_statistics()?;
+            if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| self.form() == Form::Quantized) {
+                if !self.frozen() {
+                    self.session.refresh_weight_scales(spec)?;
+                }
+            }
+        }
+        let (phase, epochs) = self.phase_config();
+        let batch = self.session.lowered.batch;
+        let order = self.order();
+        let batches = Batches::training(&order, batch)?;
+        let steps = batches.steps() as u64;
+        let drain_at = (self.config.train.log_every as usize).clamp(1, RING);
+        let (form, frozen) = (self.form(), self.frozen());
+        let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
+        let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, self.quiet);
+        for indices in batches.starting_at(self.at.step as usize) {
+            let in_phase = u64::from(self.at.epoch) * steps + u64::from(self.at.step);
+            let step = Step {
+                seed: step_seed(self.config.train.seed, self.at.global_step),
+                index: self.at.global_step as u32,
+                frozen: u32::from(frozen),
+                lr: learning_rate(phase, in_phase, steps * u64::from(epochs)),
+                ..Step::default()
+            };
+            self.session.train_step(form, &self.data.train, indices, step)?;
+            self.at.step += 1;
+            self.at.global_step += 1;
+            if self.session.undrained() >= drain_at {
+                self.session.drain(&mut self.at.totals)?;
+                progress.update(u64::from(self.at.step), self.at.totals.mean_loss());
+            }
+            if INTERRUPTED.load(Ordering::SeqCst) {
+                progress.finish();
+                return Err(self.interrupted());
+            }
+        }
+        self.session.drain(&mut self.at.totals)?;
+        let elapsed = progress.finish();
+        let lr = learning_rate(phase, u64::from(self.at.epoch + 1) * steps - 1, steps * u64::from(epochs));
+        self.log_training(lr, elapsed)
+    }
+
+    fn interrupted(&mut self) -> Error {
+        let saved = self.session.drain(&mut self.at.totals.clone()).and_then(|()| self.save_mid_epoch());
+        match saved {
+            Ok(()) => Error::new(ErrorKind::Interrupted, "interrupted; the run was saved")
+                .hint(format!("go on with: cqat train --resume {}", self.folder.path().display())),
+            Err(e) => e,
+        }
+    }
+
+    fn save_mid_epoch(&mut self) -> Result<()> {
+        self.save(&self.folder.last())
+    }
+
+    fn log_training(&mut self, lr: f32, elapsed: Duration) -> Result<()> {
+        let t = self.at.totals;
+        let rate = t.count / elapsed.as_secs_f64().max(1e-9);
+        self.folder.log(&json!({
+            "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": "train",
+            "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
+            "lr": lr, "step": self.at.global_step, "seconds": elapsed.as_secs_f64(), "images_per_second": rate,
+        }))
+    }
+
+    /// Evaluation, metrics, checkpoint; moves on to the next epoch.
+    fn end_epoch(&mut self) -> Result<()> {
+        let held = self.data.val.as_ref();
+        let (split, name) = held.map_or((&self.data.test, "test"), |v| (v, "val"));
+        let scored = self.score(split, name)?;
+        if self.form() == Form::Quantized {
+            self.log_layers()?;
+        }
+        let t = self.at.totals;
+        let (_, epochs) = self.phase_config();
+        if !self.quiet {
+            eprintln!(
+                "{} {}/{epochs}  loss {:.4}  train {:.2} %  {name} {:.2} %",
+                self.at.phase.name(),
+                self.at.epoch + 1,
+                t.mean_loss(),
+                t.top1_percent(),
+                scored.top1_percent()
+            );
+        }
+        self.at.epoch += 1;
+        self.at.step = 0;
+        self.save(&self.folder.last())
+    }
+
+    fn score(&mut self, split: &Split, name: &str) -> Result<Totals> {
+        let start = Instant::now();
+        let (form, frozen) = (self.form(), self.frozen());
+        let t = self.session.evaluate(form, split, frozen)?.totals;
+        let seconds = start.elapsed().as_secs_f64();
+        let kind = if form == Form::Quantized { "fake_quant" } else { "float" };
+        self.folder.log(&json!({
+            "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": name, "evaluation": kind,
+            "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
+            "seconds": seconds,
+        }))?;
+        Ok(t)
+    }
+
+    /// One line per quantized tensor, and a warning for saturated activations.
+    fn log_layers(&mut self) -> Result<()> {
+        let ranges = self.session.ranges()?;
+        let spec = self.session.lowered.quant.as_ref().expect("a quantized form has quantizers");
+        let line = |name: &str, tensor: &str| {
+            json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "layer": name, "tensor": tensor })
+        };
+        let mut lines = Vec::new();
+        for (id, a) in self.session.lowered.net.activations() {
+            let Some(q) = spec.layer(id) else { continue };
+            let row: &RangeRow = &ranges[&a.name];
+            let saturated = row.saturated / row.steps.max(1.0);
+            let mut l = line(&a.name, "activation");
+            l["bits"] = json!(q.bits);
+            l["scale"] = json!(row.scale);
+            l["range"] = json!(row.range);
+            l["saturated"] = json!(saturated);
+            l["blocked"] = json!(row.blocked / row.steps.max(1.0));
+            lines.push(l);
+            if saturated > SATURATION_WARNING {
+                log::warn!(
+                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); a larger \
+                     quant.activations.range_factor keeps more of them",
+                    a.name,
+                    100.0 * saturated,
+                    row.range,
+                    row.scale
+                );
+            }
+        }
+        for w in weight_statistics(&mut self.session)? {
+            let mut l = line(&w.name, "weight");
+            l["bits"] = json!(w.bits);
+            l["scale"] = json!(w.scale);
+            l["range"] = json!(w.range);
+            l["saturated"] = json!(w.saturated);
+            l["blocked"] = json!(w.blocked);
+            lines.push(l);
+        }
+        lines.iter().try_for_each(|l| self.folder.log(l))
+    }
+
+    fn calibrate(&mut self) -> Result<()> {
+        let order = self.order();
+        let available = self.data.train.len() / self.session.lowered.batch;
+        let batches = (self.config.quant.calibration_batches as usize).min(available);
+        log::info!("calibrating on {batches} batches");
+        self.session.calibrate(&self.data.train, &order, batches)?;
+        self.at.calibrated = true;
+        Ok(())
+    }
+
+    /// End of the float phase: its checkpoint, then a clean optimizer for the next phase.
+    fn finish_float(&mut self) -> Result<()> {
+        self.save(&self.folder.float())?;
+        if self.config.quant.method == Method::None {
+            self.at.epoch = self.config.train.quant_epochs;
+        } else {
+            self.at.epoch = 0;
+        }
+        self.at.phase = Phase::Quant;
+        self.at.step = 0;
+        self.session.reset_momentum();
+        Ok(())
+    }
+
+    /// End of the run. Without quantized epochs a quantizer is calibrated and evaluated: post-training quantization.
+    fn finish(&mut self) -> Result<Outcome> {
+        if self.config.quant.method == Method::Cqat && self.config.train.quant_epochs == 0 && !self.at.calibrated {
+            self.calibrate()?;
+            let t = self.session.evaluate(Form::Quantized, &self.data.test, true)?.totals;
+            self.folder.log(&json!({
+                "kind": "epoch", "phase": "quant", "epoch": 0, "split": "test", "evaluation": "fake_quant",
+                "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
+            }))?;
+            if !self.quiet {
+                eprintln!("post-training quantization  test {:.2} %", t.top1_percent());
+            }
+            self.save(&self.folder.last())?;
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn save(&mut self, path: &PathBuf) -> Result<()> {
+        let meta = Meta {
+            format_version: FORMAT_VERSION,
+            program: crate::VERSION.to_string(),
+            config: self.config.to_yaml()?,
+            position: self.at,
+            normalisation: self.normalisation,
+            data_sha256: self.data.sha256.clone(),
+            metrics_bytes: self.folder.metrics_bytes()?,
+        };
+        Checkpoint { tensors: self.session.state()?, meta }.write(path)
+    }
+}
+
+/// Weights to start from: fresh ones, or those of `train.init_from`.
+fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
+    let Some(from) = &config.train.init_from else {
+        return Ok(tensors::initialise(&lowered.layout, config.train.seed));
+    };
+    let path = if from.is_dir() {
+        let run = RunFolder::open(from)?;
+        if run.float().exists() { run.float() } else { run.last() }
+    } else {
+        from.clone()
+    };
+    let mut tensors = safetensors_io::read(&path, ErrorKind::Training)?.tensors;
+    tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    Ok(tensors)
+}
+
+/// Seed of a step's augmentation: SplitMix64's output for (seed, step).
+fn step_seed(seed: u64, step: u64) -> u32 {
+    let mut z = seed.wrapping_add((step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) as u32
+}
+
+/// Quantizer statistics of one layer's weights.
+struct WeightStatistics {
+    name: String,
+    bits: u32,
+    scale: f32,
+    range: f32,
+    saturated: f64,
+    blocked: f64,
+}
+
+/// Statistics of the weights as they are, on the host.
+fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
+    use crate::exec::ExecutorExt as _;
+    let lowered = session.lowered;
+    let spec = lowered.quant.as_ref().expect("a quantized form has quantizers");
+    let (plan, layout) = (&lowered.plan, &lowered.layout);
+    let params = session.executor().read_f32(layout.decayed)?;
+    let scales = session.executor().read_f32(layout.scales)?;
+    let mut all = Vec::new();
+    for w in &layout.weights {
+        let Some(q) = spec.layer(w.layer) else { continue };
+        let s = &scales[plan.offset(w.scales)..][..2 * w.c_out];
+        let values = &params[plan.offset(w.weight)..][..w.words()];
+        let (mut saturated, mut blocked, mut count, mut range) = (0u64, 0u64, 0u64, 0f32);
+        for (i, v) in values.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+            let inv = s[w.c_out + i % w.c_out];
+            let code = (v * inv).round_ties_even();
+            let top = q.quant.code(f32::MAX, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
+            let bottom = q.quant.code(f32::MIN, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
+            saturated += u64::from(code > top || code < bottom);
+            blocked += u64::from(!q.quant.passes(*v, inv));
+            count += 1;
+            range = range.max(v.abs());
+        }
+        let fraction = |n: u64| n as f64 / count.max(1) as f64;
+        let (saturated, blocked) = (fraction(saturated), fraction(blocked));
+        all.push(WeightStatistics { name: w.name.clone(), bits: q.bits, scale: s[0], range, saturated, blocked });
+    }
+    Ok(all)
+}
+
