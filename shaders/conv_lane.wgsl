@@ -1,8 +1,12 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution or data gradient
-// (see gather). For software adapters: no barriers, no workgroup memory; lanes run over output channels (one Column of
-// WIDTH channels each), every address of x is the same for the whole workgroup, the border is a select, never a branch.
-// x: NHWC f32; w: (taps, c_in, c_out) f32. Grid: (c_out / (LANES * WIDTH), pixels of one parity class / ROWS, classes).
+// (see gather). For software adapters: no barriers, no workgroup memory. Lanes run over pixels of one parity class; every
+// lane loads its own four channels, weights are loaded once a subgroup and shuffled to all lanes. Operands are textures
+// of four-channel texels (see texel): software adapters read those many times faster than buffers. Texel row 0 of x is
+// zero and stands for what lies outside the picture.
+// Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
+// Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
 //use gather
+//use texel
 struct Params {
     batch: u32,
     in_h: u32,
@@ -21,67 +25,90 @@ struct Params {
     backward: u32,
     accumulate: u32,
     x_format: u32,
+    x_base: u32,
+    w_base: u32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w: array<Column>;
-@group(0) @binding(3) var<storage, read_write> out: array<Column>;
+@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var w: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+const HALF = PIXELS / 2u;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let ci4 = p.in_c / 4u;
-    let cols = p.out_c / WIDTH;
-    let col = wg.x * LANES + lid;
-    let pixels = p.q_h * p.q_w;
-    let rows = p.batch * pixels;
+    let co4 = p.out_c / 4u;
+    let col = wg.x * COLUMNS;
     let py = wg.z / p.parities;
     let px = wg.z % p.parities;
     let ay = axis(p.backward, py, p.kernel, p.pad, p.stride);
     let ax = axis(p.backward, px, p.kernel, p.pad, p.stride);
-    var acc: array<Column, ROWS>;
+    var y0: array<i32, PIXELS>;
+    var x0: array<i32, PIXELS>;
+    var image: array<u32, PIXELS>;
+    for (var r = 0u; r < PIXELS; r++) {
+        let m = (wg.y * PIXELS + r) * LANES + lid;
+        let line = divide(m, p.q_w);
+        let n = divide(line, p.q_h);
+        y0[r] = i32((line - n * p.q_h) * p.q_stride) + ay.offset;
+        x0[r] = i32((m - line * p.q_w) * p.q_stride) + ax.offset;
+        image[r] = n * p.in_h;
+    }
+    var acc: array<vec4<f32>, PIXELS * COLUMNS>;
     for (var ty = 0u; ty < ay.count; ty++) {
         for (var tx = 0u; tx < ax.count; tx++) {
-            var base: array<u32, ROWS>;
-            var keep: array<f32, ROWS>;
-            for (var r = 0u; r < ROWS; r++) {
-                let m = min(wg.y * ROWS + r, rows - 1u);
-                let iy = i32(((m % pixels) / p.q_w) * p.q_stride) + ay.offset + i32(ty) * ay.dir;
-                let ix = i32((m % p.q_w) * p.q_stride) + ax.offset + i32(tx) * ax.dir;
-                let inside = iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);
-                base[r] = select(0u, ((m / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4, inside);
-                keep[r] = select(0.0, 1.0, inside);
+            var base: array<u32, PIXELS>;
+            for (var r = 0u; r < PIXELS; r++) {
+                let iy = y0[r] + ay.dir * i32(ty);
+                let ix = x0[r] + ax.dir * i32(tx);
+                let inside = u32(iy) < p.in_h && u32(ix) < p.in_w;
+                base[r] = select(0u, p.x_base + ((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4, inside);
             }
             let tap = (ay.first + ty * ay.step) * p.kernel + ax.first + tx * ax.step;
-            let wb = tap * p.in_c * cols + col;
+            let wb = p.w_base + tap * p.in_c * co4 + col;
             for (var c = 0u; c < ci4; c++) {
-                let wi = wb + 4u * c * cols;
-                let w0 = w[wi];
-                let w1 = w[wi + cols];
-                let w2 = w[wi + 2u * cols];
-                let w3 = w[wi + 3u * cols];
-                for (var r = 0u; r < ROWS; r++) {
-                    let a = x[base[r] + c] * keep[r];
-                    acc[r] += a.x * w0;
-                    acc[r] += a.y * w1;
-                    acc[r] += a.z * w2;
-                    acc[r] += a.w * w3;
+                var b: array<vec4<f32>, 4u * COLUMNS>;
+                for (var f = 0u; f < 4u * COLUMNS / LANES; f++) {
+                    let t = f * LANES + lid;
+                    let mine = textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + t % COLUMNS));
+                    for (var i = 0u; i < LANES; i++) {
+                        b[f * LANES + i] = subgroupShuffle(mine, i);
+                    }
+                }
+                // Two loops, because one driver's compiler stops unrolling a longer one.
+                for (var r = 0u; r < HALF; r++) {
+                    let a = textureLoad(x, texel(base[r] + c));
+                    for (var j = 0u; j < COLUMNS; j++) {
+                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
+                    }
+                }
+                for (var r = HALF; r < PIXELS; r++) {
+                    let a = textureLoad(x, texel(base[r] + c));
+                    for (var j = 0u; j < COLUMNS; j++) {
+                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
+                    }
                 }
             }
         }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        let m = wg.y * ROWS + r;
-        let oy = ((m % pixels) / p.q_w) * p.parities + py;
-        let ox = (m % p.q_w) * p.parities + px;
+    let rows = p.batch * p.q_h * p.q_w;
+    for (var r = 0u; r < PIXELS; r++) {
+        let m = (wg.y * PIXELS + r) * LANES + lid;
+        let line = divide(m, p.q_w);
+        let n = divide(line, p.q_h);
+        let oy = (line - n * p.q_h) * p.parities + py;
+        let ox = (m - line * p.q_w) * p.parities + px;
+        let o = ((n * p.out_h + oy) * p.out_w + ox) * co4 + col;
         if (m < rows && oy < p.out_h && ox < p.out_w) {
-            let o = ((m / pixels * p.out_h + oy) * p.out_w + ox) * cols + col;
-            if (p.accumulate == 1u) {
-                out[o] += acc[r];
-            } else {
-                out[o] = acc[r];
+            for (var j = 0u; j < COLUMNS; j++) {
+                if (col + j < co4) {
+                    var v = acc[r * COLUMNS + j];
+                    if (p.accumulate == 1u) {
+                        v += out[o + j];
+                    }
+                    out[o + j] = v;
+                }
             }
         }
     }

@@ -1,7 +1,9 @@
 // part[split, tap, ci, co] = sum over the split's output pixels of x[n, oy * S + ky - pad, ox * S + kx - pad, ci] * dy[n, oy, ox, co].
-// For software adapters: no barriers; lanes run over output channels (one Column of WIDTH channels each), addresses of x
-// are the same for the whole workgroup, ROWS input channels a workgroup. x, dy: NHWC f32.
-// Grid: (c_out / (LANES * WIDTH) x c_in / ROWS, taps, splits).
+// For software adapters: no barriers. Lanes run over rows (tap, 4 input channels); dy is loaded once a subgroup and
+// shuffled to all lanes. Operands are textures (see texel); texel row 0 of both is zero.
+// Tile: LANES rows x 4 * COLUMNS output channels, UNROLL pixels a turn; LANES is the subgroup size.
+// Grid: (c_out / (4 * COLUMNS), rows / LANES, splits). chunk is a multiple of UNROLL.
+//use texel
 struct Params {
     batch: u32,
     in_h: u32,
@@ -16,44 +18,82 @@ struct Params {
     splits: u32,
     chunk: u32,
     x_format: u32,
+    x_base: u32,
+    dy_base: u32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> dy: array<Column>;
-@group(0) @binding(3) var<storage, read_write> part: array<Column>;
-const ROWS4 = ROWS / 4u;
+@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var dy: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(3) var<storage, read_write> part: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let cols = p.out_c / WIDTH;
-    let blocks = cols / LANES;
-    let col = (wg.x % blocks) * LANES + lid;
-    let c0 = (wg.x / blocks) * ROWS4;
     let ci4 = p.in_c / 4u;
-    let ky = i32(wg.y / p.kernel) - i32(p.pad);
-    let kx = i32(wg.y % p.kernel) - i32(p.pad);
-    let pixels = p.out_h * p.out_w;
-    let first = wg.z * p.chunk;
-    let last = min(first + p.chunk, p.batch * pixels);
-    var acc: array<Column, ROWS>;
-    for (var k = first; k < last; k++) {
-        let iy = i32(((k % pixels) / p.out_w) * p.stride) + ky;
-        let ix = i32((k % p.out_w) * p.stride) + kx;
-        let inside = iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);
-        let base = select(0u, ((k / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + c0, inside);
-        let g = dy[k * cols + col] * select(0.0, 1.0, inside);
-        for (var r = 0u; r < ROWS4; r++) {
-            let a = x[base + r];
-            acc[4u * r] += a.x * g;
-            acc[4u * r + 1u] += a.y * g;
-            acc[4u * r + 2u] += a.z * g;
-            acc[4u * r + 3u] += a.w * g;
+    let co4 = p.out_c / 4u;
+    let rows = p.kernel * p.kernel * ci4;
+    let col = wg.x * COLUMNS;
+    let row = wg.y * LANES + lid;
+    let tap = divide(row, ci4);
+    let ky = divide(tap, p.kernel);
+    let y0 = select(-1000000i, i32(ky) - i32(p.pad), row < rows); // a row too many reads zeros
+    let x0 = i32(tap - ky * p.kernel) - i32(p.pad);
+    let c = p.x_base + row - tap * ci4;
+    let begin = wg.z * p.chunk;
+    let end = min(p.batch * p.out_h * p.out_w, begin + p.chunk);
+    let line = divide(begin, p.out_w);
+    var n = divide(line, p.out_h);
+    var oy = line - n * p.out_h;
+    var ox = begin - line * p.out_w;
+    var acc: array<vec4<f32>, 4u * COLUMNS>;
+    for (var m = begin; m < end; m += UNROLL) {
+        var d: array<vec4<f32>, UNROLL * COLUMNS>;
+        for (var f = 0u; f < UNROLL * COLUMNS / LANES; f++) {
+            let t = f * LANES + lid;
+            let k = m + t / COLUMNS;
+            let mine = textureLoad(dy, texel(select(0u, p.dy_base + k * co4 + col + t % COLUMNS, k < end)));
+            for (var i = 0u; i < LANES; i++) {
+                d[f * LANES + i] = subgroupShuffle(mine, i);
+            }
+        }
+        var a: array<vec4<f32>, UNROLL>;
+        for (var u = 0u; u < UNROLL; u++) {
+            let iy = i32(oy * p.stride) + y0;
+            let ix = i32(ox * p.stride) + x0;
+            let inside = u32(iy) < p.in_h && u32(ix) < p.in_w;
+            a[u] = textureLoad(x, texel(select(0u, c + ((n * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4, inside)));
+            let last_x = ox + 1u == p.out_w;
+            let last_y = last_x && oy + 1u == p.out_h;
+            ox = select(ox + 1u, 0u, last_x);
+            oy = select(oy + select(0u, 1u, last_x), 0u, last_y);
+            n += select(0u, 1u, last_y);
+        }
+        for (var j = 0u; j < COLUMNS; j++) {
+            var t0 = acc[j];
+            var t1 = acc[COLUMNS + j];
+            var t2 = acc[2u * COLUMNS + j];
+            var t3 = acc[3u * COLUMNS + j];
+            for (var u = 0u; u < UNROLL; u++) {
+                t0 += a[u].x * d[u * COLUMNS + j];
+                t1 += a[u].y * d[u * COLUMNS + j];
+                t2 += a[u].z * d[u * COLUMNS + j];
+                t3 += a[u].w * d[u * COLUMNS + j];
+            }
+            acc[j] = t0;
+            acc[COLUMNS + j] = t1;
+            acc[2u * COLUMNS + j] = t2;
+            acc[3u * COLUMNS + j] = t3;
         }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        part[((wg.z * p.kernel * p.kernel + wg.y) * p.in_c + c0 * 4u + r) * cols + col] = acc[r];
+    if (row < rows) {
+        let o = (wg.z * rows + row) * p.out_c + col;
+        for (var j = 0u; j < COLUMNS; j++) {
+            if (col + j < co4) {
+                part[o + j] = acc[j];
+                part[o + co4 + j] = acc[COLUMNS + j];
+                part[o + 2u * co4 + j] = acc[2u * COLUMNS + j];
+                part[o + 3u * co4 + j] = acc[3u * COLUMNS + j];
+            }
+        }
     }
 }

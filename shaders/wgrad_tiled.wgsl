@@ -15,9 +15,9 @@ struct Params {
     splits: u32,
     chunk: u32,
     x_format: u32,
+    x_base: u32,
+    dy_base: u32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;

@@ -145,8 +145,20 @@ fn choose(adapters: &[wgpu::Adapter], wanted: Option<&str>) -> Result<usize> {
     })
 }
 
-/// The feature that device-time measurements need.
-const TIMESTAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+/// Features that are used where an adapter has them: device-time measurements, lane kernels.
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
+
+/// Subgroup size, where all subgroups of the adapter have it.
+fn subgroup_size(features: wgpu::Features, info: &wgpu::AdapterInfo) -> u32 {
+    let fixed = info.subgroup_min_size == info.subgroup_max_size;
+    if features.contains(wgpu::Features::SUBGROUP) && fixed { info.subgroup_min_size } else { 0 }
+}
+
+/// [`Caps::lane_pixels`]: Mesa's compiler for software adapters unrolls larger tiles since its version 24 or so.
+fn lane_pixels(info: &wgpu::AdapterInfo) -> u32 {
+    let version = info.driver_info.strip_prefix("Mesa ").and_then(|v| v.split('.').next()?.parse::<u32>().ok());
+    if version.is_some_and(|v| v >= 24) { 12 } else { 4 }
+}
 
 impl Gpu {
     /// Opens a device.
@@ -162,12 +174,15 @@ impl Gpu {
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
             max_buffer_size: has.max_buffer_size,
+            max_texture_dimension_2d: has.max_texture_dimension_2d,
             ..wgpu::Limits::default()
         };
-        let timestamps = adapter.features().contains(TIMESTAMPS);
+        let features = adapter.features() & WANTED;
+        let timestamps = features.contains(wgpu::Features::TIMESTAMP_QUERY);
+        let info = adapter.get_info();
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("cqat"),
-            required_features: if timestamps { TIMESTAMPS } else { wgpu::Features::empty() },
+            required_features: features,
             required_limits: limits.clone(),
             ..Default::default()
         }))
@@ -200,6 +215,9 @@ impl Gpu {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            subgroup: subgroup_size(features, &info),
+            texture_rows: limits.max_texture_dimension_2d,
+            lane_pixels: lane_pixels(&info),
         };
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);
         Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })

@@ -46,7 +46,7 @@ impl std::fmt::Debug for KernelDef {
 /// All kernels, for tests and `cqat selftest`.
 pub static REGISTRY: &[&KernelDef] = &[
     &input::AUGMENT,
-    &input::UNPACK,
+    &input::STAGE,
     &weights::STATS,
     &weights::SCALE,
     &weights::PREPARE,
@@ -79,14 +79,16 @@ pub struct Variant {
     pub shader: &'static str,
     /// Shared files that come first, by stem (operand and output formats).
     pub formats: Vec<&'static str>,
-    /// `const NAME = value;` and `alias NAME = type;` lines.
+    /// Generated WGSL: `const NAME = value;` lines and outputs in the form that the variant has.
     pub prelude: Vec<String>,
+    /// Storage bindings (as in [`KernelDef::bindings`]) that are textures: rgba32float, 1024 wide.
+    pub textures: Vec<usize>,
 }
 
 impl Variant {
     /// The only variant of a kernel.
     pub fn only(shader: &'static str) -> Variant {
-        Variant { name: "portable".into(), shader, formats: vec![], prelude: vec![] }
+        Variant { name: "portable".into(), shader, formats: vec![], prelude: vec![], textures: vec![] }
     }
 
     /// Adds shared format files.
@@ -101,11 +103,41 @@ impl Variant {
         self
     }
 
-    /// Adds `alias NAME = TYPE;`.
-    pub fn with_alias(mut self, name: &str, ty: &str) -> Variant {
-        self.prelude.push(format!("alias {name} = {ty};"));
+    /// Says which storage bindings are textures; the shader declares them as such.
+    pub fn with_textures(mut self, bindings: &[usize]) -> Variant {
+        self.textures.extend_from_slice(bindings);
         self
     }
+
+    /// Adds storage binding `index`, an output of vec4s called `name`, with `store_NAME(i, value)` to write it: a texture
+    /// for kernels that read textures, else a buffer.
+    pub fn with_output(mut self, index: usize, name: &str, texture: bool) -> Variant {
+        let binding = index + 1;
+        self.prelude.push(if texture {
+            self.textures.push(index);
+            self.formats.push("texel");
+            format!(
+                "@group(0) @binding({binding}) var {name}: texture_storage_2d<rgba32float, write>;\n\
+                 fn store_{name}(i: u32, v: vec4<f32>) {{ textureStore({name}, texel(i), v); }}"
+            )
+        } else {
+            format!(
+                "@group(0) @binding({binding}) var<storage, read_write> {name}: array<vec4<f32>>;\n\
+                 fn store_{name}(i: u32, v: vec4<f32>) {{ {name}[i] = v; }}"
+            )
+        });
+        self
+    }
+}
+
+/// Width of a tensor's texture in texels (vec4s); `texel` in `shared/texel.wgsl`.
+pub const TEXTURE_WIDTH: usize = 1024;
+/// First texel of an operand in a texture: row 0 stays zero and stands for what lies outside a picture.
+pub const TEXTURE_BASE: u32 = TEXTURE_WIDTH as u32;
+
+/// Words of a texture that holds `values` values after its zero row.
+pub fn texture_words(values: usize) -> usize {
+    (TEXTURE_BASE as usize + values.div_ceil(4)).next_multiple_of(TEXTURE_WIDTH) * 4
 }
 
 /// How the values of a tensor are stored.
@@ -174,6 +206,13 @@ pub struct Caps {
     pub workgroup_invocations: u32,
     /// Storage buffers one shader may bind.
     pub storage_buffers: u32,
+    /// Invocations in a subgroup, where every subgroup of the device has that many; 0: not known or not usable.
+    pub subgroup: u32,
+    /// Rows of the tallest texture.
+    pub texture_rows: u32,
+    /// Pixels of four channels that a lane kernel keeps in registers: more makes some software adapters faster and makes
+    /// the compiler of others give up.
+    pub lane_pixels: u32,
 }
 
 impl Caps {
@@ -187,6 +226,9 @@ impl Caps {
             workgroup_bytes: 16 << 10,
             workgroup_invocations: 256,
             storage_buffers: 8,
+            subgroup: if software { 8 } else { 32 },
+            texture_rows: 8192,
+            lane_pixels: 4,
         }
     }
 }

@@ -6,7 +6,7 @@ pub mod layout;
 pub mod lower;
 pub mod memory;
 
-use crate::kernels::{Access, Caps, KernelDef, Variant};
+use crate::kernels::{Access, Caps, KernelDef, TEXTURE_WIDTH, Variant, texture_words};
 use crate::net::LayerId;
 use crate::{Error, Result};
 
@@ -53,6 +53,17 @@ pub struct Tensor {
     pub words: usize,
     /// Where it lives.
     pub home: Home,
+    /// In a texture (rgba32float, [`TEXTURE_WIDTH`] wide) instead of a buffer.
+    pub texture: bool,
+}
+
+/// Memory behind tensors: a buffer or a texture of so many words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Storage {
+    /// 32-bit words.
+    pub words: usize,
+    /// A texture instead of a buffer.
+    pub texture: bool,
 }
 
 /// Arithmetic and traffic of a dispatch, for reports and for splitting long steps.
@@ -103,10 +114,10 @@ pub struct Plan {
     pub tensors: Vec<Tensor>,
     /// The programs.
     pub programs: Vec<Program>,
-    /// Words of each shared slot.
-    pub slots: Vec<usize>,
-    /// Words of each family, in order of creation.
-    pub families: Vec<(Family, usize)>,
+    /// Each shared slot.
+    pub slots: Vec<Storage>,
+    /// Each family, in order of creation.
+    pub families: Vec<(Family, Storage)>,
 }
 
 /// The buffer behind a tensor.
@@ -127,41 +138,59 @@ pub const ALIGN_WORDS: usize = 256;
 impl Plan {
     /// Adds a tensor with a buffer of its own.
     pub fn own(&mut self, name: impl Into<String>, words: usize) -> TensorId {
-        self.push(name.into(), words, Home::Own)
+        self.push(name.into(), words, Home::Own, false)
     }
 
-    /// Adds a tensor to a family.
+    /// Adds a tensor to a family of buffers.
     pub fn member(&mut self, family: Family, name: impl Into<String>, words: usize) -> TensorId {
-        let at = match self.families.iter_mut().find(|(f, _)| *f == family) {
-            Some((_, len)) => len,
+        let at = match self.families.iter().position(|(f, _)| *f == family) {
+            Some(at) => at,
             None => {
-                self.families.push((family, 0));
-                &mut self.families.last_mut().expect("just pushed").1
+                self.families.push((family, Storage { words: 0, texture: false }));
+                self.families.len() - 1
             }
         };
-        let offset = *at;
-        *at += words.next_multiple_of(ALIGN_WORDS);
-        self.push(name.into(), words, Home::Family(family, offset))
+        let storage = &mut self.families[at].1;
+        let offset = storage.words;
+        storage.words += words.next_multiple_of(ALIGN_WORDS);
+        self.push(name.into(), words, Home::Family(family, offset), false)
     }
 
     /// A tensor over all of a family.
     pub fn whole(&mut self, family: Family) -> TensorId {
         let words = self.family_words(family);
-        self.push(format!("{family:?}"), words, Home::Family(family, 0))
+        self.push(format!("{family:?}"), words, Home::Family(family, 0), false)
+    }
+
+    /// A family that is one texture of `words` words; the tensor over all of it.
+    pub fn whole_texture(&mut self, family: Family, words: usize) -> TensorId {
+        let words = words.next_multiple_of(4 * TEXTURE_WIDTH);
+        self.families.push((family, Storage { words, texture: true }));
+        self.push(format!("{family:?}"), words, Home::Family(family, 0), true)
     }
 
     /// Words of a family.
     pub fn family_words(&self, family: Family) -> usize {
-        self.families.iter().find(|(f, _)| *f == family).map_or(0, |(_, words)| *words)
+        self.families.iter().find(|(f, _)| *f == family).map_or(0, |(_, s)| s.words)
     }
 
     /// Adds a tensor that lives in a slot while one program needs it. [`Plan::assign_slots`] decides which.
     pub fn scratch(&mut self, name: impl Into<String>, words: usize) -> TensorId {
-        self.push(name.into(), words, Home::Slot(usize::MAX))
+        self.push(name.into(), words, Home::Slot(usize::MAX), false)
     }
 
-    fn push(&mut self, name: String, words: usize, home: Home) -> TensorId {
-        self.tensors.push(Tensor { name, words: words.max(4), home });
+    /// As [`Plan::scratch`], in a texture: `values` values after the zero row.
+    pub fn scratch_texture(&mut self, name: impl Into<String>, values: usize) -> TensorId {
+        self.push(name.into(), texture_words(values), Home::Slot(usize::MAX), true)
+    }
+
+    /// Adds a texture of its own, of `words` words.
+    pub fn own_texture(&mut self, name: impl Into<String>, words: usize) -> TensorId {
+        self.push(name.into(), words.next_multiple_of(4 * TEXTURE_WIDTH), Home::Own, true)
+    }
+
+    fn push(&mut self, name: String, words: usize, home: Home, texture: bool) -> TensorId {
+        self.tensors.push(Tensor { name, words: words.max(4), home, texture });
         TensorId(self.tensors.len() - 1)
     }
 
@@ -198,19 +227,19 @@ impl Plan {
         }
     }
 
-    /// Every buffer with its words.
-    pub fn buffers(&self) -> Vec<(BufferId, usize)> {
-        let families = self.families.iter().map(|&(f, words)| (BufferId::Family(f), words));
+    /// Every buffer (and texture).
+    pub fn buffers(&self) -> Vec<(BufferId, Storage)> {
+        let families = self.families.iter().map(|&(f, storage)| (BufferId::Family(f), storage));
         let own = self.tensors.iter().enumerate().filter(|(_, t)| t.home == Home::Own);
-        let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), t.words));
-        let slots = self.slots.iter().enumerate().map(|(i, &words)| (BufferId::Slot(i), words));
+        let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), Storage { words: t.words, texture: t.texture }));
+        let slots = self.slots.iter().enumerate().map(|(i, &storage)| (BufferId::Slot(i), storage));
         families.chain(own).chain(slots).collect()
     }
 
     /// Bytes of all buffers, uniform parameters included.
     pub fn bytes(&self) -> u64 {
         let uniforms: usize = self.programs.iter().map(|p| p.dispatches.len() * 256).sum();
-        self.buffers().iter().map(|(_, words)| *words as u64 * 4).sum::<u64>() + uniforms as u64
+        self.buffers().iter().map(|(_, s)| s.words as u64 * 4).sum::<u64>() + uniforms as u64
     }
 
     /// Checks what the executors rely on.
@@ -227,6 +256,11 @@ impl Plan {
                 }
                 if d.params.len() != d.kernel.params_bytes {
                     return Err(fail(format!("{} bytes of parameters, expected {}", d.params.len(), d.kernel.params_bytes)));
+                }
+                for (k, &t) in d.bind.iter().enumerate() {
+                    if d.variant.textures.contains(&k) != self.tensor(t).texture {
+                        return Err(fail(format!("{} is bound as the wrong kind of memory", self.tensor(t).name)));
+                    }
                 }
                 if d.grid.iter().any(|&n| n == 0 || n > 65_535) {
                     return Err(fail(format!("grid {:?}, expected 1 to 65535 workgroups a dimension", d.grid)));
@@ -248,9 +282,17 @@ impl Plan {
     /// A device error that names the tensor or the total that is too large.
     pub fn fits(&self, caps: &Caps) -> Result<()> {
         let mib = |b: u64| b.div_ceil(1 << 20);
-        for (id, words) in self.buffers() {
-            let bytes = words as u64 * 4;
-            if bytes > caps.max_buffer_bytes {
+        for (id, storage) in self.buffers() {
+            let bytes = storage.words as u64 * 4;
+            if storage.texture {
+                let rows = storage.words / (4 * TEXTURE_WIDTH);
+                if rows > caps.texture_rows as usize {
+                    return Err(Error::device(format!(
+                        "texture {id:?} needs {rows} rows, the device allows {}",
+                        caps.texture_rows
+                    )));
+                }
+            } else if bytes > caps.max_buffer_bytes {
                 return Err(Error::device(format!(
                     "buffer {id:?} needs {} MiB, the device allows {} MiB in one buffer",
                     mib(bytes),
@@ -259,7 +301,7 @@ impl Plan {
             }
         }
         for d in self.programs.iter().flat_map(|p| &p.dispatches) {
-            for &t in &d.bind {
+            for &t in d.bind.iter().filter(|t| !self.tensor(**t).texture) {
                 let bytes = self.tensor(t).words as u64 * 4;
                 if bytes > caps.max_binding_bytes {
                     return Err(Error::device(format!(

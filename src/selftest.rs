@@ -57,7 +57,11 @@ fn plan_of(case: &Case) -> (Plan, Vec<TensorId>) {
         .data
         .iter()
         .zip(case.kernel.bindings)
-        .map(|(data, (name, _))| plan.own(*name, data.len() + GUARD))
+        .enumerate()
+        .map(|(i, (data, (name, _)))| {
+            let words = data.len() + GUARD;
+            if case.variant.textures.contains(&i) { plan.own_texture(*name, words) } else { plan.own(*name, words) }
+        })
         .collect();
     let dispatch = Dispatch {
         kernel: case.kernel,
@@ -72,9 +76,10 @@ fn plan_of(case: &Case) -> (Plan, Vec<TensorId>) {
     (plan, bind)
 }
 
-fn outputs(case: &Case, exec: &mut dyn Executor, bind: &[TensorId]) -> Result<Vec<(usize, Vec<u32>)>> {
+fn outputs(case: &Case, plan: &Plan, exec: &mut dyn Executor, bind: &[TensorId]) -> Result<Vec<(usize, Vec<u32>)>> {
     for (t, data) in bind.iter().zip(&case.data) {
-        let guarded: Vec<u32> = data.iter().copied().chain([GUARD_WORD; GUARD]).collect();
+        let mut guarded = data.clone();
+        guarded.resize(plan.tensor(*t).words, GUARD_WORD);
         exec.write(*t, &guarded);
     }
     exec.run(crate::plan::ProgramId(0))?;
@@ -89,8 +94,8 @@ fn outputs(case: &Case, exec: &mut dyn Executor, bind: &[TensorId]) -> Result<Ve
 pub fn check_case(gpu: &Gpu, case: &Case) -> Result<Check> {
     let (plan, bind) = plan_of(case);
     plan.check()?;
-    let want = outputs(case, &mut CpuProgram::new(&plan), &bind)?;
-    let got = outputs(case, &mut GpuProgram::new(gpu, &plan)?, &bind)?;
+    let want = outputs(case, &plan, &mut CpuProgram::new(&plan), &bind)?;
+    let got = outputs(case, &plan, &mut GpuProgram::new(gpu, &plan)?, &bind)?;
     let limit = if case.exact { 0.0 } else { LIMIT };
     let mut check = Check { name: case.group(), error: 0.0, limit, detail: String::new() };
     for ((i, want), (_, got)) in want.iter().zip(&got) {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Gpu;
 use crate::exec::Executor;
-use crate::kernels::{Access, KernelDef, Variant, source};
-use crate::plan::{BufferId, Dispatch, Plan, ProgramId, TensorId};
+use crate::kernels::{Access, KernelDef, TEXTURE_WIDTH, Variant, source};
+use crate::plan::{BufferId, Dispatch, Plan, ProgramId, Storage, TensorId};
 use crate::{Error, Result};
 
 /// Steps the host may be ahead of the device.
@@ -26,6 +26,15 @@ pub struct StepTiming {
     pub device: Option<Duration>,
 }
 
+/// Bytes of one row of a texture.
+const ROW_BYTES: u32 = 16 * TEXTURE_WIDTH as u32;
+
+/// Memory on the device.
+enum Memory {
+    Buffer(wgpu::Buffer),
+    Texture(wgpu::Texture, wgpu::TextureView),
+}
+
 struct Bound {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
@@ -35,14 +44,14 @@ struct Bound {
 
 struct Timer {
     set: wgpu::QuerySet,
-    resolve: wgpu::Buffer,
+    resolve: Memory,
 }
 
 /// The plan, ready to run on a [`Gpu`].
 pub struct GpuProgram<'a> {
     gpu: &'a Gpu,
     plan: Plan,
-    buffers: HashMap<BufferId, wgpu::Buffer>,
+    buffers: HashMap<BufferId, Memory>,
     programs: Vec<Vec<Bound>>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     timer: Option<Timer>,
@@ -58,8 +67,8 @@ impl<'a> GpuProgram<'a> {
         let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut build = Builder { gpu, pipelines: HashMap::new(), layouts: HashMap::new() };
-        let buffers: HashMap<BufferId, wgpu::Buffer> =
-            plan.buffers().into_iter().map(|(id, words)| (id, build.buffer(&format!("{id:?}"), words))).collect();
+        let buffers: HashMap<BufferId, Memory> =
+            plan.buffers().into_iter().map(|(id, s)| (id, build.memory(&format!("{id:?}"), s))).collect();
         let mut programs = Vec::new();
         for program in &plan.programs {
             programs.push(build.program(plan, &buffers, &program.dispatches));
@@ -135,7 +144,9 @@ impl<'a> GpuProgram<'a> {
                 }
             }
             if let Some(t) = timer.filter(|_| end == list.len()) {
-                encoder.resolve_query_set(&t.set, 0..2, &t.resolve, 0);
+                if let Memory::Buffer(resolve) = &t.resolve {
+                    encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
+                }
             }
             last = Some(self.gpu.queue.submit([encoder.finish()]));
             at = end;
@@ -144,17 +155,31 @@ impl<'a> GpuProgram<'a> {
         self.gpu.faults.check()
     }
 
-    fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
-        let device = &self.gpu.device;
-        let staging = device.create_buffer(&wgpu::BufferDescriptor {
+    fn download(&self, memory: &Memory, offset: u64, bytes: u64) -> Result<Vec<u32>> {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let staging = self.staging(bytes);
+        match memory {
+            Memory::Buffer(b) => encoder.copy_buffer_to_buffer(b, offset, &staging, 0, bytes),
+            Memory::Texture(t, _) => {
+                let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
+                let to = wgpu::TexelCopyBufferInfo { buffer: &staging, layout };
+                encoder.copy_texture_to_buffer(t.as_image_copy(), to, rows(bytes));
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        self.map(&staging)
+    }
+
+    fn staging(&self, bytes: u64) -> wgpu::Buffer {
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size: bytes,
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
-        self.gpu.queue.submit([encoder.finish()]);
+        })
+    }
+
+    fn map(&self, staging: &wgpu::Buffer) -> Result<Vec<u32>> {
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send(r);
@@ -173,10 +198,16 @@ impl<'a> GpuProgram<'a> {
 
 impl Executor for GpuProgram<'_> {
     fn write(&mut self, tensor: TensorId, words: &[u32]) {
-        let buffer = &self.buffers[&self.plan.buffer(tensor)];
         let offset = self.plan.offset(tensor) as u64 * 4;
         assert!(words.len() <= self.plan.tensor(tensor).words, "{} is smaller", self.plan.tensor(tensor).name);
-        self.gpu.queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        match &self.buffers[&self.plan.buffer(tensor)] {
+            Memory::Buffer(b) => self.gpu.queue.write_buffer(b, offset, bytes),
+            Memory::Texture(t, _) => {
+                let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
+                self.gpu.queue.write_texture(t.as_image_copy(), bytes, layout, rows(bytes.len() as u64));
+            }
+        }
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
@@ -188,29 +219,52 @@ impl Executor for GpuProgram<'_> {
     }
 
     fn read(&mut self, tensor: TensorId) -> Result<Vec<u32>> {
-        let buffer = &self.buffers[&self.plan.buffer(tensor)];
+        let memory = &self.buffers[&self.plan.buffer(tensor)];
         let words = self.plan.tensor(tensor).words as u64;
-        let data = self.download(buffer, self.plan.offset(tensor) as u64 * 4, words * 4)?;
+        let data = self.download(memory, self.plan.offset(tensor) as u64 * 4, words * 4)?;
         self.in_flight.clear();
         Ok(data)
     }
+}
+
+/// The rows of a texture that `bytes` fill.
+fn rows(bytes: u64) -> wgpu::Extent3d {
+    let height = (bytes / u64::from(ROW_BYTES)) as u32;
+    wgpu::Extent3d { width: TEXTURE_WIDTH as u32, height, depth_or_array_layers: 1 }
 }
 
 /// Makes device objects, each pipeline and layout once.
 struct Builder<'a> {
     gpu: &'a Gpu,
     pipelines: HashMap<(&'static str, Variant), wgpu::ComputePipeline>,
-    layouts: HashMap<&'static str, wgpu::BindGroupLayout>,
+    layouts: HashMap<(&'static str, Vec<usize>), wgpu::BindGroupLayout>,
 }
 
 impl Builder<'_> {
-    fn buffer(&self, label: &str, words: usize) -> wgpu::Buffer {
-        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+    fn memory(&self, label: &str, storage: Storage) -> Memory {
+        let bytes = storage.words as u64 * 4;
+        if storage.texture {
+            let texture = self.gpu.device.create_texture(&wgpu::TextureDescriptor {
+                label: Some(label),
+                size: rows(bytes),
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: wgpu::TextureFormat::Rgba32Float,
+                usage: wgpu::TextureUsages::STORAGE_BINDING
+                    | wgpu::TextureUsages::COPY_DST
+                    | wgpu::TextureUsages::COPY_SRC,
+                view_formats: &[],
+            });
+            let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+            return Memory::Texture(texture, view);
+        }
+        Memory::Buffer(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            size: (words as u64 * 4).next_multiple_of(16),
+            size: bytes.next_multiple_of(16),
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
-        })
+        }))
     }
 
     fn timer(&self) -> Timer {
@@ -226,30 +280,47 @@ impl Builder<'_> {
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        Timer { set, resolve }
+        Timer { set, resolve: Memory::Buffer(resolve) }
     }
 
-    fn layout(&mut self, kernel: &'static KernelDef) -> wgpu::BindGroupLayout {
+    fn layout(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::BindGroupLayout {
         let device = &self.gpu.device;
-        let entry = |binding, ty, size| wgpu::BindGroupLayoutEntry {
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: size },
+            ty,
             count: None,
         };
+        let buffer = |ty, bytes| wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: false,
+            min_binding_size: std::num::NonZeroU64::new(bytes),
+        };
         let make = || {
-            let size = std::num::NonZeroU64::new(kernel.params_bytes as u64);
-            let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, size)];
+            let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform, kernel.params_bytes as u64))];
             for (i, (_, access)) in kernel.bindings.iter().enumerate() {
-                let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
-                entries.push(entry(i as u32 + 1, ty, None));
+                let read_only = *access == Access::Read;
+                let ty = if variant.textures.contains(&i) {
+                    wgpu::BindingType::StorageTexture {
+                        access: if read_only {
+                            wgpu::StorageTextureAccess::ReadOnly
+                        } else {
+                            wgpu::StorageTextureAccess::WriteOnly
+                        },
+                        format: wgpu::TextureFormat::Rgba32Float,
+                        view_dimension: wgpu::TextureViewDimension::D2,
+                    }
+                } else {
+                    buffer(wgpu::BufferBindingType::Storage { read_only }, 0)
+                };
+                entries.push(entry(i as u32 + 1, ty));
             }
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some(kernel.name),
                 entries: &entries,
             })
         };
-        self.layouts.entry(kernel.name).or_insert_with(make).clone()
+        self.layouts.entry((kernel.name, variant.textures.clone())).or_insert_with(make).clone()
     }
 
     fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::ComputePipeline {
@@ -257,7 +328,7 @@ impl Builder<'_> {
         if let Some(p) = self.pipelines.get(&key) {
             return p.clone();
         }
-        let group = self.layout(kernel);
+        let group = self.layout(kernel, variant);
         let device = &self.gpu.device;
         let text = source::compose(variant).text;
         let descriptor = wgpu::ShaderModuleDescriptor {
@@ -291,7 +362,7 @@ impl Builder<'_> {
         pipeline
     }
 
-    fn program(&mut self, plan: &Plan, buffers: &HashMap<BufferId, wgpu::Buffer>, list: &[Dispatch]) -> Vec<Bound> {
+    fn program(&mut self, plan: &Plan, buffers: &HashMap<BufferId, Memory>, list: &[Dispatch]) -> Vec<Bound> {
         let uniforms = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: list.len().max(1) as u64 * UNIFORM_STRIDE,
@@ -316,10 +387,13 @@ impl Builder<'_> {
                 }];
                 for (k, &t) in d.bind.iter().enumerate() {
                     let bytes = (plan.tensor(t).words as u64 * 4).next_multiple_of(16);
-                    let resource = bind(&buffers[&plan.buffer(t)], plan.offset(t) as u64 * 4, bytes);
+                    let resource = match &buffers[&plan.buffer(t)] {
+                        Memory::Buffer(b) => bind(b, plan.offset(t) as u64 * 4, bytes),
+                        Memory::Texture(_, view) => wgpu::BindingResource::TextureView(view),
+                    };
                     entries.push(wgpu::BindGroupEntry { binding: k as u32 + 1, resource });
                 }
-                let layout = self.layout(d.kernel);
+                let layout = self.layout(d.kernel, &d.variant);
                 let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: Some(d.kernel.name),
                     layout: &layout,

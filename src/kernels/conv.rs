@@ -44,9 +44,16 @@ pub struct ConvParams {
     pub accumulate: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
+    /// First vec4 of `x` in its binding (past the zero row of a texture).
+    pub x_base: u32,
+    /// First vec4 of `w` in its binding.
+    pub w_base: u32,
     /// Padding.
-    pub pad0: [u32; 3],
+    pub pad0: u32,
 }
+
+/// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
+const WGRAD_CHUNK: usize = 16;
 
 /// A convolution as the network has it; both directions are derived from it.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +126,7 @@ impl Geometry {
     pub fn wgrad_splits(&self) -> (usize, usize) {
         let pixels = self.batch * self.to.pixels();
         let splits = (pixels / 4096).clamp(1, 32);
-        let chunk = pixels.div_ceil(splits).next_multiple_of(4);
+        let chunk = pixels.div_ceil(splits).next_multiple_of(WGRAD_CHUNK);
         (pixels.div_ceil(chunk), chunk)
     }
 
@@ -140,7 +147,9 @@ impl Geometry {
             splits: splits as u32,
             chunk: chunk as u32,
             x_format: x_format as u32,
-            pad0: [0; 3],
+            x_base: 0,
+            dy_base: 0,
+            pad0: 0,
         }
     }
 }
@@ -168,7 +177,7 @@ pub static CONV: KernelDef = KernelDef {
 
 fn conv(t: &mut Twin) {
     let p: ConvParams = t.params();
-    let (x, w) = (t.words(0), t.f32(1));
+    let (x, w) = (&t.words(0)[4 * p.x_base as usize..], &t.f32(1)[4 * p.w_base as usize..]);
     let out = t.f32_mut(2);
     let format = Format::from_number(p.x_format);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
@@ -232,8 +241,12 @@ pub struct WgradParams {
     pub chunk: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
+    /// First vec4 of `x` in its binding (past the zero row of a texture).
+    pub x_base: u32,
+    /// First vec4 of `dy` in its binding.
+    pub dy_base: u32,
     /// Padding.
-    pub pad0: [u32; 3],
+    pub pad0: u32,
 }
 
 /// `wgrad_lane.wgsl`, `wgrad_tiled.wgsl`.
@@ -246,7 +259,7 @@ pub static WGRAD: KernelDef = KernelDef {
 
 fn wgrad(t: &mut Twin) {
     let p: WgradParams = t.params();
-    let (x, dy) = (t.words(0), t.f32(1));
+    let (x, dy) = (&t.words(0)[4 * p.x_base as usize..], &t.f32(1)[4 * p.dy_base as usize..]);
     let part = t.f32_mut(2);
     let format = Format::from_number(p.x_format);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
@@ -326,88 +339,102 @@ fn wgrad_reduce(t: &mut Twin) {
     }
 }
 
-/// A convolution kernel chosen for a device: the variant, the operand format it reads and how its grid is laid out.
+/// A convolution kernel chosen for a device: the variant, how its operands are bound, how its grid is laid out.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Variant of [`CONV`] or [`WGRAD`].
     pub variant: Variant,
-    /// Format in which `x` must be bound.
-    pub x_format: Format,
+    /// Operands are textures of f32 values (else buffers, `x` in the format it is stored in).
+    pub textures: bool,
     tile: Tile,
 }
 
+/// Rows and columns of the result that one workgroup computes.
 #[derive(Debug, Clone, Copy)]
-enum Tile {
-    /// Outputs channels and pixels (or input channels) of one workgroup.
-    Tiled { m: u32, n: u32 },
-    /// Output channels and rows of one workgroup without barriers.
-    Lane { m: u32, n: u32 },
+struct Tile {
+    m: u32,
+    n: u32,
 }
 
 impl Choice {
+    /// Format of `x` as bound.
+    pub fn x_format(&self, stored: Format) -> Format {
+        if self.textures { Format::F32 } else { stored }
+    }
+
     /// Workgroups of a convolution.
     pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
-        let rows = p.batch * p.q_h * p.q_w;
-        let classes = p.parities * p.parities;
-        match self.tile {
-            Tile::Tiled { m, n } => [rows.div_ceil(m), p.out_c.div_ceil(n), classes],
-            Tile::Lane { m, n } => [p.out_c / n, rows.div_ceil(m), classes],
-        }
+        let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
+        let (m, n) = (rows.div_ceil(self.tile.m), p.out_c.div_ceil(self.tile.n));
+        if self.textures { [n, m, classes] } else { [m, n, classes] }
     }
 
     /// Workgroups of a weight gradient.
     pub fn wgrad_grid(&self, p: &WgradParams) -> [u32; 3] {
         let taps = p.kernel * p.kernel;
-        match self.tile {
-            Tile::Tiled { m, n } => [p.in_c.div_ceil(m) * p.out_c.div_ceil(n), taps, p.splits],
-            Tile::Lane { m, n } => [(p.out_c / n) * p.in_c.div_ceil(m), taps, p.splits],
+        let n = p.out_c.div_ceil(self.tile.n);
+        if self.textures {
+            [n, (taps * p.in_c).div_ceil(self.tile.m), p.splits]
+        } else {
+            [p.in_c.div_ceil(self.tile.m) * n, taps, p.splits]
         }
     }
 }
 
-fn wants_lane(kernel: &str, caps: &Caps, overrides: &Overrides) -> bool {
-    match overrides.get(kernel).map(String::as_str) {
-        Some("lane") => true,
+/// Whether a device gets the lane kernels: software adapters with subgroups of a size the kernels are written for.
+pub fn prefers_lane(caps: &Caps) -> bool {
+    caps.software && matches!(caps.subgroup, 4 | 8 | 16)
+}
+
+/// Whether `conv` runs as `lane`. All convolutions of a plan agree, because they share the weight codes.
+pub fn uses_lane(caps: &Caps, overrides: &Overrides) -> bool {
+    match overrides.get("conv").map(String::as_str) {
         Some("tiled") => false,
-        _ => caps.software,
+        Some("lane") => matches!(caps.subgroup, 4 | 8 | 16),
+        _ => prefers_lane(caps),
     }
 }
 
-/// Chooses the variant of `conv`: `lane` on software adapters (no barriers, f32 operands), `tiled` on real GPUs.
+/// Chooses the variant of `conv`: `lane` on software adapters (no barriers, operands in textures), `tiled` on real GPUs
+/// (workgroup memory). Cooperative-matrix variants will come before both.
 pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, overrides: &Overrides) -> Choice {
-    if wants_lane("conv", caps, overrides) {
-        return lane_choice("conv_lane", p.out_c, 16);
+    if uses_lane(caps, overrides) {
+        let (columns, pixels) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
+            (12.., _) => (4, 12),
+            (_, true) => (8, 4),
+            (_, false) => (4, 4),
+        };
+        let variant = lane_variant("conv_lane", caps).with_const("COLUMNS", columns).with_const("PIXELS", pixels);
+        let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
+        return Choice { variant, textures: true, tile };
     }
     let (m, n) = if p.out_c % 64 == 0 { (64, 64) } else { (128, 32) };
-    let variant = Variant::only("conv_tiled")
-        .with_formats(&[stored.operand()])
-        .with_const("TILE_M", m)
-        .with_const("TILE_N", n);
-    Choice { variant: Variant { name: "tiled".into(), ..variant }, x_format: stored, tile: Tile::Tiled { m, n } }
+    let variant = tiled_variant("conv_tiled", stored).with_const("TILE_M", m).with_const("TILE_N", n);
+    Choice { variant, textures: false, tile: Tile { m, n } }
 }
 
 /// Chooses the variant of `wgrad`, as [`select_conv`].
 pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, overrides: &Overrides) -> Choice {
-    if wants_lane("wgrad", caps, overrides) {
-        return lane_choice("wgrad_lane", p.out_c, [16, 8, 4].into_iter().find(|m| p.in_c.is_multiple_of(*m)).unwrap_or(4));
+    if uses_lane(caps, overrides) {
+        let (columns, unroll) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
+            (12.., true) => (8, 4),
+            (_, true) => (8, 2),
+            (_, false) => (4, 4),
+        };
+        let variant = lane_variant("wgrad_lane", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
+        let tile = Tile { m: 4 * caps.subgroup, n: 4 * columns };
+        return Choice { variant, textures: true, tile };
     }
     let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
-    let variant = Variant::only("wgrad_tiled").with_formats(&[stored.operand()]).with_const("TILE", tile);
-    let tile = Tile::Tiled { m: tile, n: tile };
-    Choice { variant: Variant { name: "tiled".into(), ..variant }, x_format: stored, tile }
+    let variant = tiled_variant("wgrad_tiled", stored).with_const("TILE", tile);
+    Choice { variant, textures: false, tile: Tile { m: tile, n: tile } }
 }
 
-fn lane_choice(shader: &'static str, out_c: u32, m: u32) -> Choice {
-    let (lanes, width) = [(16, 4), (8, 4), (8, 2), (8, 1), (4, 1)]
-        .into_iter()
-        .find(|(lanes, width)| out_c.is_multiple_of(lanes * width))
-        .expect("channels are stored in multiples of 4");
-    let ty = ["f32", "vec2<f32>", "vec3<f32>", "vec4<f32>"][width as usize - 1];
-    let variant = Variant::only(shader)
-        .with_alias("Column", ty)
-        .with_const("LANES", lanes)
-        .with_const("WIDTH", width)
-        .with_const("ROWS", m);
-    let tile = Tile::Lane { m, n: lanes * width };
-    Choice { variant: Variant { name: "lane".into(), ..variant }, x_format: Format::F32, tile }
+fn lane_variant(shader: &'static str, caps: &Caps) -> Variant {
+    let variant = Variant { name: "lane".into(), ..Variant::only(shader) };
+    variant.with_textures(&[0, 1]).with_const("LANES", caps.subgroup)
+}
+
+fn tiled_variant(shader: &'static str, stored: Format) -> Variant {
+    Variant { name: "tiled".into(), ..Variant::only(shader) }.with_formats(&[stored.operand()])
 }

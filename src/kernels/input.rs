@@ -1,4 +1,4 @@
-//! `augment`: u8 pictures to network input. `unpack`: codes to f32 operands.
+//! `augment`: u8 pictures to network input. `stage`: a tensor to the texture that the lane kernels read.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -86,37 +86,39 @@ fn augment(t: &mut Twin) {
     }
 }
 
-/// Parameters of `unpack`.
+/// Parameters of `stage`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct UnpackParams {
-    /// Words of four codes.
-    pub words: u32,
-    /// [`Format`] of the codes; fixed in the shader's variant, read by the twin.
+pub struct StageParams {
+    /// vec4s.
+    pub words4: u32,
+    /// Texel of the first.
+    pub base: u32,
+    /// [`Format`] of the input; fixed in the shader's variant, read by the twin.
     pub format: u32,
     /// Padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
-/// `unpack.wgsl`.
-pub static UNPACK: KernelDef = KernelDef {
-    name: "unpack",
-    bindings: &[("codes", Access::Read), ("out", Access::ReadWrite)],
-    params_bytes: size_of::<UnpackParams>(),
-    twin: unpack,
+/// `stage.wgsl`.
+pub static STAGE: KernelDef = KernelDef {
+    name: "stage",
+    bindings: &[("x", Access::Read), ("out", Access::ReadWrite)],
+    params_bytes: size_of::<StageParams>(),
+    twin: stage,
 };
 
-/// The variant of `unpack` for a format.
-pub fn unpack_variant(format: Format) -> Variant {
-    Variant::only("unpack").with_formats(&[format.operand()])
+/// The variant of `stage` for a format.
+pub fn stage_variant(format: Format) -> Variant {
+    Variant::only("stage").with_formats(&[format.operand()]).with_textures(&[1])
 }
 
-fn unpack(t: &mut Twin) {
-    let p: UnpackParams = t.params();
-    let codes = t.words(0);
+fn stage(t: &mut Twin) {
+    let p: StageParams = t.params();
+    let x = t.words(0);
     let out = t.f32_mut(1);
     let format = Format::from_number(p.format);
-    for (i, o) in out[..4 * p.words as usize].iter_mut().enumerate() {
-        *o = format.load(codes, i);
+    for i in 0..4 * p.words4 as usize {
+        out[4 * p.base as usize + i] = format.load(x, i);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Twin};
+use super::{Access, KernelDef, Twin, Variant};
 
 /// Variance offset, as everywhere.
 pub const EPS: f32 = 1e-5;
@@ -198,8 +198,15 @@ pub struct BwdParams {
     pub words4: u32,
     /// Channels / 4.
     pub cols4: u32,
+    /// First vec4 of the output: past the zero row of a texture.
+    pub base: u32,
     /// Padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
+}
+
+/// The variant of `norm_bwd`; `texture` for the lane kernels.
+pub fn bwd_variant(texture: bool) -> Variant {
+    Variant::only("norm_bwd").with_output(4, "dy", texture)
 }
 
 /// `norm_bwd.wgsl`.
@@ -224,6 +231,6 @@ fn bwd(t: &mut Twin) {
     for i in 0..p.words4 as usize * 4 {
         let c = i % channels;
         let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
-        dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
+        dy[4 * p.base as usize + i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
     }
 }

@@ -31,7 +31,7 @@ static FILES: &[(&str, &str)] = shaders![
     "range_update",
     "sgd",
     "softmax_ce",
-    "unpack",
+    "stage",
     "weight_prepare",
     "weight_scale",
     "weight_stats",
@@ -49,6 +49,7 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/quant",
     "shared/rng",
     "shared/step",
+    "shared/texel",
     "shared/weight_table",
 ];
 
@@ -68,14 +69,17 @@ pub struct Source {
 /// Puts a variant together: prelude, formats, the files that the shader names with `//use NAME`, the shader itself.
 pub fn compose(variant: &Variant) -> Source {
     let mut source = Source { text: String::new(), origin: Vec::new() };
-    for line in &variant.prelude {
+    for line in variant.prelude.iter().flat_map(|text| text.lines()) {
         source.push("prelude", 0, line);
     }
     let body = file(variant.shader);
     let used = body.lines().filter_map(|l| l.strip_prefix("//use "));
-    for stem in variant.formats.iter().copied().chain(used) {
-        let stem = format!("shared/{}", stem.trim());
-        source.push_file(&stem, file(&stem));
+    let mut included = std::collections::BTreeSet::new();
+    for stem in variant.formats.iter().copied().chain(used).map(str::trim) {
+        if included.insert(stem) {
+            let stem = format!("shared/{stem}");
+            source.push_file(&stem, file(&stem));
+        }
     }
     source.push_file(variant.shader, body);
     source

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Twin};
+use super::{Access, KernelDef, Twin, Variant};
 use crate::quant::{Quant, ScaleRule};
 
 /// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
@@ -176,8 +176,8 @@ fn scale(t: &mut Twin) {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct PrepareParams {
-    /// vec4s of all layers with weights, padding included.
-    pub words4: u32,
+    /// Words of all layers with weights, padding included.
+    pub words: u32,
     /// 0: copy, the float network.
     pub quantize: u32,
     /// Padding.
@@ -199,13 +199,18 @@ pub static PREPARE: KernelDef = KernelDef {
     twin: prepare,
 };
 
+/// The variant of `weight_prepare`; `textures` for the lane kernels.
+pub fn prepare_variant(textures: bool) -> Variant {
+    Variant::only("weight_prepare").with_output(4, "codes", textures).with_output(5, "transposed", textures)
+}
+
 fn prepare(t: &mut Twin) {
     let p: PrepareParams = t.params();
     let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
     let (blocks, params, scales) = (t.words(1), t.f32(2), t.f32(3));
     let codes = t.f32_mut(4);
     let transposed = t.f32_mut(5);
-    for i in 0..p.words4 as usize * 4 {
+    for i in 0..p.words as usize {
         let row = &table[blocks[i / 256] as usize];
         let base = row.offset4 as usize * 4;
         let (cols, local) = (row.channels(), i - base);

@@ -34,10 +34,8 @@ pub struct Weights {
     pub weight: TensorId,
     /// Its gradient.
     pub grad: TensorId,
-    /// Codes, `(taps, c_in, c_out)` f32.
-    pub codes: TensorId,
-    /// Codes, `(taps, c_out, c_in)` f32.
-    pub transposed: TensorId,
+    /// First vec4 of the weights in [`Layout::codes`] and [`Layout::transposed`].
+    pub offset4: u32,
     /// `c_out` scales, `c_out` inverse scales.
     pub scales: TensorId,
 }
@@ -85,13 +83,13 @@ pub struct Layout {
     pub running: TensorId,
     /// Parameters that decay: words from the start of the family.
     pub decayed_words: usize,
-    /// Parameters that decay, codes, transposed codes, scales, as one tensor each.
+    /// Parameters that decay, as one tensor.
     pub decayed: TensorId,
-    /// See `decayed`.
+    /// Weight codes of all layers, `(taps, c_in, c_out)` f32 each: a buffer, or a texture for the lane kernels.
     pub codes: TensorId,
-    /// See `decayed`.
+    /// The same transposed, `(taps, c_out, c_in)`.
     pub transposed: TensorId,
-    /// See `decayed`.
+    /// Scales of all layers.
     pub scales: TensorId,
     /// Rows of activation quantizers; row 0 is the input's.
     pub ranges: TensorId,
@@ -124,8 +122,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Adds the persistent tensors of `net` to `plan`.
-    pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize) -> Layout {
+    /// Adds the persistent tensors of `net` to `plan`. `textures`: the lane kernels read weight codes from textures.
+    pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, textures: bool) -> Layout {
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -148,8 +146,7 @@ impl Layout {
                 layer,
                 weight: member(Family::Params, "weight", words),
                 grad: member(Family::Grads, "weight.grad", words),
-                codes: member(Family::Codes, "weight.codes", words),
-                transposed: member(Family::Transposed, "weight.transposed", words),
+                offset4: 0,
                 scales: member(Family::Scales, "weight.scales", 2 * c_out),
                 name,
                 taps,
@@ -161,6 +158,17 @@ impl Layout {
         }
         let decayed_words = plan.family_words(Family::Params);
         let decayed = plan.whole(Family::Params);
+        for w in &mut weights {
+            w.offset4 = plan.offset(w.weight) as u32 / 4;
+        }
+        let mut coded = |family, what: &str| {
+            if textures {
+                plan.whole_texture(family, decayed_words)
+            } else {
+                plan.member(family, what, decayed_words)
+            }
+        };
+        let (codes, transposed) = (coded(Family::Codes, "codes"), coded(Family::Transposed, "transposed"));
         let mut norms = Vec::new();
         for (layer, conv) in net.convs() {
             let channels = conv.to.c;
@@ -194,8 +202,8 @@ impl Layout {
             running: plan.whole(Family::Norms),
             decayed_words,
             decayed,
-            codes: plan.whole(Family::Codes),
-            transposed: plan.whole(Family::Transposed),
+            codes,
+            transposed,
             scales: plan.whole(Family::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
             range_rows,
@@ -252,7 +260,7 @@ fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> V
         let config = quant.map(|q| &q.config.weights);
         let rule = quantizer.map_or(ScaleRule::UNIT, |q| q.rule);
         let mut row = WeightRow {
-            offset4: plan.offset(w.weight) as u32 / 4,
+            offset4: w.offset4,
             rows: (w.taps * w.c_in) as u32,
             cols4: w.c_out as u32 / 4,
             taps: w.taps as u32,

@@ -8,9 +8,10 @@ use bytemuck::Pod;
 use super::layout::Layout;
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
-use crate::kernels::input::{UNPACK, UnpackParams, unpack_variant};
-use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
-use crate::kernels::{Caps, Format, KernelDef, Overrides, Variant, flat_grid};
+use crate::kernels::conv::{Choice, uses_lane};
+use crate::kernels::input::{STAGE, StageParams, stage_variant};
+use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams, prepare_variant};
+use crate::kernels::{Caps, Format, KernelDef, Overrides, TEXTURE_BASE, Variant, flat_grid};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
 use crate::{Error, Result};
@@ -83,7 +84,8 @@ enum Mode {
 /// A plan that breaks a rule of [`Plan::check`]. Whether it fits the device is [`Plan::fits`]'s question.
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     let mut plan = Plan::default();
-    let layout = Layout::new(&mut plan, net, quant, options.batch);
+    let textures = uses_lane(&options.caps, &options.overrides);
+    let layout = Layout::new(&mut plan, net, quant, options.batch, textures);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
         p.emit_all();
@@ -225,12 +227,21 @@ impl<'a> Pass<'a> {
         self.emit(kernel, Variant::only(kernel.name), params, bind, grid, 0);
     }
 
-    fn scratch(&mut self, what: &str, words: usize) -> TensorId {
-        let name = match self.layer {
+    fn scratch_name(&self, what: &str) -> String {
+        match self.layer {
             Some(id) => format!("{}.{what}", self.net.layers[id].name()),
             None => what.to_string(),
-        };
+        }
+    }
+
+    fn scratch(&mut self, what: &str, words: usize) -> TensorId {
+        let name = self.scratch_name(what);
         self.plan.scratch(name, words)
+    }
+
+    fn scratch_texture(&mut self, what: &str, values: usize) -> TensorId {
+        let name = self.scratch_name(what);
+        self.plan.scratch_texture(name, values)
     }
 
     /// The quantizer of a layer in this pass.
@@ -238,17 +249,15 @@ impl<'a> Pass<'a> {
         self.quant.and_then(|q| q.layer(id)).copied()
     }
 
-    /// A value in the format that a kernel wants.
-    fn operand(&mut self, value: Value, want: Format) -> TensorId {
-        if value.format == want {
-            return value.tensor;
+    /// A value bound as a kernel wants it, and its first vec4: as it is, or staged in a texture.
+    fn operand(&mut self, value: Value, values: usize, choice: &Choice) -> (TensorId, u32) {
+        if !choice.textures {
+            return (value.tensor, 0);
         }
-        assert_eq!(want, Format::F32, "codes are only ever unpacked");
-        let words = self.plan.tensor(value.tensor).words;
-        let out = self.scratch("operand", 4 * words);
-        let params = UnpackParams { words: words as u32, format: value.format as u32, pad: [0; 2] };
-        self.emit(&UNPACK, unpack_variant(value.format), &params, &[value.tensor, out], flat_grid(words), 0);
-        out
+        let out = self.scratch_texture("operand", values);
+        let params = StageParams { words4: values as u32 / 4, base: TEXTURE_BASE, format: value.format as u32, pad: 0 };
+        self.emit(&STAGE, stage_variant(value.format), &params, &[value.tensor, out], flat_grid(values / 4), 0);
+        (out, TEXTURE_BASE)
     }
 
     /// Weight ranges, scales and codes of all layers.
@@ -264,12 +273,13 @@ impl<'a> Pass<'a> {
             let bind = [layout.table, stats, layout.step, layout.scales];
             self.emit_only(&weight_kernels::SCALE, &params, &bind, [layers, 1, 1]);
         }
-        let words4 = layout.decayed_words / 4;
-        let params =
-            PrepareParams { words4: words4 as u32, quantize: u32::from(self.quant.is_some()), pad: [0; 2] };
+        let words = layout.decayed_words;
+        let quantize = u32::from(self.quant.is_some());
+        let params = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
+        let variant = prepare_variant(self.plan.tensor(layout.codes).texture);
         let bind =
             [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
-        self.emit_only(&weight_kernels::PREPARE, &params, &bind, flat_grid(words4));
+        self.emit(&weight_kernels::PREPARE, variant, &params, &bind, flat_grid(words / 16), 0);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Slots are whole buffers because one buffer cannot be bound for reading and writing in one dispatch.
 
-use super::{Home, Plan, TensorId};
+use super::{Home, Plan, Storage, TensorId};
 
 /// First and last dispatch of one program that touch a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +71,23 @@ impl Plan {
     /// step.
     pub fn assign_slots(&mut self, keep_all: bool) {
         let lives = self.lifetimes();
-        let items: Vec<(usize, Lifetime)> = lives.iter().map(|&(t, l)| (self.tensor(t).words, l)).collect();
-        let (slot_of, slots) = if keep_all {
-            ((0..items.len()).collect(), items.iter().map(|i| i.0).collect())
-        } else {
-            colour(&items)
-        };
-        for ((t, _), slot) in lives.iter().zip(slot_of) {
-            self.tensors[t.0].home = Home::Slot(slot);
+        self.slots.clear();
+        for texture in [false, true] {
+            let (ids, items): (Vec<TensorId>, Vec<(usize, Lifetime)>) = lives
+                .iter()
+                .filter(|(t, _)| self.tensor(*t).texture == texture)
+                .map(|&(t, life)| (t, (self.tensor(t).words, life)))
+                .unzip();
+            let (slot_of, slots) = if keep_all {
+                ((0..items.len()).collect(), items.iter().map(|i| i.0).collect())
+            } else {
+                colour(&items)
+            };
+            let first = self.slots.len();
+            for (t, slot) in ids.iter().zip(slot_of) {
+                self.tensors[t.0].home = Home::Slot(first + slot);
+            }
+            self.slots.extend(slots.into_iter().map(|words| Storage { words, texture }));
         }
-        self.slots = slots;
     }
 }

@@ -6,7 +6,7 @@ mod matrix;
 use bytemuck::Pod;
 
 use crate::kernels::input::random;
-use crate::kernels::{KernelDef, Step, Variant};
+use crate::kernels::{KernelDef, Step, TEXTURE_BASE, Variant};
 
 /// One dispatch with its data.
 pub struct Case {
@@ -91,6 +91,17 @@ fn constant(words: usize, value: f32) -> Vec<u32> {
 /// Any bits: packed codes.
 fn bits(words: usize, seed: u32) -> Vec<u32> {
     (0..words as u32).map(|i| random(seed, i, 2)).collect()
+}
+
+/// The data of a binding that is a texture: after its zero row.
+fn in_texture(data: Vec<u32>, texture: bool) -> Vec<u32> {
+    let zeros = if texture { 4 * TEXTURE_BASE as usize } else { 0 };
+    [vec![0; zeros], data].concat()
+}
+
+/// First vec4 of the data of a binding that may be a texture.
+fn base(texture: bool) -> u32 {
+    if texture { TEXTURE_BASE } else { 0 }
 }
 
 fn step(s: Step) -> Vec<u32> {

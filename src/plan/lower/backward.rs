@@ -5,16 +5,21 @@
 
 use std::collections::HashMap;
 
-use super::Pass;
+use super::{Pass, Value};
 use crate::kernels::activation::{BACKWARD, BLOCKED_UPDATE, BackwardParams, BlockedParams, backward_variant};
-use crate::kernels::conv::{CONV, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, select_conv, select_wgrad};
+use crate::kernels::conv::{
+    CONV, ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams, select_conv, select_wgrad, uses_lane,
+};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
-use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
 use crate::kernels::optimizer::{SGD, SgdParams};
-use crate::kernels::{Format, flat_grid, row_chunk};
+use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
 use crate::plan::{Family, TensorId};
 use crate::quant::Quant;
+
+/// A tensor as a matrix product reads it, and its first vec4 there.
+type Operand = (TensorId, u32);
 
 #[derive(Default)]
 struct Gradients {
@@ -42,12 +47,12 @@ impl Pass<'_> {
     }
 
     /// Weight gradient from the layer's input and `dy`, into the family of gradients.
-    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId) {
+    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, dy_base): Operand) {
         let value = self.input_value(input);
         let stored = geometry.weight_gradient(value.format);
         let choice = select_wgrad(&stored, value.format, &self.options.caps, &self.options.overrides);
-        let params = geometry.weight_gradient(choice.x_format);
-        let x = self.operand(value, choice.x_format);
+        let (x, x_base) = self.operand(value, geometry.batch * geometry.from.len(), &choice);
+        let params = WgradParams { x_format: choice.x_format(value.format) as u32, x_base, dy_base, ..stored };
         let layout = self.layout;
         let w = layout.weights_of(id).1;
         let part = self.scratch("wgrad part", params.splits as usize * w.words());
@@ -65,16 +70,16 @@ impl Pass<'_> {
     }
 
     /// Data gradient of `dy`, added to what `grads[input]` already holds.
-    fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
+    fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, x_base): Operand, g: &mut Gradients) {
         let held = g.grads.get(&input).copied();
-        let params = geometry.data_gradient(held.is_some());
+        let w_base = self.layout.weights_of(id).1.offset4;
+        let params = ConvParams { x_base, w_base, ..geometry.data_gradient(held.is_some()) };
         let words = geometry.batch * geometry.from.len();
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
         let choice = select_conv(&params, Format::F32, &self.options.caps, &self.options.overrides);
-        let transposed = self.layout.weights_of(id).1.transposed;
         let grid = choice.conv_grid(&params);
-        self.emit(&CONV, choice.variant, &params, &[dy, transposed, dx], grid, geometry.flops());
+        self.emit(&CONV, choice.variant, &params, &[dy, self.layout.transposed, dx], grid, geometry.flops());
     }
 
     fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {
@@ -88,8 +93,12 @@ impl Pass<'_> {
         };
         let scales = layout.weights_of(id).1.scales;
         self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
-        self.weight_gradient(id, l.input, &geometry, dlogits);
-        self.data_gradient(id, l.input, &geometry, dlogits, g);
+        let value = Value { tensor: dlogits, format: Format::F32, row: -1 };
+        let stored = geometry.data_gradient(false);
+        let choice = select_conv(&stored, Format::F32, &self.options.caps, &self.options.overrides);
+        let dy = self.operand(value, geometry.batch * l.padded(), &choice);
+        self.weight_gradient(id, l.input, &geometry, dy);
+        self.data_gradient(id, l.input, &geometry, dy, g);
     }
 
     fn pool_backward(&mut self, id: LayerId, p: &Pool, g: &mut Gradients) {
@@ -182,13 +191,18 @@ impl Pass<'_> {
         let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
         let state = self.conv_state(id);
         let words = geometry.batch * c.to.len();
-        let dy = self.scratch("dy", words);
-        let params = BwdParams { words4: words as u32 / 4, cols4: c.to.c as u32 / 4, pad: [0; 2] };
+        let texture = uses_lane(&self.options.caps, &self.options.overrides);
+        let (dy, base) = if texture {
+            (self.scratch_texture("dy", words), TEXTURE_BASE)
+        } else {
+            (self.scratch("dy", words), 0)
+        };
+        let params = BwdParams { words4: words as u32 / 4, cols4: c.to.c as u32 / 4, base, pad: 0 };
         let bind = [dz, state.y, state.context, coefficients, dy];
-        self.emit_only(&norm::BWD, &params, &bind, flat_grid(words / 4));
-        self.weight_gradient(id, c.input, &geometry, dy);
+        self.emit(&norm::BWD, bwd_variant(texture), &params, &bind, flat_grid(words / 4), 0);
+        self.weight_gradient(id, c.input, &geometry, (dy, base));
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
-            self.data_gradient(id, c.input, &geometry, dy, g);
+            self.data_gradient(id, c.input, &geometry, (dy, base), g);
         }
     }
 

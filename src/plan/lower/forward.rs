@@ -5,7 +5,7 @@ use crate::config::{Estimator, RangeSource};
 use crate::kernels::activation::{
     FORWARD, ForwardParams, HISTOGRAM, HistogramParams, RANGE_UPDATE, RangeUpdateParams, forward_variant, shortcut_kind,
 };
-use crate::kernels::conv::{CONV, Geometry, select_conv};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, select_conv};
 use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
@@ -87,13 +87,15 @@ impl Pass<'_> {
 
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
     fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
-        let choice = select_conv(&g.forward(input.format), input.format, &self.options.caps, &self.options.overrides);
-        let params = g.forward(choice.x_format);
-        let x = self.operand(input, choice.x_format);
+        let stored = g.forward(input.format);
+        let choice = select_conv(&stored, input.format, &self.options.caps, &self.options.overrides);
+        let (x, x_base) = self.operand(input, g.batch * g.from.len(), &choice);
         let y = self.scratch("y", g.batch * g.to.len());
-        let codes = self.layout.weights_of(id).1.codes;
+        let w_base = self.layout.weights_of(id).1.offset4;
+        let x_format = choice.x_format(input.format) as u32;
+        let params = ConvParams { x_format, x_base, w_base, ..stored };
         let grid = choice.conv_grid(&params);
-        self.emit(&CONV, choice.variant, &params, &[x, codes, y], grid, g.flops());
+        self.emit(&CONV, choice.variant, &params, &[x, self.layout.codes, y], grid, g.flops());
         y
     }
 

@@ -1,8 +1,8 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, bits, integers, reals, unset};
-use crate::kernels::conv::{CONV, Choice, ConvParams, Geometry, WGRAD, select_conv, select_wgrad};
+use super::{Case, base, bits, in_texture, integers, reals, unset};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams, select_conv, select_wgrad};
 use crate::kernels::{Caps, Format, Overrides};
 use crate::net::Shape;
 
@@ -34,18 +34,36 @@ fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
     }
 }
 
-/// A software adapter, whose kernels read f32 operands, and a real GPU, whose kernels read codes too.
-fn devices() -> [(Caps, &'static [Format]); 2] {
+/// Software adapters of both tile sizes, whose kernels read f32 textures, and a real GPU, whose kernels read codes too.
+fn devices() -> [(Caps, &'static [Format]); 3] {
     const ALL: &[Format] = &[Format::F32, Format::U8, Format::I8];
-    [(Caps::portable(true, 64), &ALL[..1]), (Caps::portable(false, 64), ALL)]
+    let software = Caps::portable(true, 64);
+    let wide = Caps { lane_pixels: 12, ..software.clone() };
+    [(software, &ALL[..1]), (wide, &ALL[..1]), (Caps::portable(false, 64), ALL)]
 }
 
-fn conv_case(name: &str, g: &Geometry, choice: &Choice, p: &ConvParams, data: Vec<Vec<u32>>) -> Case {
-    Case::new(&CONV, choice.variant.clone(), format!("{name} {g:?}"), p, choice.conv_grid(p), data)
+/// A convolution whose operands lie as the choice wants them.
+fn conv_case(name: &str, g: &Geometry, caps: &Caps, p: ConvParams, [x, w, out]: [Vec<u32>; 3]) -> Case {
+    let stored = Format::from_number(p.x_format);
+    let choice = select_conv(&p, stored, caps, &Overrides::new());
+    let t = choice.textures;
+    let p = ConvParams { x_base: base(t), w_base: 0, ..p };
+    let grid = choice.conv_grid(&p);
+    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![in_texture(x, t), w, out])
+}
+
+fn wgrad_case(name: &str, g: &Geometry, caps: &Caps, x_format: Format, [x, dy]: [Vec<u32>; 2]) -> Case {
+    let p = g.weight_gradient(x_format);
+    let choice = select_wgrad(&p, x_format, caps, &Overrides::new());
+    let t = choice.textures;
+    let p = WgradParams { x_base: base(t), dy_base: base(t), ..p };
+    let part = unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
+    let grid = choice.wgrad_grid(&p);
+    let data = vec![in_texture(x, t), in_texture(dy, t), part];
+    Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, data)
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let none = Overrides::new();
     let mut cases = Vec::new();
     for (k, shape) in SHAPES.iter().enumerate() {
         let g = geometry(*shape);
@@ -56,28 +74,20 @@ pub(super) fn cases() -> Vec<Case> {
         let dy = || integers(outputs, seed + 2, -9, 9);
         for (caps, formats) in devices() {
             for &format in formats {
-                let p = g.forward(format);
-                let choice = select_conv(&p, format, &caps, &none);
-                let data = vec![operand(format, inputs, seed), w(), unset(outputs)];
-                cases.push(conv_case(&format!("forward {format:?}"), &g, &choice, &p, data).exact());
-
-                let p = g.weight_gradient(format);
-                let choice = select_wgrad(&p, format, &caps, &none);
-                let data = vec![operand(format, inputs, seed), dy(), unset(p.splits as usize * weights)];
-                let (name, grid) = (format!("{format:?} {g:?}"), choice.wgrad_grid(&p));
-                cases.push(Case::new(&WGRAD, choice.variant, name, &p, grid, data).exact());
+                let x = || operand(format, inputs, seed);
+                let name = format!("forward {format:?}");
+                let data = [x(), w(), unset(outputs)];
+                cases.push(conv_case(&name, &g, &caps, g.forward(format), data).exact());
+                cases.push(wgrad_case("", &g, &caps, format, [x(), dy()]).exact());
             }
             for accumulate in [false, true] {
-                let p = g.data_gradient(accumulate);
-                let choice = select_conv(&p, Format::F32, &caps, &none);
                 let out = if accumulate { integers(inputs, seed + 3, -99, 99) } else { unset(inputs) };
                 let name = format!("data gradient, accumulate {accumulate}");
-                cases.push(conv_case(&name, &g, &choice, &p, vec![dy(), w(), out]).exact());
+                let p = g.data_gradient(accumulate);
+                cases.push(conv_case(&name, &g, &caps, p, [dy(), w(), out]).exact());
             }
-            let p = g.forward(Format::F32);
-            let choice = select_conv(&p, Format::F32, &caps, &none);
-            let data = vec![reals(inputs, seed + 4, -1.0, 1.0), reals(weights, seed + 5, -1.0, 1.0), unset(outputs)];
-            cases.push(conv_case("forward, reals", &g, &choice, &p, data));
+            let data = [reals(inputs, seed + 4, -1.0, 1.0), reals(weights, seed + 5, -1.0, 1.0), unset(outputs)];
+            cases.push(conv_case("forward, reals", &g, &caps, g.forward(Format::F32), data));
         }
     }
     cases.extend(split_wgrad());
@@ -87,17 +97,8 @@ pub(super) fn cases() -> Vec<Case> {
 /// Enough pixels for several splits, the last one short.
 fn split_wgrad() -> Vec<Case> {
     let g = geometry([11, 29, 31, 8, 16, 3, 1]);
-    let build = |(caps, _): (Caps, &[Format])| {
-        let p = g.weight_gradient(Format::F32);
-        assert!(p.splits > 1);
-        let choice = select_wgrad(&p, Format::F32, &caps, &Overrides::new());
-        let data = vec![
-            integers(g.batch * g.from.len(), 1, -9, 9),
-            integers(g.batch * g.to.len(), 2, -9, 9),
-            unset(p.splits as usize * 9 * 8 * 16),
-        ];
-        let grid = choice.wgrad_grid(&p);
-        Case::new(&WGRAD, choice.variant, format!("{} splits", p.splits), &p, grid, data).exact()
-    };
-    devices().into_iter().map(build).collect()
+    let (splits, chunk) = g.wgrad_splits();
+    assert!(splits > 1 && splits * chunk > g.batch * g.to.pixels());
+    let data = || [integers(g.batch * g.from.len(), 1, -9, 9), integers(g.batch * g.to.len(), 2, -9, 9)];
+    devices().map(|(caps, _)| wgrad_case("splits", &g, &caps, Format::F32, data()).exact()).into()
 }
