@@ -1,12 +1,12 @@
 // dy = k * (dz - m1 - xhat * m2), xhat = y * context2 + context3 (see norm_merge, norm_bwd_merge).
 // The output `dy` (binding 5) comes with the variant: a buffer, or a texture for the lane kernels; store_dy writes it.
-// Grid: one invocation a vec4 of (rows, C).
+// Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 struct Params {
-    words4: u32,
+    rows: u32,
     cols4: u32,
-    base: u32,       // texel of the first output value
-    pad1: u32,
+    chunk: u32,
+    base: u32,       // vec4 of the first output value
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dz: array<vec4<f32>>;
@@ -17,10 +17,19 @@ struct Params {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let i = flat_index(wg, groups, lid);
-    if (i >= p.words4) {
+    let col = i % p.cols4;
+    let first = (i / p.cols4) * p.chunk;
+    if (first >= p.rows) {
         return;
     }
-    let c = i % p.cols4;
-    let xhat = fma(y[i], context[2u * p.cols4 + c], context[3u * p.cols4 + c]);
-    store_dy(p.base + i, coefficients[c] * (dz[i] - coefficients[p.cols4 + c] - xhat * coefficients[2u * p.cols4 + c]));
+    let last = min(first + p.chunk, p.rows);
+    let hat_mul = context[2u * p.cols4 + col];
+    let hat_add = context[3u * p.cols4 + col];
+    let k = coefficients[col];
+    let m1 = coefficients[p.cols4 + col];
+    let m2 = coefficients[2u * p.cols4 + col];
+    for (var r = first; r < last; r++) {
+        let o = r * p.cols4 + col;
+        store_dy(p.base + o, k * (dz[o] - m1 - fma(y[o], hat_mul, hat_add) * m2));
+    }
 }

@@ -1,17 +1,34 @@
 //! Measurement of a training step.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::exec::ExecutorExt as _;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::Step;
 use crate::kernels::input::random;
 use crate::plan::lower::Lowered;
+use crate::plan::{Dispatch, Work};
 use crate::session::{Form, Normalisation, upload_constants};
 use crate::{Error, Result, tensors};
 
+/// Device time of one kernel over a step.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct KernelTime {
+    /// Kernel and variant.
+    pub name: String,
+    /// Launches in the step.
+    pub launches: usize,
+    /// Milliseconds in all.
+    pub ms: f64,
+    /// Floating-point operations in matrix products, per second, in units of 1e9.
+    pub gflops: f64,
+    /// Bytes of the bound tensors, each once, per second, in units of 1e9.
+    pub gbs: f64,
+}
+
 /// What was measured. Times are medians over steps.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Measurement {
     /// Pictures a second, from the wall time of a step: upload, submission, execution.
     pub images_per_second: f64,
@@ -27,6 +44,8 @@ pub struct Measurement {
     pub first_step_seconds: f64,
     /// Kernel launches in a step.
     pub dispatches: usize,
+    /// Time of each kernel in one step whose launches ran one by one; empty where the device cannot measure.
+    pub kernels: Vec<KernelTime>,
 }
 
 /// Median.
@@ -71,6 +90,8 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
         walls.push(begin.elapsed().as_secs_f64() * 1e3);
         devices.extend(timing.device.map(|d| d.as_secs_f64() * 1e3));
     }
+    let dispatches = &lowered.plan.programs[programs.train.0].dispatches;
+    let kernels = if gpu.timestamps { by_kernel(dispatches, &exec.run_profiled(programs.train)?) } else { Vec::new() };
     let overheads = walls.iter().zip(&devices).map(|(w, d)| 100.0 * (w - d) / w);
     let host_overhead_percent = (!devices.is_empty()).then(|| median(&mut overheads.collect::<Vec<_>>()));
     let step_ms = median(&mut walls);
@@ -81,6 +102,37 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
         host_overhead_percent,
         peak_buffer_bytes: lowered.plan.bytes(),
         first_step_seconds,
-        dispatches: lowered.plan.programs[programs.train.0].dispatches.len(),
+        dispatches: dispatches.len(),
+        kernels,
     })
+}
+
+/// Sums per kernel and variant, longest first.
+fn by_kernel(dispatches: &[Dispatch], times: &[Duration]) -> Vec<KernelTime> {
+    let mut sums: BTreeMap<String, (usize, f64, Work)> = BTreeMap::new();
+    for (d, t) in dispatches.iter().zip(times) {
+        let name = if d.variant.name == "portable" {
+            d.kernel.name.to_string()
+        } else {
+            format!("{}/{}", d.kernel.name, d.variant.name)
+        };
+        let sum = sums.entry(name).or_default();
+        sum.0 += 1;
+        sum.1 += t.as_secs_f64();
+        sum.2.flops += d.work.flops;
+        sum.2.bytes += d.work.bytes;
+    }
+    let per_second = |n: u64, seconds: f64| n as f64 / seconds.max(1e-12) / 1e9;
+    let mut all: Vec<KernelTime> = sums
+        .into_iter()
+        .map(|(name, (launches, seconds, work))| KernelTime {
+            name,
+            launches,
+            ms: seconds * 1e3,
+            gflops: per_second(work.flops, seconds),
+            gbs: per_second(work.bytes, seconds),
+        })
+        .collect();
+    all.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    all
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::info::DEFAULT_CLASSES;
 use super::{ConfigArgs, Global};
-use crate::bench::{Measurement, measure};
+use crate::bench::measure;
 use crate::config::Method;
 use crate::session::Form;
 use crate::train::lower_config;
@@ -47,14 +47,13 @@ impl BenchArgs {
         let name = format!("ResNet-{} width {}", config.network.depth, config.network.width);
         let method = if float { "float".into() } else { format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits) };
         if self.json {
-            let Measurement { images_per_second, step_ms, device_ms, host_overhead_percent, first_step_seconds, .. } = m;
             println!(
                 "{}",
                 json!({
                     "network": name, "method": method, "batch": lowered.batch, "steps": self.steps,
-                    "images_per_second": images_per_second, "step_ms": step_ms, "device_ms": device_ms,
-                    "host_overhead_percent": host_overhead_percent, "peak_buffer_bytes": m.peak_buffer_bytes,
-                    "first_step_seconds": first_step_seconds, "dispatches": m.dispatches,
+                    "images_per_second": m.images_per_second, "step_ms": m.step_ms, "device_ms": m.device_ms,
+                    "host_overhead_percent": m.host_overhead_percent, "peak_buffer_bytes": m.peak_buffer_bytes,
+                    "first_step_seconds": m.first_step_seconds, "dispatches": m.dispatches, "kernels": m.kernels,
                     "adapter": gpu.summary.name, "driver": format!("{} {}", gpu.summary.driver, gpu.summary.driver_info),
                 })
             );
@@ -69,6 +68,17 @@ impl BenchArgs {
         }
         println!("buffers         {:.1} MiB", m.peak_buffer_bytes as f64 / f64::from(1 << 20));
         println!("dispatches      {}", m.dispatches);
+        for k in &m.kernels {
+            println!(
+                "  {:20} {:3} launches {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s",
+                k.name,
+                k.launches,
+                k.ms,
+                100.0 * k.ms / m.step_ms,
+                k.gflops,
+                k.gbs
+            );
+        }
         println!("first step      {:.2} s after the process began", m.first_step_seconds);
         Ok(())
     }

@@ -42,6 +42,14 @@ struct Bound {
     flops: u64,
 }
 
+impl Bound {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
 struct Timer {
     set: wgpu::QuerySet,
     resolve: Memory,
@@ -114,6 +122,47 @@ impl<'a> GpuProgram<'a> {
         Ok(StepTiming { wall, device })
     }
 
+    /// Runs a program with every dispatch in a pass of its own and returns the device time of each.
+    ///
+    /// # Errors
+    /// A device error, or an adapter without timestamps.
+    pub fn run_profiled(&mut self, program: ProgramId) -> Result<Vec<Duration>> {
+        if !self.gpu.timestamps {
+            return Err(Error::device("this adapter has no timestamps, so kernels cannot be timed one by one"));
+        }
+        let list = &self.programs[program.0];
+        let device = &self.gpu.device;
+        let count = 2 * list.len() as u32;
+        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let resolve = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("profile"),
+            size: u64::from(count) * 8,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        for (i, b) in list.iter().enumerate() {
+            let writes = wgpu::ComputePassTimestampWrites {
+                query_set: &set,
+                beginning_of_pass_write_index: Some(2 * i as u32),
+                end_of_pass_write_index: Some(2 * i as u32 + 1),
+            };
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+            b.encode(&mut encoder.begin_compute_pass(&descriptor));
+        }
+        encoder.resolve_query_set(&set, 0..count, &resolve, 0);
+        self.gpu.queue.submit([encoder.finish()]);
+        let words = self.download(&Memory::Buffer(resolve), 0, u64::from(count) * 8)?;
+        let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
+        let period = f64::from(self.gpu.queue.get_timestamp_period());
+        let time = |t: &[u64]| Duration::from_nanos((t[1].saturating_sub(t[0]) as f64 * period) as u64);
+        Ok(ticks.chunks_exact(2).map(time).collect())
+    }
+
     fn submit(&mut self, program: ProgramId, timed: bool) -> Result<()> {
         let list = &self.programs[program.0];
         let limit = if self.gpu.caps.software { u64::MAX } else { SUBMISSION_FLOPS };
@@ -137,11 +186,7 @@ impl<'a> GpuProgram<'a> {
                 let writes = writes.filter(|_| at == 0 || end == list.len());
                 let mut pass =
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
-                for b in &list[at..end] {
-                    pass.set_pipeline(&b.pipeline);
-                    pass.set_bind_group(0, &b.group, &[]);
-                    pass.dispatch_workgroups(b.grid[0], b.grid[1], b.grid[2]);
-                }
+                list[at..end].iter().for_each(|b| b.encode(&mut pass));
             }
             if let Some(t) = timer.filter(|_| end == list.len()) {
                 if let Memory::Buffer(resolve) = &t.resolve {

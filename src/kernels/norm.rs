@@ -194,14 +194,14 @@ fn bwd_merge(t: &mut Twin) {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct BwdParams {
-    /// vec4s of the tensor.
-    pub words4: u32,
+    /// Pixels of the batch.
+    pub rows: u32,
     /// Channels / 4.
     pub cols4: u32,
+    /// Rows an invocation handles.
+    pub chunk: u32,
     /// First vec4 of the output: past the zero row of a texture.
     pub base: u32,
-    /// Padding.
-    pub pad: u32,
 }
 
 /// The variant of `norm_bwd`; `texture` for the lane kernels.
@@ -228,7 +228,7 @@ fn bwd(t: &mut Twin) {
     let (dz, y, context, k) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
     let dy = t.f32_mut(4);
     let channels = p.cols4 as usize * 4;
-    for i in 0..p.words4 as usize * 4 {
+    for i in 0..p.rows as usize * channels {
         let c = i % channels;
         let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
         dy[4 * p.base as usize + i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);

@@ -197,9 +197,12 @@ impl Pass<'_> {
         } else {
             (self.scratch("dy", words), 0)
         };
-        let params = BwdParams { words4: words as u32 / 4, cols4: c.to.c as u32 / 4, base, pad: 0 };
+        let rows = geometry.batch * c.to.pixels();
+        let chunk = row_chunk(rows);
+        let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, base };
         let bind = [dz, state.y, state.context, coefficients, dy];
-        self.emit(&norm::BWD, bwd_variant(texture), &params, &bind, flat_grid(words / 4), 0);
+        let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
+        self.emit(&norm::BWD, bwd_variant(texture), &params, &bind, grid, 0);
         self.weight_gradient(id, c.input, &geometry, (dy, base));
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
             self.data_gradient(id, c.input, &geometry, (dy, base), g);

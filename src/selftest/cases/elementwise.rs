@@ -179,7 +179,7 @@ fn norm_cases(cases: &mut Vec<Case>) {
         }
         let words = rows as usize * n;
         for texture in [false, true] {
-            let p = BwdParams { words4: words as u32 / 4, cols4, base: base(texture), pad: 0 };
+            let p = BwdParams { rows, cols4, chunk, base: base(texture) };
             let data = vec![
                 reals(words, 9, -1.0, 1.0),
                 reals(words, 10, -1.0, 1.0),
@@ -187,7 +187,7 @@ fn norm_cases(cases: &mut Vec<Case>) {
                 reals(3 * n, 12, 0.1, 1.0),
                 in_texture(constant(words, 0.0), texture),
             ];
-            cases.push(Case::new(&norm::BWD, bwd_variant(texture), &shape, &p, flat_grid(words / 4), data));
+            cases.push(Case::new(&norm::BWD, bwd_variant(texture), &shape, &p, grid, data));
         }
     }
 }
