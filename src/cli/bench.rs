@@ -45,7 +45,11 @@ impl BenchArgs {
         let form = if float { Form::Float } else { Form::Quantized };
         let m = measure(&lowered, &gpu, form, self.steps, start)?;
         let name = format!("ResNet-{} width {}", config.network.depth, config.network.width);
-        let method = if float { "float".into() } else { format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits) };
+        let method = if float {
+            "float".into()
+        } else {
+            format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits)
+        };
         if self.json {
             println!(
                 "{}",
@@ -59,7 +63,10 @@ impl BenchArgs {
             );
             return Ok(());
         }
-        println!("{name}, {method}, batch {}, on {} ({} {})", lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);
+        println!(
+            "{name}, {method}, batch {}, on {} ({} {})",
+            lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info
+        );
         println!("images/s        {:.2} (median of {} steps)", m.images_per_second, self.steps);
         println!("step            {:.2} ms", m.step_ms);
         match (m.device_ms, m.host_overhead_percent) {

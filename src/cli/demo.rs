@@ -49,8 +49,19 @@ impl DemoArgs {
         let q = &quantized.config.quant;
         let saturated = quantized.mean_saturation(&net, &spec);
         println!();
-        println!("{:22} {:>9} {:>9} {:>10} {:>12} {:>10}", "network", "top-1", "weights", "activations", "weight KiB", "saturated");
-        println!("{:22} {:>7.2} % {:>9} {:>10} {:>12.1} {:>10}", "float", a.totals.top1_percent(), "32 bits", "32 bits", weights(&|_| 32), "-");
+        println!(
+            "{:22} {:>9} {:>9} {:>10} {:>12} {:>10}",
+            "network", "top-1", "weights", "activations", "weight KiB", "saturated"
+        );
+        println!(
+            "{:22} {:>7.2} % {:>9} {:>10} {:>12.1} {:>10}",
+            "float",
+            a.totals.top1_percent(),
+            "32 bits",
+            "32 bits",
+            weights(&|_| 32),
+            "-"
+        );
         println!(
             "{:22} {:>7.2} % {:>9} {:>10} {:>12.1} {:>8.1} %",
             format!("W{}A{} (integers)", q.weight_bits, q.activation_bits),

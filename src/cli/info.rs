@@ -77,7 +77,15 @@ impl PlanArgs {
 fn kernels_of(lowered: &Lowered, layer: usize) -> Vec<String> {
     let train = lowered.quantized.unwrap_or(lowered.float).train;
     let of_layer = lowered.plan.programs[train.0].dispatches.iter().filter(|d| d.layer == Some(layer));
-    of_layer.map(|d| if d.variant.name == "portable" { d.kernel.name.into() } else { format!("{}/{}", d.kernel.name, d.variant.name) }).collect()
+    of_layer
+        .map(|d| {
+            if d.variant.name == "portable" {
+                d.kernel.name.into()
+            } else {
+                format!("{}/{}", d.kernel.name, d.variant.name)
+            }
+        })
+        .collect()
 }
 
 fn bits(lowered: &Lowered, layer: usize) -> String {
@@ -109,7 +117,12 @@ fn print_layers(lowered: &Lowered) {
 fn print_programs(lowered: &Lowered) {
     for p in &lowered.plan.programs {
         let flops: u64 = p.dispatches.iter().map(|d| d.work.flops).sum();
-        println!("{:24} {:4} dispatches, {:.2} GFLOP in matrix products", p.name, p.dispatches.len(), flops as f64 / 1e9);
+        println!(
+            "{:24} {:4} dispatches, {:.2} GFLOP in matrix products",
+            p.name,
+            p.dispatches.len(),
+            flops as f64 / 1e9
+        );
     }
 }
 
@@ -118,7 +131,11 @@ fn print_totals(lowered: &Lowered, caps: &Caps) {
     println!("parameters               {}", lowered.net.parameters());
     println!("multiply-accumulates     {} a picture", lowered.net.macs());
     println!("buffers                  {:.1} MiB at batch {}", plan.bytes() as f64 / f64::from(1 << 20), lowered.batch);
-    println!("  scratch slots          {:.1} MiB in {} slots", mib(plan.slots.iter().map(|s| s.words).sum()), plan.slots.len());
+    println!(
+        "  scratch slots          {:.1} MiB in {} slots",
+        mib(plan.slots.iter().map(|s| s.words).sum()),
+        plan.slots.len()
+    );
     let scratch: usize = plan.lifetimes().iter().map(|(t, _)| plan.tensor(*t).words).sum();
     println!("  without reuse          {:.1} MiB", mib(scratch));
     println!("budget of this device    {} MiB", caps.budget_bytes >> 20);
