@@ -6,6 +6,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
+    cqat::gpu::quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();
     match cqat::cli::Cli::parse().run(start) {

@@ -188,10 +188,10 @@ impl<'a> GpuProgram<'a> {
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
                 list[at..end].iter().for_each(|b| b.encode(&mut pass));
             }
-            if let Some(t) = timer.filter(|_| end == list.len()) {
-                if let Memory::Buffer(resolve) = &t.resolve {
-                    encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
-                }
+            if let Some(t) = timer.filter(|_| end == list.len())
+                && let Memory::Buffer(resolve) = &t.resolve
+            {
+                encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
             }
             last = Some(self.gpu.queue.submit([encoder.finish()]));
             at = end;
