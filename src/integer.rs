@@ -1,27 +1,29 @@
-//! The folded network: exact integers with stored statistics, as hardware runs it. It is the evaluation of a quantized run.
+//! The folded network: exact integers with stored statistics, as hardware runs it. This is the evaluation of a quantized
+//! run.
 //!
 //! Batch norm, ReLU and quantizer of a layer become one requantization of its accumulators. With `acc = sum q_w q_a` in
-//! 32 bits, `r` the shortcut's code (identity) or accumulator (projection), and one floor shift, so one rounding, half up:
+//! 32 bits and `r` the shortcut's code (identity) or accumulator (projection), one floor shift, so one rounding, half up:
 //!
 //! ```text
-//! q = clamp((acc * M + r * M_r + B + 2^(n-1)) >> n, lo, hi)        lo = 0 is the ReLU
+//! q = clamp((acc * M + r * M_r + B + 2^(n-1)) >> n, lo, hi)         lo = 0 is the ReLU
 //!
-//! M   = round(2^n * s_w * s_a * gamma / sqrt(var + eps) / s_out)    signed 32 bits per channel, may be 0 or negative
+//! M   = round(2^n * s_w s_a gamma / (sqrt(var + eps) s_out))        signed 32 bits per channel, may be 0 or negative
 //! M_r = round(2^n * s_r / s_out)                                    identity: the ratio of the scales
-//!     = round(2^n * s_w' * s_a' * gamma' / sqrt(var' + eps) / s_out)  projection: its own convolution and batch norm
-//! B   = round(2^n * (beta - mean * gamma / sqrt(var + eps)) / s_out)  plus the projection's; at most 53 bits
+//!     = M of the projection's own convolution and batch norm        projection
+//! B   = round(2^n * (beta - mean gamma / sqrt(var + eps)) / s_out)  and the same of a projection; at most 53 bits
 //! ```
 //!
-//! `n` is as large as possible for a layer, at most [`MAX_SHIFT`]: multipliers fit signed 32 bits, `|B| <= 2^53` (also an
-//! exact double), and for the largest accumulators that its weights allow the sum stays below `2^62`, so nothing wraps in
-//! 64 bits. Rounding M moves a code by at most `|acc| / 2^(n+1)`.
+//! `n` is as large as a layer allows, at most [`MAX_SHIFT`]: multipliers fit signed 32 bits, `|B| <= 2^53` (also an exact
+//! double), and for the largest accumulators that the weights can give the sum stays within `2^62`, so nothing wraps in
+//! 64 bits. Rounding M moves the value of a code by at most `|acc| / 2^(n+1)`.
 //!
 //! `s_out` is the step of the base grid. Where the bit window drops low bits (`quant.reduce`), the formula gives the base
 //! code, with the base grid's limits, and the window follows as in [`Quant::code`]: two roundings, as in training.
 //!
-//! The picture enters as signed 8-bit codes ([`crate::session::Normalisation::codes`]) and padding is code 0. The average pool is an integer
-//! sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w * s_a / (H W)) + bias` in 64-bit floating point,
-//! rounded to 32 bits. Ties are the one place where the rounding differs from fake quantization, which rounds half to even.
+//! The picture enters as signed 8-bit codes ([`crate::session::Normalisation::codes`]) and padding is code 0. The average
+//! pool is an integer sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w s_a / (H W)) + bias` in
+//! 64-bit floating point, rounded to 32 bits. Fake quantization rounds half to even and in 32-bit floating point, so codes
+//! differ only where a value lies on a rounding edge.
 
 mod fold;
 mod run;

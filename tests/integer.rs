@@ -1,6 +1,7 @@
 //! The folded network: against a slow reference, against fake quantization, what it refuses, and its independence of
 //! threads and batches.
 
+use cqat::config::{Granularity, QuantConfig};
 use cqat::integer::IntegerNet;
 use cqat::kernels::input::random;
 use cqat::net::{Layer, Net};
@@ -16,8 +17,6 @@ mod fold;
 mod refusals;
 #[path = "integer/running.rs"]
 mod running;
-
-use cqat::config::{Granularity, QuantConfig};
 
 /// Numbers that depend on the seed and how many were drawn before.
 struct Random {

@@ -19,12 +19,12 @@ const LARGEST_OFFSET: f64 = (1u64 << 53) as f64;
 const LARGEST_SUM: f64 = (1u64 << 62) as f64;
 
 impl IntegerNet {
-    /// Folds a quantized network with the stored statistics, weight scales and activation ranges of `tensors`, named as in
-    /// [`crate::session::Session::state`].
+    /// Folds a quantized network with the stored statistics, weight scales and activation ranges of `tensors`, named as
+    /// in [`crate::session::Session::state`].
     ///
     /// # Errors
-    /// A layer, activation or input that is not quantized; ranges that were never calibrated; a tensor that is missing, has
-    /// another shape or is not finite; factors that 32-bit multipliers cannot express.
+    /// A layer, activation or input that is not quantized; ranges that were never calibrated; a tensor that is missing,
+    /// has another shape or is not finite; factors that 32-bit multipliers cannot express.
     pub fn fold(net: &Net, spec: &QuantSpec, tensors: &Tensors, normalisation: &Normalisation) -> Result<IntegerNet> {
         let input = spec.input.ok_or_else(|| {
             Error::config("the network sees a float picture (quant.input is none), expected 8-bit codes")

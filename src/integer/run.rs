@@ -1,7 +1,7 @@
 //! Running the folded network, one picture at a time, pictures spread over threads.
 //!
-//! Codes lie as `(H + 2, W + 2, C)` i16 with a border of zeros, so that the window of a kernel row is one contiguous run
-//! of codes and padding costs nothing.
+//! Codes lie as `(H + 2, W + 2, C)` i16 with a border of zeros, so that the window of a kernel row is one contiguous
+//! run of codes and padding costs nothing.
 
 use std::num::NonZeroUsize;
 
@@ -244,7 +244,8 @@ fn multiply_add(acc: &mut [i32; LANES], a: [i16; 2], w: &Block) {
     use std::arch::x86_64::{__m128i, _mm_add_epi32, _mm_madd_epi16, _mm_set1_epi32};
     let [s0, s1]: [__m128i; 2] = bytemuck::cast(*acc);
     let [w0, w1]: [__m128i; 2] = bytemuck::cast(*w);
-    // SAFETY: SSE2 is part of every x86_64. The compiler does not find this instruction by itself, and it is worth 3 to 5 times.
+    // By hand, because the compiler does not find this instruction; convolutions ran 3 to 5 times slower without it.
+    // SAFETY: SSE2 is part of every x86_64.
     *acc = bytemuck::cast(unsafe {
         let a = _mm_set1_epi32(bytemuck::cast(a));
         [_mm_add_epi32(s0, _mm_madd_epi16(a, w0)), _mm_add_epi32(s1, _mm_madd_epi16(a, w1))]

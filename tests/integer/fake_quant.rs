@@ -1,5 +1,5 @@
-//! Folded codes against the fake-quantized network on the CPU reference: both round the same reals, one in 32-bit floating
-//! point half to even, the other in integers half up, so only values on a rounding edge may differ.
+//! Folded codes against the fake-quantized network on the CPU reference: both round the same reals, one in 32-bit
+//! floating point half to even, the other in integers half up, so only values on a rounding edge may differ.
 
 use cqat::config::{Granularity, QuantConfig, Reduce};
 use cqat::cpu::CpuProgram;
@@ -18,7 +18,7 @@ use super::Random;
 
 const BATCH: usize = 16;
 /// Differing codes allowed, one in this many.
-const RARE: usize = 500;
+const RARE: usize = 5000;
 
 #[test]
 fn codes_and_logits_follow_fake_quantization() {
@@ -72,13 +72,13 @@ fn compare(name: &str, config: &QuantConfig, data: &DataSet) {
     let spread = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
     for (got, want) in trace.logits.chunks(10).zip(logits.chunks(net.linear().1.padded())) {
         for (g, w) in got.iter().zip(want) {
-            assert!((g - w).abs() <= 0.02 * spread, "{name}: logit {g}, fake quantization has {w}");
+            assert!((g - w).abs() <= 0.01 * spread, "{name}: logit {g}, fake quantization has {w}");
         }
     }
     let evaluation = folded.evaluate(&split).unwrap();
     let equal = evaluation.predictions.iter().zip(&fake.predictions).filter(|(a, b)| a == b).count();
     assert!(equal + 1 >= BATCH, "{name}: {equal} of {BATCH} predictions are equal");
-    assert!((evaluation.totals.loss - fake.totals.loss).abs() < 0.02 * fake.totals.loss, "{name}: losses differ");
+    assert!((evaluation.totals.loss - fake.totals.loss).abs() < 0.01 * fake.totals.loss, "{name}: losses differ");
 }
 
 /// Random weights, some gammas negative or zero, running statistics of one batch, calibrated ranges.

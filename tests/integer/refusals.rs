@@ -11,7 +11,7 @@ fn case() -> Case {
 }
 
 fn refused(case: &Case) -> Error {
-    case.fold().err().expect("the fold must be refused")
+    case.fold().expect_err("the fold must be refused")
 }
 
 fn expect(e: &Error, kind: ErrorKind, parts: &[&str]) {
