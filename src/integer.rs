@@ -1,8 +1,9 @@
-//! The folded network: exact integers with stored statistics, as hardware runs it. This is the evaluation of a quantized
-//! run.
+//! The folded network: exact integers with stored statistics, as hardware runs it. This is the evaluation of a
+//! quantized run.
 //!
-//! Batch norm, ReLU and quantizer of a layer become one requantization of its accumulators. With `acc = sum q_w q_a` in
-//! 32 bits and `r` the shortcut's code (identity) or accumulator (projection), one floor shift, so one rounding, half up:
+//! Batch norm, ReLU and quantizer of a layer become one requantization of its accumulators. With `acc = sum q_w q_a`
+//! in 32 bits and `r` the shortcut's code (identity) or accumulator (projection), one floor shift, so one rounding,
+//! half up:
 //!
 //! ```text
 //! q = clamp((acc * M + r * M_r + B + 2^(n-1)) >> n, lo, hi)         lo = 0 is the ReLU
@@ -13,17 +14,18 @@
 //! B   = round(2^n * (beta - mean gamma / sqrt(var + eps)) / s_out)  and the same of a projection; at most 53 bits
 //! ```
 //!
-//! `n` is as large as a layer allows, at most [`MAX_SHIFT`]: multipliers fit signed 32 bits, `|B| <= 2^53` (also an exact
-//! double), and for the largest accumulators that the weights can give the sum stays within `2^62`, so nothing wraps in
-//! 64 bits. Rounding M moves the value of a code by at most `|acc| / 2^(n+1)`.
+//! `n` is as large as a layer allows, at most [`MAX_SHIFT`]: multipliers fit signed 32 bits, `|B| <= 2^53` (also an
+//! exact double), and for the largest accumulators that the weights can give the sum stays within `2^62`, so nothing
+//! wraps in 64 bits. Rounding M moves the value of a code by at most `|acc| / 2^(n+1)`.
 //!
-//! `s_out` is the step of the base grid. Where the bit window drops low bits (`quant.reduce`), the formula gives the base
-//! code, with the base grid's limits, and the window follows as in [`Quant::code`]: two roundings, as in training.
+//! `s_out` is the step of the base grid. Where the bit window drops low bits (`quant.reduce`), the formula gives the
+//! base code, with the base grid's limits, and the window follows as in [`Quant::code`]: two roundings, as in
+//! training.
 //!
-//! The picture enters as signed 8-bit codes ([`crate::session::Normalisation::codes`]) and padding is code 0. The average
-//! pool is an integer sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w s_a / (H W)) + bias` in
-//! 64-bit floating point, rounded to 32 bits. Fake quantization rounds half to even and in 32-bit floating point, so codes
-//! differ only where a value lies on a rounding edge.
+//! The picture enters as signed 8-bit codes ([`crate::session::Normalisation::codes`]) and padding is code 0. The
+//! average pool is an integer sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w s_a / (H W)) +
+//! bias` in 64-bit floating point, rounded to 32 bits. Fake quantization rounds half to even and in 32-bit floating
+//! point, so codes differ only where a value lies on a rounding edge.
 
 mod fold;
 mod run;
