@@ -133,6 +133,10 @@ pub struct Evaluation {
     pub predictions: Vec<u32>,
 }
 
+/// What to do about values that are not finite.
+pub const NOT_FINITE_HINT: &str =
+    "the last checkpoint is intact; lower train.float.lr or train.quant.lr, or lengthen the warm-up";
+
 /// A network on an executor.
 pub struct Session<'a> {
     /// The lowered network.
@@ -217,8 +221,7 @@ impl<'a> Session<'a> {
             }
             None => "no batch norm saw it: the classifier went first".to_string(),
         };
-        Ok(Error::training(format!("the loss is not finite: {place}"))
-            .hint("the last checkpoint is intact; lower train.float.lr or train.quant.lr, or lengthen the warm-up"))
+        Ok(Error::training(format!("the loss is not finite: {place}")).hint(NOT_FINITE_HINT))
     }
 
     /// Evaluates a split.
