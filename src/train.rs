@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position};
+use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position, check_finite};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, Split, epoch_permutation};
 use crate::gpu::{Gpu, GpuProgram};
@@ -268,6 +268,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self) -> Result<()> {
+        self.finite_state()?; // before the evaluation, which could not name the tensor
         let held = self.data.val.as_ref();
         let (split, name) = held.map_or((&self.data.test, "test"), |v| (v, "val"));
         let scored = self.score(split, name)?;
@@ -390,14 +391,7 @@ impl<'a> Trainer<'a> {
 
     /// Writes a checkpoint, unless a tensor has gone bad: the one before stays then.
     fn save(&mut self, path: &Path) -> Result<()> {
-        let tensors = self.session.state()?;
-        if let Some(name) = self.first_not_finite(&tensors) {
-            return Err(Error::training(format!(
-                "{name} is not finite after step {}: it went first, in the update of the weights",
-                self.at.global_step
-            ))
-            .hint(NOT_FINITE_HINT));
-        }
+        let tensors = self.finite_state()?;
         let meta = Meta {
             format_version: FORMAT_VERSION,
             program: crate::VERSION.to_string(),
@@ -410,13 +404,21 @@ impl<'a> Trainer<'a> {
         Checkpoint { tensors, meta }.write(path)
     }
 
+    /// Everything that a checkpoint keeps, all of it finite.
+    fn finite_state(&mut self) -> Result<Tensors> {
+        let tensors = self.session.state()?;
+        let Some(name) = self.first_not_finite(&tensors) else { return Ok(tensors) };
+        let broken = self.session.first_broken_layer()?;
+        let place = broken.unwrap_or(format!("it went first, in the update of step {}", self.at.global_step));
+        Err(Error::training(format!("{name} is not finite: {place}")).hint(NOT_FINITE_HINT))
+    }
+
     /// The first tensor in forward order with a value that is not finite.
     fn first_not_finite<'t>(&self, tensors: &'t Tensors) -> Option<&'t str> {
-        let bad: Vec<&str> =
-            tensors.iter().filter(|(_, t)| t.data.iter().any(|v| !v.is_finite())).map(|(name, _)| name.as_str()).collect();
         let weights = &self.session.lowered.layout.weights;
-        let place = |name: &str| weights.iter().position(|w| name == format!("{}.weight", w.name)).unwrap_or(weights.len());
-        bad.into_iter().min_by_key(|name| place(name))
+        let place = |name: &str| weights.iter().position(|w| name.strip_suffix(".weight") == Some(&w.name));
+        let bad = tensors.iter().filter(|(_, t)| !t.is_finite()).map(|(name, _)| name.as_str());
+        bad.min_by_key(|name| place(name).unwrap_or(weights.len()))
     }
 }
 
@@ -433,6 +435,7 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
     };
     let mut tensors = safetensors_io::read(&path, ErrorKind::Training)?.tensors;
     tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    check_finite(&tensors, &path)?;
     Ok(tensors)
 }
 

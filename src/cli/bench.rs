@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::info::DEFAULT_CLASSES;
+use super::info::classes_of;
 use super::{ConfigArgs, Global};
 use crate::bench::measure;
 use crate::config::Method;
@@ -39,8 +39,7 @@ impl BenchArgs {
             return Err(Error::config("--steps is 0, expected at least 1"));
         }
         let gpu = global.open(Some(&config))?;
-        let classes = config.network.classes.map_or(DEFAULT_CLASSES, |n| n as usize);
-        let lowered = lower_config(&config, classes, &gpu)?;
+        let lowered = lower_config(&config, classes_of(&config), &gpu)?;
         let float = self.float || config.quant.method == Method::None;
         let form = if float { Form::Float } else { Form::Quantized };
         let m = measure(&lowered, &gpu, form, self.steps, start)?;

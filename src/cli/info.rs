@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArgs, Global};
-use crate::config::presets as all_presets;
+use crate::config::{Config, presets as all_presets};
+use crate::data::{EMBEDDED, EMBEDDED_CLASSES};
 use crate::gpu;
 use crate::kernels::Caps;
 use crate::net::Layer;
@@ -52,14 +53,19 @@ pub(super) struct PlanArgs {
 }
 
 /// Classes assumed where neither the configuration nor a data set says: CIFAR-100's.
-pub(super) const DEFAULT_CLASSES: usize = 100;
+const DEFAULT_CLASSES: usize = 100;
+
+/// Classes of a configuration, without reading its data.
+pub(super) fn classes_of(config: &Config) -> usize {
+    let embedded = config.data.dir.as_deref() == Some(EMBEDDED);
+    config.network.classes.map_or(if embedded { EMBEDDED_CLASSES } else { DEFAULT_CLASSES }, |n| n as usize)
+}
 
 impl PlanArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let config = self.config.load()?;
         let gpu = global.open(Some(&config))?;
-        let classes = config.network.classes.map_or(DEFAULT_CLASSES, |n| n as usize);
-        let lowered = lower_config(&config, classes, &gpu)?;
+        let lowered = lower_config(&config, classes_of(&config), &gpu)?;
         if self.json {
             println!("{:#}", to_json(&lowered, &gpu.caps));
             return Ok(());
