@@ -18,9 +18,6 @@ pub use batches::{Batches, epoch_permutation, in_order};
 /// The `dir` of [`load`] that stands for the built-in set. A folder of that name is reached as `./embedded`.
 pub const EMBEDDED: &str = "embedded";
 
-/// Classes of the built-in set.
-pub const EMBEDDED_CLASSES: usize = embedded::CLASS_NAMES.len();
-
 /// Colour channels of a picture: red, green, blue.
 pub const CHANNELS: usize = 3;
 

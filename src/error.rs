@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_documented_ones() {
-        let kinds = [ErrorKind::Config, ErrorKind::Data, ErrorKind::Device, ErrorKind::Training, ErrorKind::Interrupted];
+        let kinds =
+            [ErrorKind::Config, ErrorKind::Data, ErrorKind::Device, ErrorKind::Training, ErrorKind::Interrupted];
         assert_eq!(kinds.map(ErrorKind::exit_code), [2, 3, 4, 5, 130]);
     }
 

@@ -77,13 +77,18 @@ impl Loaded {
     /// A quantized kind of a float run, a network that cannot become integers, a device error.
     pub fn evaluate(&self, kind: Kind, split: &Split, classes: usize, gpu: Option<&Gpu>) -> Result<Evaluation> {
         if kind != Kind::Float && !self.quantized() {
-            return Err(Error::training(format!("{} needs a quantized checkpoint, this one is still float", kind.name()))
-                .hint("go on training until the quantized phase, or use --kind float"));
+            return Err(Error::training(format!(
+                "{} needs a quantized checkpoint, this one is still float",
+                kind.name()
+            ))
+            .hint("go on training until the quantized phase, or use --kind float"));
         }
         if kind == Kind::Folded {
             let (net, spec) = network(&self.config, classes)?;
-            let spec = spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
-            let integers = IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)?;
+            let spec =
+                spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
+            let integers =
+                IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)?;
             return integers.evaluate(split);
         }
         let gpu = gpu.ok_or_else(|| Error::device("this evaluation needs a device"))?;

@@ -19,6 +19,7 @@ fn end_quietly_when_the_reader_is_gone() {
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
     end_quietly_when_the_reader_is_gone();
+    cqat::gpu::quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();
     match cqat::cli::Cli::parse().run(start) {

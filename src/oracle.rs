@@ -18,8 +18,8 @@ use crate::net::{Layer, Net};
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
 use crate::safetensors_io;
-use crate::tensors::{self, NamedTensor, Tensors};
 use crate::session::{Normalisation, upload_constants};
+use crate::tensors::{self, NamedTensor, Tensors};
 use crate::{Error, ErrorKind, Result};
 
 /// Worst relative L2 error of one group of tensors.
@@ -65,8 +65,9 @@ impl Oracle {
         let tensors = safetensors_io::read(path, ErrorKind::Data)?.tensors;
         let shape = |name: &str| {
             tensors.get(name).map(|t| t.shape.clone()).ok_or_else(|| {
-                Error::data(format!("{} has no tensor {name}", path.display()))
-                    .hint("an oracle file holds inputs, labels, init.* and results of a ResNet-18; see docs/architecture.md")
+                Error::data(format!("{} has no tensor {name}", path.display())).hint(
+                    "an oracle file holds inputs, labels, init.* and results of a ResNet-18; see docs/architecture.md",
+                )
             })
         };
         let (inputs, conv1, fc) = (shape("inputs")?, shape("init.conv1.weight")?, shape("init.fc.weight")?);
@@ -85,7 +86,10 @@ impl Oracle {
     pub fn describe(&self) -> String {
         let width = self.net.convs().next().map_or(0, |(_, c)| c.to.c);
         let method = if self.quant.is_some() { "cqat W5A4" } else { "float" };
-        format!("ResNet-18 width {width}, {} classes, batch {}, {method}, mask {:?}", self.net.classes, self.batch, self.mask)
+        format!(
+            "ResNet-18 width {width}, {} classes, batch {}, {method}, mask {:?}",
+            self.net.classes, self.batch, self.mask
+        )
     }
 
     /// Lowers the network as the dump has it.
@@ -99,7 +103,12 @@ impl Oracle {
             overrides: overrides.clone(),
             augment: Default::default(),
             smoothing: 0.0,
-            optimizer: OptimizerConfig { momentum: 0.9, nesterov: false, weight_decay: 5e-4, decay_norms_and_biases: true },
+            optimizer: OptimizerConfig {
+                momentum: 0.9,
+                nesterov: false,
+                weight_decay: 5e-4,
+                decay_norms_and_biases: true,
+            },
             host_input: true,
             keep_all: true,
         };
@@ -177,8 +186,7 @@ impl Oracle {
             };
             let words = exec.read(scratch(lowered, program, &format!("{}.value", a.name)))?;
             let (format, scale) = if quantized { (Format::U8, ranges[row + 1]) } else { (Format::F32, 1.0) };
-            let values: Vec<f32> =
-                (0..self.batch * a.shape.len()).map(|i| format.load(&words, i) * scale).collect();
+            let values: Vec<f32> = (0..self.batch * a.shape.len()).map(|i| format.load(&words, i) * scale).collect();
             compare.one(&name, &nchw(&values, self.batch, a.shape.pixels(), a.shape.c))?;
         }
         if self.quant.is_some() {
@@ -276,10 +284,7 @@ struct Compare<'a> {
 
 impl Compare<'_> {
     fn one(&mut self, name: &str, got: &[f32]) -> Result<()> {
-        let want = self
-            .oracle
-            .get(name)
-            .ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))?;
+        let want = self.oracle.get(name).ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))?;
         if want.data.len() != got.len() {
             return Err(Error::data(format!("{name} has {} values, expected {}", want.data.len(), got.len())));
         }
@@ -313,8 +318,9 @@ impl Compare<'_> {
 /// `|a - b| / |b|`.
 pub fn relative_l2(got: &[f32], want: &[f32]) -> f64 {
     let square = |v: f64| v * v;
-    let (difference, norm) = got.iter().zip(want).fold((0.0, 0.0), |(d, n), (g, w)| {
-        (d + square(f64::from(*g) - f64::from(*w)), n + square(f64::from(*w)))
-    });
+    let (difference, norm) = got
+        .iter()
+        .zip(want)
+        .fold((0.0, 0.0), |(d, n), (g, w)| (d + square(f64::from(*g) - f64::from(*w)), n + square(f64::from(*w))));
     (difference / f64::max(norm, 1e-60)).sqrt()
 }

@@ -250,12 +250,17 @@ impl Plan {
     pub fn check(&self) -> Result<()> {
         for program in &self.programs {
             for (i, d) in program.dispatches.iter().enumerate() {
-                let fail = |what: String| Error::device(format!("{} dispatch {i} ({}): {what}", program.name, d.kernel.name));
+                let fail =
+                    |what: String| Error::device(format!("{} dispatch {i} ({}): {what}", program.name, d.kernel.name));
                 if d.bind.len() != d.kernel.bindings.len() {
                     return Err(fail(format!("{} bindings, expected {}", d.bind.len(), d.kernel.bindings.len())));
                 }
                 if d.params.len() != d.kernel.params_bytes {
-                    return Err(fail(format!("{} bytes of parameters, expected {}", d.params.len(), d.kernel.params_bytes)));
+                    return Err(fail(format!(
+                        "{} bytes of parameters, expected {}",
+                        d.params.len(),
+                        d.kernel.params_bytes
+                    )));
                 }
                 for (k, &t) in d.bind.iter().enumerate() {
                     if d.variant.textures.contains(&k) != self.tensor(t).texture {
@@ -267,7 +272,9 @@ impl Plan {
                 }
                 let buffers: Vec<BufferId> = d.bind.iter().map(|&t| self.buffer(t)).collect();
                 for (a, (name, access)) in d.kernel.bindings.iter().enumerate() {
-                    if *access == Access::ReadWrite && buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a]) {
+                    if *access == Access::ReadWrite
+                        && buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a])
+                    {
                         return Err(fail(format!("{name} shares its buffer with another binding")));
                     }
                 }

@@ -198,8 +198,10 @@ impl QuantSpec {
         }
         let known: Vec<&str> = net.layers.iter().map(Layer::name).collect();
         if let Some(unknown) = config.layers.keys().find(|k| !known.contains(&k.as_str())) {
-            return Err(crate::Error::config(format!("quant.layers names `{unknown}`, which is no layer of this network"))
-                .hint(format!("the layers are {}", known.join(", "))));
+            return Err(crate::Error::config(format!(
+                "quant.layers names `{unknown}`, which is no layer of this network"
+            ))
+            .hint(format!("the layers are {}", known.join(", "))));
         }
         let last = net.last_activation();
         let layers = (0..net.layers.len())
@@ -315,20 +317,13 @@ fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: 
 mod tests {
     use super::*;
 
-    const W5: Quant = Quant {
-        base_lo: -128,
-        base_hi: 127,
-        shift: 0,
-        round_shift: 1,
-        lo: -16,
-        hi: 15,
-        mask: mask::INT,
-        enabled: 1,
-    };
+    const W5: Quant =
+        Quant { base_lo: -128, base_hi: 127, shift: 0, round_shift: 1, lo: -16, hi: 15, mask: mask::INT, enabled: 1 };
 
     #[test]
     fn saturation_keeps_the_low_end_and_rounds_ties_to_even() {
-        let codes: Vec<i32> = [0.5, 1.5, 2.5, -0.5, -1.5, 15.5, 16.0, 300.0, -15.5, -300.0].map(|x| W5.code(x, 1.0)).into();
+        let codes: Vec<i32> =
+            [0.5, 1.5, 2.5, -0.5, -1.5, 15.5, 16.0, 300.0, -15.5, -300.0].map(|x| W5.code(x, 1.0)).into();
         assert_eq!(codes, [0, 2, 2, 0, -2, 15, 15, 15, -16, -16]);
     }
 

@@ -64,8 +64,11 @@ fn words(data: &[u8]) -> impl Iterator<Item = [u8; 4]> {
 /// # Errors
 /// Any failure to write; the old file, if there is one, is untouched.
 pub fn write(path: &Path, file: &File) -> Result<()> {
-    let bytes: Vec<(&String, Vec<u8>, &Vec<usize>)> =
-        file.tensors.iter().map(|(n, t)| (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape)).collect();
+    let bytes: Vec<(&String, Vec<u8>, &Vec<usize>)> = file
+        .tensors
+        .iter()
+        .map(|(n, t)| (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape))
+        .collect();
     let views = bytes.iter().map(|(n, data, shape)| {
         (n.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), data).expect("shape and data agree"))
     });
@@ -88,7 +91,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::rename(&temporary, path)?;
         // The rename itself must survive a crash too.
         if let Some(Ok(folder)) = path.parent().map(std::fs::File::open) {
-            folder.sync_all().or_else(|e| if e.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
+            folder
+                .sync_all()
+                .or_else(|e| if e.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
         }
         Ok(())
     };

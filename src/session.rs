@@ -163,7 +163,8 @@ impl<'a> Session<'a> {
         match form {
             Form::Float => Ok(self.lowered.float),
             Form::Quantized => self.lowered.quantized.ok_or_else(|| {
-                Error::config("this run has no quantizer (quant.method is none)").hint("start from a preset such as cqat")
+                Error::config("this run has no quantizer (quant.method is none)")
+                    .hint("start from a preset such as cqat")
             }),
         }
     }
@@ -345,8 +346,7 @@ impl<'a> Session<'a> {
             } else {
                 vec![q.rule.scale(range_of(values)); channels]
             };
-            let words: Vec<f32> =
-                scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
+            let words: Vec<f32> = scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
             self.exec.write_as(weights.scales, &words);
         }
         Ok(())
@@ -428,7 +428,8 @@ impl<'a> Session<'a> {
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         for (id, layer) in self.lowered.net.layers.iter().enumerate() {
             let Some(row) = layout.range_rows[id] else { continue };
-            if let Some(t) = state.get(&format!("quant.{}.range", layer.name())).filter(|t| t.data.len() == RANGE_WORDS) {
+            if let Some(t) = state.get(&format!("quant.{}.range", layer.name())).filter(|t| t.data.len() == RANGE_WORDS)
+            {
                 rows[row as usize] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&t.data));
             }
         }

@@ -310,9 +310,7 @@ impl<'a> Trainer<'a> {
     fn log_layers(&mut self) -> Result<()> {
         let ranges = self.session.ranges()?;
         let spec = self.session.lowered.quant.as_ref().expect("a quantized form has quantizers");
-        let line = |name: &str, tensor: &str| {
-            json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "layer": name, "tensor": tensor })
-        };
+        let line = |name: &str, tensor: &str| json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "layer": name, "tensor": tensor });
         let mut lines = Vec::new();
         for (id, a) in self.session.lowered.net.activations() {
             let Some(q) = spec.layer(id) else { continue };
@@ -487,4 +485,3 @@ fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
     }
     Ok(all)
 }
-

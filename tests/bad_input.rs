@@ -23,7 +23,8 @@ fn place() -> &'static Path {
 /// `cqat train tiny.yaml` with more arguments fails like this, and makes no run folder.
 #[track_caller]
 fn training_fails(arguments: &[&str], code: i32, message: &str, hint: &str) {
-    let out = place().join(format!("unmade-{:x}", message.len() * 31 + hint.len()));
+    let fresh = tempfile::tempdir_in(place()).unwrap();
+    let out = fresh.path().join("run");
     let fixed = ["train", "tiny.yaml", "--out", out.to_str().unwrap()];
     cqat(place(), &[&fixed, arguments].concat()).fails(code, message, hint);
     assert!(!out.exists(), "a run that cannot start leaves no folder");
@@ -42,7 +43,12 @@ fn data(name: &str, train: &[u8]) -> String {
 fn truncated_data_files() {
     let whole = cifar100(48, 1);
     let folder = data("truncated", &whole[..whole.len() - 100]);
-    training_fails(&["--data", &folder], 3, "train.bin", "damaged or incomplete");
+    training_fails(
+        &["--data", &folder],
+        3,
+        "train.bin is cut short: its 147452 bytes are 47 CIFAR-100 records",
+        "unpack it again",
+    );
     let folder = data("empty", &[]);
     training_fails(&["--data", &folder], 3, "the training file of CIFAR-100 is missing", "put the training file");
 }

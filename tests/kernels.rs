@@ -12,7 +12,14 @@ fn every_kernel_equals_its_twin() {
     for checked in [true, false] {
         let gpu = common::gpu(checked);
         for c in check_kernels(&gpu).unwrap() {
-            assert!(c.passed(), "{} (bounds checks {checked}): error {:e} above {:e}, {}", c.name, c.error, c.limit, c.detail);
+            assert!(
+                c.passed(),
+                "{} (bounds checks {checked}): error {:e} above {:e}, {}",
+                c.name,
+                c.error,
+                c.limit,
+                c.detail
+            );
         }
     }
 }

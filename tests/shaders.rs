@@ -82,12 +82,8 @@ fn every_variant_validates_and_matches_its_kernel() {
         let (_, params, access, size) = bindings.remove(0);
         assert_eq!((params.as_str(), access), ("p", None), "{name}");
         assert_eq!(size as usize, def.params_bytes, "{name}: size of Params");
-        let declared: Vec<(u32, String, Option<Access>)> = def
-            .bindings
-            .iter()
-            .enumerate()
-            .map(|(i, (n, a))| (i as u32 + 1, n.to_string(), Some(*a)))
-            .collect();
+        let declared: Vec<(u32, String, Option<Access>)> =
+            def.bindings.iter().enumerate().map(|(i, (n, a))| (i as u32 + 1, n.to_string(), Some(*a))).collect();
         let reflected: Vec<_> = bindings.into_iter().map(|(i, n, a, _)| (i, n, a)).collect();
         assert_eq!(reflected, declared, "{name} {}", variant.shader);
         assert!(def.bindings.len() <= 8, "{name} binds more storage buffers than WebGPU's default limit");

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::info::classes_of;
+use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::bench::measure;
 use crate::config::Method;
@@ -39,12 +39,16 @@ impl BenchArgs {
             return Err(Error::config("--steps is 0, expected at least 1"));
         }
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, classes_of(&config), &gpu)?;
+        let lowered = lower_config(&config, expected_classes(&config), &gpu)?;
         let float = self.float || config.quant.method == Method::None;
         let form = if float { Form::Float } else { Form::Quantized };
         let m = measure(&lowered, &gpu, form, self.steps, start)?;
         let name = format!("ResNet-{} width {}", config.network.depth, config.network.width);
-        let method = if float { "float".into() } else { format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits) };
+        let method = if float {
+            "float".into()
+        } else {
+            format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits)
+        };
         if self.json {
             println!(
                 "{}",
@@ -58,7 +62,10 @@ impl BenchArgs {
             );
             return Ok(());
         }
-        println!("{name}, {method}, batch {}, on {} ({} {})", lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);
+        println!(
+            "{name}, {method}, batch {}, on {} ({} {})",
+            lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info
+        );
         println!("images/s        {:.2} (median of {} steps)", m.images_per_second, self.steps);
         println!("step            {:.2} ms", m.step_ms);
         match (m.device_ms, m.host_overhead_percent) {

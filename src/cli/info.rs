@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{ConfigArgs, Global};
 use crate::config::{Config, presets as all_presets};
-use crate::data::{EMBEDDED, EMBEDDED_CLASSES};
+use crate::data::EMBEDDED;
 use crate::gpu;
 use crate::kernels::Caps;
 use crate::net::Layer;
@@ -52,20 +52,17 @@ pub(super) struct PlanArgs {
     json: bool,
 }
 
-/// Classes assumed where neither the configuration nor a data set says: CIFAR-100's.
-const DEFAULT_CLASSES: usize = 100;
-
-/// Classes of a configuration, without reading its data.
-pub(super) fn classes_of(config: &Config) -> usize {
+/// Classes of the network where no data is read: the configuration's, else those of the embedded pictures or CIFAR-100.
+pub(super) fn expected_classes(config: &Config) -> usize {
     let embedded = config.data.dir.as_deref() == Some(EMBEDDED);
-    config.network.classes.map_or(if embedded { EMBEDDED_CLASSES } else { DEFAULT_CLASSES }, |n| n as usize)
+    config.network.classes.map_or(if embedded { 10 } else { 100 }, |n| n as usize)
 }
 
 impl PlanArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let config = self.config.load()?;
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, classes_of(&config), &gpu)?;
+        let lowered = lower_config(&config, expected_classes(&config), &gpu)?;
         if self.json {
             println!("{:#}", to_json(&lowered, &gpu.caps));
             return Ok(());
@@ -83,7 +80,15 @@ impl PlanArgs {
 fn kernels_of(lowered: &Lowered, layer: usize) -> Vec<String> {
     let train = lowered.quantized.unwrap_or(lowered.float).train;
     let of_layer = lowered.plan.programs[train.0].dispatches.iter().filter(|d| d.layer == Some(layer));
-    of_layer.map(|d| if d.variant.name == "portable" { d.kernel.name.into() } else { format!("{}/{}", d.kernel.name, d.variant.name) }).collect()
+    of_layer
+        .map(|d| {
+            if d.variant.name == "portable" {
+                d.kernel.name.into()
+            } else {
+                format!("{}/{}", d.kernel.name, d.variant.name)
+            }
+        })
+        .collect()
 }
 
 fn bits(lowered: &Lowered, layer: usize) -> String {
@@ -115,7 +120,12 @@ fn print_layers(lowered: &Lowered) {
 fn print_programs(lowered: &Lowered) {
     for p in &lowered.plan.programs {
         let flops: u64 = p.dispatches.iter().map(|d| d.work.flops).sum();
-        println!("{:24} {:4} dispatches, {:.2} GFLOP in matrix products", p.name, p.dispatches.len(), flops as f64 / 1e9);
+        println!(
+            "{:24} {:4} dispatches, {:.2} GFLOP in matrix products",
+            p.name,
+            p.dispatches.len(),
+            flops as f64 / 1e9
+        );
     }
 }
 
@@ -124,7 +134,11 @@ fn print_totals(lowered: &Lowered, caps: &Caps) {
     println!("parameters               {}", lowered.net.parameters());
     println!("multiply-accumulates     {} a picture", lowered.net.macs());
     println!("buffers                  {:.1} MiB at batch {}", plan.bytes() as f64 / f64::from(1 << 20), lowered.batch);
-    println!("  scratch slots          {:.1} MiB in {} slots", mib(plan.slots.iter().map(|s| s.words).sum()), plan.slots.len());
+    println!(
+        "  scratch slots          {:.1} MiB in {} slots",
+        mib(plan.slots.iter().map(|s| s.words).sum()),
+        plan.slots.len()
+    );
     let scratch: usize = plan.lifetimes().iter().map(|(t, _)| plan.tensor(*t).words).sum();
     println!("  without reuse          {:.1} MiB", mib(scratch));
     println!("budget of this device    {} MiB", caps.budget_bytes >> 20);

@@ -57,8 +57,11 @@ impl SelftestArgs {
             println!("{}", serde_json::Value::from(lines));
         }
         if failed > 0 {
-            return Err(Error::device(format!("{failed} checks failed on {} ({} {})", gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info))
-                .hint("results of this device and driver cannot be trusted; update the driver, or use another adapter"));
+            return Err(Error::device(format!(
+                "{failed} checks failed on {} ({} {})",
+                gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info
+            ))
+            .hint("results of this device and driver cannot be trusted; update the driver, or use another adapter"));
         }
         if !self.json {
             println!("all checks passed on {} ({} {})", gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);

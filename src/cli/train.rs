@@ -92,7 +92,10 @@ pub(super) fn start(config: Config, out: &Path, global: &Global, stop_after: Opt
         started: now(),
     };
     if !global.quiet {
-        eprintln!("{} on {} ({}), {} {}", data.name, gpu.summary.name, gpu.summary.kind, gpu.summary.driver, gpu.summary.driver_info);
+        eprintln!(
+            "{} on {} ({}), {} {}",
+            data.name, gpu.summary.name, gpu.summary.kind, gpu.summary.driver, gpu.summary.driver_info
+        );
     }
     handle_interrupts();
     let create = || RunFolder::create(out, &config, &manifest);
@@ -114,11 +117,10 @@ pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<Dat
 /// The number of classes, checked against the configuration.
 pub(super) fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
     match config.network.classes {
-        Some(n) if (n as usize) < data.classes => Err(Error::config(format!(
-            "network.classes is {n}, but {} has {} classes",
-            data.name, data.classes
-        ))
-        .hint("leave network.classes out to take the data set's")),
+        Some(n) if (n as usize) < data.classes => {
+            Err(Error::config(format!("network.classes is {n}, but {} has {} classes", data.name, data.classes))
+                .hint("leave network.classes out to take the data set's"))
+        }
         Some(n) => Ok(n as usize),
         None => Ok(data.classes),
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 static FILE: &[u8] = include_bytes!("../../assets/fashion-mnist-mini.bin.gz");
 
-pub(super) const CLASS_NAMES: [&str; 10] =
+const CLASS_NAMES: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
 const MAGIC: &[u8; 4] = b"FMMI";

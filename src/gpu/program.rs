@@ -188,10 +188,10 @@ impl<'a> GpuProgram<'a> {
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
                 list[at..end].iter().for_each(|b| b.encode(&mut pass));
             }
-            if let Some(t) = timer.filter(|_| end == list.len()) {
-                if let Memory::Buffer(resolve) = &t.resolve {
-                    encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
-                }
+            if let Some(t) = timer.filter(|_| end == list.len())
+                && let Memory::Buffer(resolve) = &t.resolve
+            {
+                encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
             }
             last = Some(self.gpu.queue.submit([encoder.finish()]));
             at = end;
@@ -206,7 +206,8 @@ impl<'a> GpuProgram<'a> {
         match memory {
             Memory::Buffer(b) => encoder.copy_buffer_to_buffer(b, offset, &staging, 0, bytes),
             Memory::Texture(t, _) => {
-                let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
+                let layout =
+                    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
                 let to = wgpu::TexelCopyBufferInfo { buffer: &staging, layout };
                 encoder.copy_texture_to_buffer(t.as_image_copy(), to, rows(bytes));
             }
@@ -249,7 +250,8 @@ impl Executor for GpuProgram<'_> {
         match &self.buffers[&self.plan.buffer(tensor)] {
             Memory::Buffer(b) => self.gpu.queue.write_buffer(b, offset, bytes),
             Memory::Texture(t, _) => {
-                let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
+                let layout =
+                    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
                 self.gpu.queue.write_texture(t.as_image_copy(), bytes, layout, rows(bytes.len() as u64));
             }
         }
@@ -376,10 +378,8 @@ impl Builder<'_> {
         let group = self.layout(kernel, variant);
         let device = &self.gpu.device;
         let text = source::compose(variant).text;
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(variant.shader),
-            source: wgpu::ShaderSource::Wgsl(text.into()),
-        };
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(variant.shader), source: wgpu::ShaderSource::Wgsl(text.into()) };
         let module = if self.gpu.checked {
             device.create_shader_module(descriptor)
         } else {

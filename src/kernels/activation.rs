@@ -254,7 +254,7 @@ fn backward(t: &mut Twin) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
         let first = chunk * p.chunk as usize;
         let last = (first + p.chunk as usize).min(p.rows as usize);
-        let mut sums = [[0f32; 4]; 3];
+        let [mut bias, mut gain, mut shortcut_gain] = [[0f32; 4]; 3];
         let (mut blocked, mut reaching) = (0f32, 0f32);
         for r in first..last {
             for k in 0..4 {
@@ -270,12 +270,12 @@ fn backward(t: &mut Twin) {
                     blocked += (alive - dz).abs();
                 }
                 d[i] = dz;
-                sums[0][k] += dz;
-                sums[1][k] += dz * b.xhat(i);
-                sums[2][k] += dz * b.shortcut_xhat(i);
+                bias[k] += dz;
+                gain[k] += dz * b.xhat(i);
+                shortcut_gain[k] += dz * b.shortcut_xhat(i);
             }
         }
-        o[..12].copy_from_slice(sums.as_flattened());
+        o[..12].copy_from_slice([bias, gain, shortcut_gain].as_flattened());
         o[12..].copy_from_slice(&[blocked, reaching, 0.0, 0.0]);
     }
 }

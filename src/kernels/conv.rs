@@ -408,7 +408,7 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, overrides: &Over
         let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
         return Choice { variant, textures: true, tile };
     }
-    let (m, n) = if p.out_c % 64 == 0 { (64, 64) } else { (128, 32) };
+    let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
     let variant = tiled_variant("conv_tiled", stored).with_const("TILE_M", m).with_const("TILE_N", n);
     Choice { variant, textures: false, tile: Tile { m, n } }
 }

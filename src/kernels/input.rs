@@ -27,12 +27,7 @@ pub struct AugmentParams {
 /// `augment.wgsl`.
 pub static AUGMENT: KernelDef = KernelDef {
     name: "augment",
-    bindings: &[
-        ("images", Access::Read),
-        ("step", Access::Read),
-        ("table", Access::Read),
-        ("out", Access::ReadWrite),
-    ],
+    bindings: &[("images", Access::Read), ("step", Access::Read), ("table", Access::Read), ("out", Access::ReadWrite)],
     params_bytes: size_of::<AugmentParams>(),
     twin: augment,
 };
@@ -64,8 +59,7 @@ fn augment(t: &mut Twin) {
                 let sy = (y + dy).wrapping_sub(p.crop_padding);
                 let sx = (if flipped { s - 1 - x } else { x } + dx).wrapping_sub(p.crop_padding);
                 let inside = sy < s && sx < s;
-                let cut =
-                    p.cutout > 0 && cy.wrapping_sub(y + 1) < p.cutout && cx.wrapping_sub(x + 1) < p.cutout;
+                let cut = p.cutout > 0 && cy.wrapping_sub(y + 1) < p.cutout && cx.wrapping_sub(x + 1) < p.cutout;
                 let v = [0, 1, 2].map(|c| {
                     let raw = if inside {
                         let byte = ((n * 3 + c) * s + sy) * s + sx;

@@ -3,10 +3,10 @@
 use bytemuck::Zeroable;
 
 use super::{ALIGN_WORDS, Family, Plan, TensorId};
+use crate::config::{Estimator, Granularity};
 use crate::kernels::activation::{BINS, RANGE_WORDS};
 use crate::kernels::weights::{self, WeightRow, estimate};
 use crate::kernels::{self};
-use crate::config::{Estimator, Granularity};
 use crate::net::{Layer, LayerId, Net};
 use crate::quant::{Quant, QuantSpec, ScaleRule};
 
@@ -132,9 +132,7 @@ impl Layout {
                 Layer::Conv(c) => {
                     Some((id, c.name.clone(), [c.kernel * c.kernel, c.from.c, c.real_in, c.to.c, c.to.c]))
                 }
-                Layer::Linear(l) => {
-                    Some((id, l.name.clone(), [1, l.features, l.features, l.padded(), l.classes]))
-                }
+                Layer::Linear(l) => Some((id, l.name.clone(), [1, l.features, l.features, l.padded(), l.classes])),
                 _ => None,
             })
             .collect();
@@ -162,11 +160,7 @@ impl Layout {
             w.offset4 = plan.offset(w.weight) as u32 / 4;
         }
         let mut coded = |family, what: &str| {
-            if textures {
-                plan.whole_texture(family, decayed_words)
-            } else {
-                plan.member(family, what, decayed_words)
-            }
+            if textures { plan.whole_texture(family, decayed_words) } else { plan.member(family, what, decayed_words) }
         };
         let (codes, transposed) = (coded(Family::Codes, "codes"), coded(Family::Transposed, "transposed"));
         let mut norms = Vec::new();
@@ -183,8 +177,7 @@ impl Layout {
         }
         let (_, linear) = net.linear();
         let cols = linear.padded();
-        let bias =
-            (plan.member(Family::Params, "fc.bias", cols), plan.member(Family::Grads, "fc.bias.grad", cols));
+        let bias = (plan.member(Family::Params, "fc.bias", cols), plan.member(Family::Grads, "fc.bias.grad", cols));
         let words = plan.family_words(Family::Params);
         plan.member(Family::Velocity, "velocity", words);
         let mut range_rows: Vec<Option<u32>> = vec![None; net.layers.len()];

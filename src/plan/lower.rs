@@ -102,9 +102,8 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         evaluate: pass("evaluate quantized", Mode::Evaluate, true),
         weights: ProgramId(0),
     });
-    let calibrate = quant.map(|_| {
-        (pass("calibrate", Mode::Calibrate, false), pass("calibrate histogram", Mode::Histogram, false))
-    });
+    let calibrate =
+        quant.map(|_| (pass("calibrate", Mode::Calibrate, false), pass("calibrate histogram", Mode::Histogram, false)));
     let mut weights = |name, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, Mode::Evaluate);
         p.weights();
@@ -277,8 +276,7 @@ impl<'a> Pass<'a> {
         let quantize = u32::from(self.quant.is_some());
         let params = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
         let variant = prepare_variant(self.plan.tensor(layout.codes).texture);
-        let bind =
-            [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
+        let bind = [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
         self.emit(&weight_kernels::PREPARE, variant, &params, &bind, flat_grid(words / 16), 0);
     }
 }

@@ -70,7 +70,14 @@ impl Pass<'_> {
     }
 
     /// Data gradient of `dy`, added to what `grads[input]` already holds.
-    fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, x_base): Operand, g: &mut Gradients) {
+    fn data_gradient(
+        &mut self,
+        id: LayerId,
+        input: LayerId,
+        geometry: &Geometry,
+        (dy, x_base): Operand,
+        g: &mut Gradients,
+    ) {
         let held = g.grads.get(&input).copied();
         let w_base = self.layout.weights_of(id).1.offset4;
         let params = ConvParams { x_base, w_base, ..geometry.data_gradient(held.is_some()) };
@@ -192,11 +199,8 @@ impl Pass<'_> {
         let state = self.conv_state(id);
         let words = geometry.batch * c.to.len();
         let texture = uses_lane(&self.options.caps, &self.options.overrides);
-        let (dy, base) = if texture {
-            (self.scratch_texture("dy", words), TEXTURE_BASE)
-        } else {
-            (self.scratch("dy", words), 0)
-        };
+        let (dy, base) =
+            if texture { (self.scratch_texture("dy", words), TEXTURE_BASE) } else { (self.scratch("dy", words), 0) };
         let rows = geometry.batch * c.to.pixels();
         let chunk = row_chunk(rows);
         let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, base };

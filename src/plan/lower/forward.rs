@@ -138,8 +138,7 @@ impl Pass<'_> {
         };
         let norm = layout.norm_of(id);
         let scales = layout.weights_of(id).1.scales;
-        let bind =
-            [part, norm.affine, scales, layout.ranges, layout.step, norm.running, context, layout.health];
+        let bind = [part, norm.affine, scales, layout.ranges, layout.step, norm.running, context, layout.health];
         self.emit_only(&norm::MERGE, &params, &bind, flat_grid(channels));
         self.convs[id] = Some(ConvState { y, context });
     }
@@ -294,8 +293,7 @@ impl Pass<'_> {
             pad: [0; 3],
         };
         let scales = layout.weights_of(id).1.scales;
-        let bind =
-            [y, scales, layout.bias.0, layout.labels, layout.step, layout.logits, dlogits, layout.samples];
+        let bind = [y, scales, layout.bias.0, layout.labels, layout.step, layout.logits, dlogits, layout.samples];
         self.emit_only(&SOFTMAX_CE, &params, &bind, flat_grid(g.batch));
         let params = MetricsParams { batch: g.batch as u32, pad: [0; 3] };
         self.emit_only(&METRICS, &params, &[layout.samples, layout.step, layout.ring], [1, 1, 1]);

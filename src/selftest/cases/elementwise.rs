@@ -73,15 +73,16 @@ fn input_cases(cases: &mut Vec<Case>) {
         let p = StageParams { words4: 133, base: base(true), format: format as u32, pad: 0 };
         let x = if format == Format::F32 { integers(532, 3, -9, 9) } else { bits(133, 3) };
         let data = vec![x, in_texture(unset(532), true)];
-        cases.push(Case::new(&input::STAGE, stage_variant(format), format!("{format:?}"), &p, flat_grid(133), data).exact());
+        cases.push(
+            Case::new(&input::STAGE, stage_variant(format), format!("{format:?}"), &p, flat_grid(133), data).exact(),
+        );
     }
 }
 
 /// Two layers, one of them narrow: 36 x 8 words padded to 512, and 132 x 24 words padded to 3328.
 fn weight_table(per_channel: u32, estimator: u32, quant: Quant) -> Vec<u32> {
     let rule = ScaleRule { levels: 127.0, factor: 4.0, pow2: 0, shift: quant.shift };
-    let common =
-        WeightRow { estimator, per_channel, quant, rule, sigmas: 3.0, fixed: 1.5, ..WeightRow::zeroed() };
+    let common = WeightRow { estimator, per_channel, quant, rule, sigmas: 3.0, fixed: 1.5, ..WeightRow::zeroed() };
     let table = [
         WeightRow { offset4: 0, rows: 36, cols4: 2, taps: 9, stats: 0, scales: 0, ..common },
         WeightRow { offset4: 128, rows: 132, cols4: 6, taps: 1, stats: 6, scales: 256, ..common },
@@ -147,10 +148,21 @@ fn norm_cases(cases: &mut Vec<Case>) {
         let data = vec![reals(rows as usize * n, 1, 90.0, 110.0), unset(2 * chunks as usize * n)];
         let grid = flat_grid((chunks * cols4) as usize);
         cases.push(Case::new(&norm::STATS, only(&norm::STATS), &shape, &p, grid, data));
-        for (evaluate, x_scale, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)] {
+        for (evaluate, x_scale, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)]
+        {
             let (eps, health_slot, pad) = (norm::EPS, 1, [0; 2]);
             let p = MergeParams {
-                channels, rows, chunk, chunks, evaluate, x_scale, w_scale, health_slot, eps, momentum, pad,
+                channels,
+                rows,
+                chunk,
+                chunks,
+                evaluate,
+                x_scale,
+                w_scale,
+                health_slot,
+                eps,
+                momentum,
+                pad,
             };
             let data = vec![
                 reals(2 * chunks as usize * n, 2, 0.5, 3.0),
@@ -213,7 +225,15 @@ fn activation_cases(cases: &mut Vec<Case>) {
             let (range_row, shortcut_format) = (2, format as u32);
             for measure in [0, 1] {
                 let p = ForwardParams {
-                    rows, cols4, chunk, measure, range_row, shortcut_row, shortcut, shortcut_format, quant,
+                    rows,
+                    cols4,
+                    chunk,
+                    measure,
+                    range_row,
+                    shortcut_row,
+                    shortcut,
+                    shortcut_format,
+                    quant,
                 };
                 let on = quant.enabled == 1;
                 let out = unset(if on { words / 4 } else { words });
@@ -222,7 +242,15 @@ fn activation_cases(cases: &mut Vec<Case>) {
                 cases.push(Case::new(&activation::FORWARD, variant, &name, &p, flat_grid(items), data).exact());
             }
             let p = BackwardParams {
-                rows, cols4, chunk, pad: 0, range_row, shortcut_row, shortcut, shortcut_format, quant,
+                rows,
+                cols4,
+                chunk,
+                pad: 0,
+                range_row,
+                shortcut_row,
+                shortcut,
+                shortcut_format,
+                quant,
             };
             let d = integers(words, 5, -9, 9);
             let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(16 * items)];

@@ -1,0 +1,14 @@
+# Two commands: `make demo` shows the program, `make test` proves it. Both install a Vulkan device where there is none.
+.PHONY: demo test setup
+
+demo: setup
+	cargo build --release --locked
+	target/release/cqat demo
+
+# The tests run on the software adapter, wherever they run; CQAT_TEST_DEVICE=gpu runs them on a real one.
+test:
+	scripts/setup-vulkan.sh --software
+	cargo test --locked
+
+setup:
+	scripts/setup-vulkan.sh

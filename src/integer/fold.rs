@@ -1,0 +1,335 @@
+//! Folding: weights to codes, batch norm and scales to multipliers, offsets and a shift. All factors are made in 64-bit
+//! floating point from the stored 32-bit values.
+
+use super::{
+    Block, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, LANES, MAX_SHIFT,
+    Requantize,
+};
+use crate::kernels::activation::{RANGE_WORDS, RangeRow};
+use crate::kernels::norm::EPS;
+use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
+use crate::quant::{QuantSpec, Quantizer};
+use crate::session::Normalisation;
+use crate::tensors::Tensors;
+use crate::{Error, Result};
+
+/// Largest magnitude of an offset: integers up to here are exact in an f64.
+const LARGEST_OFFSET: f64 = (1u64 << 53) as f64;
+/// Limit on the magnitude of the sum before the shift.
+const LARGEST_SUM: f64 = (1u64 << 62) as f64;
+
+impl IntegerNet {
+    /// Folds a quantized network with the stored statistics, weight scales and activation ranges of `tensors`, named as
+    /// in [`crate::session::Session::state`].
+    ///
+    /// # Errors
+    /// A layer, activation or input that is not quantized; ranges that were never calibrated; a tensor that is missing,
+    /// has another shape or is not finite; factors that 32-bit multipliers cannot express.
+    pub fn fold(net: &Net, spec: &QuantSpec, tensors: &Tensors, normalisation: &Normalisation) -> Result<IntegerNet> {
+        let input = spec.input.ok_or_else(|| {
+            Error::config("the network sees a float picture (quant.input is none), expected 8-bit codes")
+                .hint("train with quant.input=signed8")
+        })?;
+        let input = IntegerInput {
+            codes: normalisation.codes(&input),
+            scale: input.rule.scale(normalisation.range()).scale,
+            largest: input.quant.max_abs(),
+        };
+        let picture =
+            Value { number: 0, scale: f64::from(input.scale), largest: i64::from(input.largest), signed: true };
+        let mut values = vec![None; net.layers.len()];
+        values[0] = Some(picture);
+        let mut fold = Fold { net, spec, tensors, values };
+        let mut layers = Vec::new();
+        for (id, a) in net.activations() {
+            let layer = fold.activation(id, a)?;
+            let (scale, largest) = (f64::from(layer.scale), i64::from(layer.quant.hi));
+            layers.push(layer);
+            fold.values[id] = Some(Value { number: layers.len(), scale, largest, signed: false });
+        }
+        let (id, linear) = net.linear();
+        let classifier = fold.linear(id, linear)?;
+        Ok(IntegerNet { size: net.size, input, layers, classifier })
+    }
+}
+
+/// Codes that a layer reads.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    number: usize,
+    /// Value of one code.
+    scale: f64,
+    /// Largest magnitude of a code.
+    largest: i64,
+    signed: bool,
+}
+
+/// Batch norm of accumulators, in real numbers: `acc * mul + add`.
+struct Affine {
+    mul: Vec<f64>,
+    add: Vec<f64>,
+}
+
+/// One output channel in units of the output's base grid, with the largest `|acc|` and `|r|`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Channel {
+    main: f64,
+    shortcut: f64,
+    offset: f64,
+    largest_main: i64,
+    largest_shortcut: i64,
+}
+
+struct Fold<'a> {
+    net: &'a Net,
+    spec: &'a QuantSpec,
+    tensors: &'a Tensors,
+    values: Vec<Option<Value>>,
+}
+
+impl Fold<'_> {
+    fn value(&self, id: LayerId) -> Value {
+        self.values[id].expect("layers come in forward order")
+    }
+
+    fn quantizer(&self, id: LayerId) -> Result<&Quantizer> {
+        self.spec.layer(id).ok_or_else(|| {
+            Error::config(format!("{} is not quantized, expected every layer to be", self.net.layers[id].name()))
+                .hint("train with quant.first_last=eight or same")
+        })
+    }
+
+    /// A tensor of finite values.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
+        let Some(t) = self.tensors.get(name) else {
+            return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
+                .hint("fold a checkpoint of the quantized phase, with the configuration of its run"));
+        };
+        if t.shape != shape {
+            return Err(Error::training(format!("tensor {name} has shape {:?}, expected {shape:?}", t.shape))
+                .hint("network.depth, network.width and network.classes must match the checkpoint"));
+        }
+        match t.data.iter().find(|v| !v.is_finite()) {
+            Some(v) => Err(Error::training(format!("tensor {name} holds {v}, expected finite values"))
+                .hint("the run diverged; fold an earlier checkpoint")),
+            None => Ok(&t.data),
+        }
+    }
+
+    /// The stored range of an activation.
+    fn range(&self, name: &str) -> Result<RangeRow> {
+        let words = self.tensor(&format!("quant.{name}.range"), &[RANGE_WORDS])?;
+        let row: RangeRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(words));
+        let untouched = row.range == RangeRow::UNIT.range && row.scale == RangeRow::UNIT.scale;
+        if untouched || row.scale <= 0.0 || row.inv_scale <= 0.0 {
+            return Err(Error::training(format!("the range of {name} was never calibrated"))
+                .hint("fold a checkpoint of the quantized phase: calibration comes first in it"));
+        }
+        Ok(row)
+    }
+
+    /// Weight codes in the file's order, and the scale of each output channel. `stored` counts padding channels too.
+    fn weights(&self, id: LayerId, shape: &[usize], stored: usize) -> Result<(Vec<i8>, Vec<f32>)> {
+        let name = self.net.layers[id].name();
+        let quant = self.quantizer(id)?.quant;
+        let weights = self.tensor(&format!("{name}.weight"), shape)?;
+        let scales = self.tensor(&format!("quant.{name}.scales"), &[2, stored])?;
+        let (values, inverse) = scales.split_at(stored);
+        if scales.iter().any(|s| *s <= 0.0) {
+            return Err(Error::training(format!("a weight scale of {name} is not positive"))
+                .hint("the checkpoint is damaged; fold an earlier one"));
+        }
+        let rows = weights.chunks_exact(weights.len() / shape[0]).zip(inverse);
+        let codes = rows.flat_map(|(row, inv)| row.iter().map(|w| quant.code(*w, *inv) as i8)).collect();
+        Ok((codes, values[..shape[0]].to_vec()))
+    }
+
+    fn conv(&self, id: LayerId) -> Result<(IntegerConv, Affine)> {
+        let c = self.net.conv(id);
+        let input = self.value(c.input);
+        let shape = [c.to.c, c.real_in, c.kernel, c.kernel];
+        let (codes, scales) = self.weights(id, &shape, c.to.c)?;
+        let largest = largest(&codes, c.to.c, input);
+        check_accumulators(&c.name, &largest)?;
+        let norm = |part: &str| self.tensor(&format!("{}.{part}", c.norm), &[c.to.c]);
+        let (gamma, beta) = (norm("weight")?, norm("bias")?);
+        let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
+        if variance.iter().any(|v| *v < 0.0) {
+            return Err(Error::training(format!("{}.running_var is negative", c.norm))
+                .hint("the checkpoint is damaged; fold an earlier one"));
+        }
+        let factor = |k: usize| f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt();
+        let affine = Affine {
+            mul: (0..c.to.c).map(|k| f64::from(scales[k]) * input.scale * factor(k)).collect(),
+            add: (0..c.to.c).map(|k| f64::from(beta[k]) - f64::from(mean[k]) * factor(k)).collect(),
+        };
+        let conv = IntegerConv {
+            name: c.name.clone(),
+            input: input.number,
+            kernel: c.kernel,
+            stride: c.stride,
+            from: c.from,
+            to: c.to,
+            real_in: c.real_in,
+            packed: pack(&codes, c.kernel, c.real_in, c.from, c.to),
+            codes,
+            scales,
+            largest,
+        };
+        Ok((conv, affine))
+    }
+
+    fn activation(&self, id: LayerId, a: &Activation) -> Result<IntegerLayer> {
+        let quant = self.quantizer(id)?.quant;
+        let row = self.range(&a.name)?;
+        let inv = f64::from(row.inv_scale);
+        let (conv, main) = self.conv(a.main)?;
+        let mut channels: Vec<Channel> = (0..a.shape.c)
+            .map(|k| Channel {
+                main: main.mul[k] * inv,
+                offset: main.add[k] * inv,
+                largest_main: conv.largest[k],
+                ..Channel::default()
+            })
+            .collect();
+        let shortcut = match a.shortcut {
+            Shortcut::None => IntegerShortcut::None,
+            Shortcut::Identity(from) => {
+                let value = self.value(from);
+                for c in &mut channels {
+                    (c.shortcut, c.largest_shortcut) = (value.scale * inv, value.largest);
+                }
+                IntegerShortcut::Identity(value.number)
+            }
+            Shortcut::Projection(from) => {
+                let (projection, other) = self.conv(from)?;
+                for (k, c) in channels.iter_mut().enumerate() {
+                    (c.shortcut, c.largest_shortcut) = (other.mul[k] * inv, projection.largest[k]);
+                    c.offset += other.add[k] * inv;
+                }
+                IntegerShortcut::Projection(projection)
+            }
+        };
+        let (shift, channels) = requantize(&channels).ok_or_else(|| {
+            Error::training(format!("{}: a factor of its batch norm is too large for 32-bit multipliers", a.name))
+                .hint("a running variance near 0 or a tiny activation range does this; fold another checkpoint")
+        })?;
+        // The code of a base code is the code of that value at scale 1.
+        let window = std::array::from_fn(|base| quant.code(base as f32, 1.0) as u8);
+        let (name, shape) = (a.name.clone(), a.shape);
+        Ok(IntegerLayer { name, conv, shortcut, channels, shift, quant, scale: row.scale, shape, window })
+    }
+
+    fn linear(&self, id: LayerId, l: &Linear) -> Result<IntegerLinear> {
+        let Layer::Pool(pool) = &self.net.layers[l.input] else {
+            return Err(Error::config(format!("{} does not read a pool", l.name)).hint("fold a residual network"));
+        };
+        let input = self.value(pool.input);
+        let pixels = pool.from.pixels();
+        let (codes, scales) = self.weights(id, &[l.classes, l.features], l.padded())?;
+        let pooled = Value { largest: input.largest * pixels as i64, ..input };
+        let largest = largest(&codes, l.classes, pooled);
+        check_accumulators(&l.name, &largest)?;
+        Ok(IntegerLinear {
+            name: l.name.clone(),
+            input: input.number,
+            features: l.features,
+            classes: l.classes,
+            pixels,
+            codes,
+            scales: scales.iter().map(|s| f64::from(*s) * input.scale / pixels as f64).collect(),
+            bias: self.tensor(&format!("{}.bias", l.name), &[l.classes])?.to_vec(),
+            largest,
+        })
+    }
+}
+
+/// Largest magnitude of each output channel's accumulator over all inputs.
+fn largest(codes: &[i8], channels: usize, input: Value) -> Vec<i64> {
+    let bound = |row: &[i8]| {
+        let sum = |sign: i64| row.iter().map(|w| (sign * i64::from(*w)).max(0)).sum::<i64>();
+        let (up, down) = (sum(1), sum(-1));
+        input.largest * if input.signed { up + down } else { up.max(down) }
+    };
+    codes.chunks_exact(codes.len() / channels).map(bound).collect()
+}
+
+fn check_accumulators(name: &str, largest: &[i64]) -> Result<()> {
+    match largest.iter().find(|v| **v > i64::from(i32::MAX)) {
+        Some(v) => Err(Error::config(format!("an accumulator of {name} can reach {v}, expected at most 2^31 - 1"))
+            .hint("lower network.width or the bits of its weights or inputs")),
+        None => Ok(()),
+    }
+}
+
+/// The largest shift at which every channel fits, and the integers there. `None` where not even a shift of 1 does.
+fn requantize(channels: &[Channel]) -> Option<(u32, Vec<Requantize>)> {
+    let fits = |shift: u32| {
+        let scale = 2f64.powi(shift as i32);
+        channels.iter().all(|c| {
+            let multiplier = |m: f64| (m * scale).round().abs();
+            let (m, r, b) = (multiplier(c.main), multiplier(c.shortcut), multiplier(c.offset));
+            let sum = m * c.largest_main as f64 + r * c.largest_shortcut as f64 + b + scale;
+            m <= f64::from(i32::MAX) && r <= f64::from(i32::MAX) && b <= LARGEST_OFFSET && sum <= LARGEST_SUM
+        })
+    };
+    let shift = (1..=MAX_SHIFT).rev().find(|n| fits(*n))?;
+    let integer = |v: f64| (v * 2f64.powi(shift as i32)).round();
+    let integers = channels.iter().map(|c| Requantize {
+        multiplier: integer(c.main) as i32,
+        shortcut: integer(c.shortcut) as i32,
+        offset: integer(c.offset) as i64,
+    });
+    Some((shift, integers.collect()))
+}
+
+/// Weight codes as the inner loop reads them: input channels in pairs, padding channels 0.
+fn pack(codes: &[i8], kernel: usize, real_in: usize, from: Shape, to: Shape) -> Vec<Block> {
+    let taps = kernel * kernel;
+    let code = |co: usize, ci: usize, tap: usize| match ci < real_in {
+        true => i16::from(codes[(co * real_in + ci) * taps + tap]),
+        false => 0,
+    };
+    let mut packed = Vec::with_capacity(to.c / LANES * taps * from.c / 2);
+    for first in (0..to.c).step_by(LANES) {
+        for tap in 0..taps {
+            for ci in (0..from.c).step_by(2) {
+                packed.push(std::array::from_fn(|lane| [0, 1].map(|k| code(first + lane, ci + k, tap))));
+            }
+        }
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shift_is_the_largest_that_fits() {
+        let one = Channel { main: 0.75, largest_main: 1000, ..Channel::default() };
+        let (shift, k) = requantize(&[one]).unwrap();
+        assert_eq!((shift, k[0].multiplier), (31, 3 << 29));
+        let (shift, k) = requantize(&[Channel { main: 1.0 / 3.0, shortcut: -1.5, offset: 2.25, ..one }]).unwrap();
+        assert_eq!((shift, k[0]), (30, Requantize { multiplier: 357_913_941, shortcut: -3 << 29, offset: 9 << 28 }));
+    }
+
+    #[test]
+    fn zero_factors_take_the_largest_shift_and_offsets_stay_exact() {
+        let zero = Channel { offset: 3.0, ..Channel::default() };
+        assert_eq!(requantize(&[zero]).unwrap().0, MAX_SHIFT);
+        let far = Channel { offset: 1024.0, ..zero };
+        assert_eq!(requantize(&[far]).unwrap(), (43, vec![Requantize { multiplier: 0, shortcut: 0, offset: 1 << 53 }]));
+        assert_eq!(requantize(&[Channel { main: 3e9, ..zero }]), None);
+    }
+
+    #[test]
+    fn two_full_branches_do_not_overflow() {
+        let top = i64::from(i32::MAX);
+        let full = Channel { main: 0.9, shortcut: -0.9, offset: 9.0, largest_main: top, largest_shortcut: top };
+        let (shift, k) = requantize(&[full]).unwrap();
+        assert_eq!(shift, 30);
+        let sum = i128::from(k[0].multiplier) * i128::from(top) * 2 + i128::from(k[0].offset) + (1 << (shift - 1));
+        assert!(sum < 1 << 62);
+    }
+}
