@@ -20,7 +20,7 @@ pub(super) struct TrainArgs {
     /// Go on with this run, from its last checkpoint
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
-    /// Folder of the data set
+    /// Folder of the data set; default: CQAT_DATA, else the configuration's data.dir, else ./data
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Folder of the run; default: a new one under runs/
