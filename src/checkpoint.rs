@@ -107,7 +107,7 @@ impl Checkpoint {
     /// Reads it.
     ///
     /// # Errors
-    /// A file that is damaged, of another program, or of a newer version.
+    /// A file that is damaged, of another program, or of a newer version, or that holds values that are not finite.
     pub fn read(path: &Path) -> Result<Checkpoint> {
         let file = safetensors_io::read(path, ErrorKind::Training)?;
         let foreign = || {
@@ -128,6 +128,7 @@ impl Checkpoint {
             None => return Err(foreign()),
         }
         let meta = serde_json::from_str(text).map_err(|e| foreign().caused_by(e))?;
+        check_finite(&file.tensors, path)?;
         Ok(Checkpoint { tensors: file.tensors, meta })
     }
 
@@ -138,4 +139,14 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Config> {
         Config::from_yaml(&self.meta.config, "the checkpoint's config", &[])
     }
+}
+
+/// Refuses tensors that hold NaN or infinity: no run writes such.
+///
+/// # Errors
+/// Names the file and the tensor.
+pub fn check_finite(tensors: &Tensors, path: &Path) -> Result<()> {
+    let Some((name, _)) = tensors.iter().find(|(_, t)| !t.is_finite()) else { return Ok(()) };
+    Err(Error::training(format!("{}: {name} holds values that are not finite", path.display()))
+        .hint("use another checkpoint"))
 }

@@ -87,6 +87,9 @@ enum Command {
     },
 }
 
+/// Where the data is looked for when nothing says.
+const DEFAULT_DATA: &str = "data";
+
 /// Where the data is: `--data`, then `CQAT_DATA` (which does not override `embedded`), then the configuration, then
 /// `./data`.
 fn data_location(option: Option<&PathBuf>, config: &Config) -> String {
@@ -95,7 +98,7 @@ fn data_location(option: Option<&PathBuf>, config: &Config) -> String {
         return dir.display().to_string();
     }
     let environment = std::env::var("CQAT_DATA").ok().filter(|d| !d.is_empty() && !embedded);
-    environment.or_else(|| config.data.dir.clone()).unwrap_or_else(|| "data".into())
+    environment.or_else(|| config.data.dir.clone()).unwrap_or_else(|| DEFAULT_DATA.into())
 }
 
 impl Cli {

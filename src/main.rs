@@ -4,8 +4,21 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// `cqat plan paper | head -1` closes the pipe early; `println!` panics then, which is no news to anyone.
+fn end_quietly_when_the_reader_is_gone() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to stdout")) {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
+    end_quietly_when_the_reader_is_gone();
     cqat::gpu::quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();

@@ -26,11 +26,13 @@ const MAX_BYTES: u64 = 8 << 30;
 /// A file that cannot be read, is too large, is not safetensors, or holds a tensor of another type than f32, f64 or i32.
 pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
     let fail = |what: &str| Error::new(kind, format!("{}: {what}", path.display()));
-    let size = std::fs::metadata(path).map_err(|e| fail("cannot be read").caused_by(e))?.len();
+    let unreadable =
+        |e: std::io::Error| fail("cannot be read").hint("check the path and the file's permissions").caused_by(e);
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_BYTES {
         return Err(fail(&format!("is {size} bytes, expected at most {MAX_BYTES}")));
     }
-    let bytes = std::fs::read(path).map_err(|e| fail("cannot be read").caused_by(e))?;
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     let broken = |e| {
         fail("is not a whole safetensors file")
             .hint("it may have been cut short or damaged; use another checkpoint of the run")

@@ -133,6 +133,10 @@ pub struct Evaluation {
     pub predictions: Vec<u32>,
 }
 
+/// What to do about values that are not finite.
+pub const NOT_FINITE_HINT: &str =
+    "the last checkpoint is intact; lower train.float.lr or train.quant.lr, or lengthen the warm-up";
+
 /// A network on an executor.
 pub struct Session<'a> {
     /// The lowered network.
@@ -200,30 +204,28 @@ impl<'a> Session<'a> {
         }
         let ring = self.exec.read_f32(self.lowered.layout.ring)?;
         let rows: Vec<&[f32]> = self.pending.iter().map(|&s| &ring[4 * s as usize..][..4]).collect();
-        if rows.iter().any(|r| !r[0].is_finite()) {
-            return Err(self.not_finite()?);
+        // A loss can stay finite where a ReLU turns NaN into 0, so the layers are asked as well.
+        let broken = self.first_broken_layer()?;
+        if broken.is_some() || rows.iter().any(|r| !r[0].is_finite()) {
+            let place = broken.unwrap_or("no batch norm saw it: the classifier went first".into());
+            return Err(Error::training(format!("the loss is not finite: {place}")).hint(NOT_FINITE_HINT));
         }
         rows.iter().for_each(|r| totals.add(r));
         self.pending.clear();
         Ok(())
     }
 
-    /// The error for a loss that is not finite.
-    fn not_finite(&mut self) -> Result<Error> {
+    /// Where values first were not finite in a training step, if any.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn first_broken_layer(&mut self) -> Result<Option<String>> {
         let health = self.exec.read(self.lowered.layout.health)?;
         let first = health.iter().enumerate().filter(|(_, s)| **s > 0).min_by_key(|(layer, s)| (**s, *layer));
-        let place = match first {
-            Some((layer, step)) => {
-                format!(
-                    "the batch statistics of layer {} went first, in step {}",
-                    self.lowered.net.layers[layer].name(),
-                    step - 1
-                )
-            }
-            None => "no batch norm saw it: the classifier went first".to_string(),
-        };
-        Ok(Error::training(format!("the loss is not finite: {place}"))
-            .hint("the last checkpoint is intact; lower train.float.lr or train.quant.lr, or lengthen the warm-up"))
+        Ok(first.map(|(layer, step)| {
+            let name = self.lowered.net.layers[layer].name();
+            format!("the batch statistics of layer {name} went first, in step {}", step - 1)
+        }))
     }
 
     /// Evaluates a split.
@@ -231,7 +233,7 @@ impl<'a> Session<'a> {
     /// `frozen` keeps the stored weight scales; otherwise they are made anew from the weights.
     ///
     /// # Errors
-    /// A device error.
+    /// A device error, or a loss that is not finite.
     pub fn evaluate(&mut self, form: Form, split: &Split, frozen: bool) -> Result<Evaluation> {
         let programs = self.programs(form)?;
         let layout = &self.lowered.layout;
@@ -249,6 +251,11 @@ impl<'a> Session<'a> {
                 evaluation.totals.add(&[s[0], s[1], s[2], 1.0]);
                 evaluation.predictions.push(s[3] as u32);
             }
+        }
+        if !evaluation.totals.loss.is_finite() {
+            // A label counts as first where no logit is above its own, and none is above a NaN.
+            return Err(Error::training("the loss of the evaluation is not finite, so its accuracy means nothing")
+                .hint("use an earlier checkpoint; a lower learning rate keeps the next run from it"));
         }
         Ok(evaluation)
     }

@@ -17,6 +17,13 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
+impl NamedTensor {
+    /// Whether every value is finite.
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().all(|v| v.is_finite())
+    }
+}
+
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, NamedTensor>;
 

@@ -1,12 +1,12 @@
 //! Training a run: float epochs, calibration, quantized epochs. Readable top to bottom.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position};
+use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position, check_finite};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, Split, epoch_permutation};
 use crate::gpu::{Gpu, GpuProgram};
@@ -20,7 +20,7 @@ use crate::quant::QuantSpec;
 use crate::run::RunFolder;
 use crate::safetensors_io;
 use crate::schedule::learning_rate;
-use crate::session::{Form, Normalisation, Session, Totals};
+use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
 use crate::tensors::{self, Tensors};
 use crate::{Error, ErrorKind, Result};
 
@@ -80,39 +80,52 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run on `gpu`. With `resume`, goes on from that checkpoint; otherwise starts from fresh weights or
-    /// `train.init_from`.
+    /// A new run on `gpu`, from fresh weights or `train.init_from`. `create` makes its folder, once everything else is
+    /// known to work; the run's first checkpoint is written at once.
     ///
     /// # Errors
-    /// A device error, or a checkpoint that does not fit.
-    pub fn new(
+    /// A device error, a start that does not fit the network, a folder that cannot be made.
+    pub fn start(
+        config: &'a Config,
+        data: &'a DataSet,
+        gpu: &'a Gpu,
+        lowered: &'a Lowered,
+        create: impl FnOnce() -> Result<RunFolder>,
+        quiet: bool,
+    ) -> Result<Trainer<'a>> {
+        let normalisation = Normalisation::of(data);
+        let program = GpuProgram::new(gpu, &lowered.plan)?;
+        let mut session = Session::new(lowered, Box::new(program), &normalisation);
+        session.set_state(&start_tensors(config, lowered)?)?;
+        let folder = create()?;
+        let mut trainer = Trainer { config, data, folder, session, at: Position::START, normalisation, quiet };
+        trainer.save_last()?;
+        Ok(trainer)
+    }
+
+    /// The run of `checkpoint`, from where it stopped.
+    ///
+    /// # Errors
+    /// A device error, other data, a checkpoint that does not fit the network.
+    pub fn resume(
         config: &'a Config,
         data: &'a DataSet,
         gpu: &'a Gpu,
         lowered: &'a Lowered,
         mut folder: RunFolder,
-        resume: Option<Checkpoint>,
+        checkpoint: Checkpoint,
         quiet: bool,
     ) -> Result<Trainer<'a>> {
-        let normalisation = resume.as_ref().map_or(Normalisation::of(data), |c| c.meta.normalisation);
+        let Checkpoint { tensors, meta } = checkpoint;
+        if meta.data_sha256 != data.sha256 {
+            return Err(Error::data(format!("the run was trained on other data than {}", data.name))
+                .hint("point --data at the data set the run started with"));
+        }
         let program = GpuProgram::new(gpu, &lowered.plan)?;
-        let mut session = Session::new(lowered, Box::new(program), &normalisation);
-        let at = match resume {
-            Some(c) => {
-                if c.meta.data_sha256 != data.sha256 {
-                    return Err(Error::data(format!("the run was trained on other data than {}", data.name))
-                        .hint("point --data at the data set the run started with"));
-                }
-                session.set_state(&c.tensors)?;
-                folder.reopen_metrics(c.meta.metrics_bytes)?;
-                c.meta.position
-            }
-            None => {
-                session.set_state(&start_tensors(config, lowered)?)?;
-                Position::START
-            }
-        };
-        Ok(Trainer { config, data, folder, session, at, normalisation, quiet })
+        let mut session = Session::new(lowered, Box::new(program), &meta.normalisation);
+        session.set_state(&tensors)?;
+        folder.reopen_metrics(meta.metrics_bytes)?;
+        Ok(Trainer { config, data, folder, session, at: meta.position, normalisation: meta.normalisation, quiet })
     }
 
     /// Trains until the end, `stop_after` epochs of the whole run, or an interruption.
@@ -231,7 +244,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn interrupted(&mut self) -> Error {
-        let saved = self.session.drain(&mut self.at.totals.clone()).and_then(|()| self.save_mid_epoch());
+        let saved = self.session.drain(&mut self.at.totals).and_then(|()| self.save_last());
         match saved {
             Ok(()) => Error::new(ErrorKind::Interrupted, "interrupted; the run was saved")
                 .hint(format!("go on with: cqat train --resume {}", self.folder.path().display())),
@@ -239,7 +252,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn save_mid_epoch(&mut self) -> Result<()> {
+    fn save_last(&mut self) -> Result<()> {
         self.save(&self.folder.last())
     }
 
@@ -255,6 +268,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self) -> Result<()> {
+        self.finite_state()?; // before the evaluation, which could not name the tensor
         let held = self.data.val.as_ref();
         let (split, name) = held.map_or((&self.data.test, "test"), |v| (v, "val"));
         let scored = self.score(split, name)?;
@@ -275,7 +289,7 @@ impl<'a> Trainer<'a> {
         }
         self.at.epoch += 1;
         self.at.step = 0;
-        self.save(&self.folder.last())
+        self.save_last()
     }
 
     fn score(&mut self, split: &Split, name: &str) -> Result<Totals> {
@@ -368,12 +382,14 @@ impl<'a> Trainer<'a> {
             if !self.quiet {
                 eprintln!("post-training quantization  test {:.2} %", t.top1_percent());
             }
-            self.save(&self.folder.last())?;
+            self.save_last()?;
         }
         Ok(Outcome::Finished)
     }
 
-    fn save(&mut self, path: &PathBuf) -> Result<()> {
+    /// Writes a checkpoint, unless a tensor has gone bad: the one before stays then.
+    fn save(&mut self, path: &Path) -> Result<()> {
+        let tensors = self.finite_state()?;
         let meta = Meta {
             format_version: FORMAT_VERSION,
             program: crate::VERSION.to_string(),
@@ -383,7 +399,24 @@ impl<'a> Trainer<'a> {
             data_sha256: self.data.sha256.clone(),
             metrics_bytes: self.folder.metrics_bytes()?,
         };
-        Checkpoint { tensors: self.session.state()?, meta }.write(path)
+        Checkpoint { tensors, meta }.write(path)
+    }
+
+    /// Everything that a checkpoint keeps, all of it finite.
+    fn finite_state(&mut self) -> Result<Tensors> {
+        let tensors = self.session.state()?;
+        let Some(name) = self.first_not_finite(&tensors) else { return Ok(tensors) };
+        let broken = self.session.first_broken_layer()?;
+        let place = broken.unwrap_or(format!("it went first, in the update of step {}", self.at.global_step));
+        Err(Error::training(format!("{name} is not finite: {place}")).hint(NOT_FINITE_HINT))
+    }
+
+    /// The first tensor in forward order with a value that is not finite.
+    fn first_not_finite<'t>(&self, tensors: &'t Tensors) -> Option<&'t str> {
+        let weights = &self.session.lowered.layout.weights;
+        let place = |name: &str| weights.iter().position(|w| name.strip_suffix(".weight") == Some(&w.name));
+        let bad = tensors.iter().filter(|(_, t)| !t.is_finite()).map(|(name, _)| name.as_str());
+        bad.min_by_key(|name| place(name).unwrap_or(weights.len()))
     }
 }
 
@@ -400,6 +433,7 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
     };
     let mut tensors = safetensors_io::read(&path, ErrorKind::Training)?.tensors;
     tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    check_finite(&tensors, &path)?;
     Ok(tensors)
 }
 

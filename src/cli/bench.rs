@@ -15,7 +15,7 @@ use crate::{Error, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// A YAML file, or a preset's name; default: cqat
+    /// A YAML file, or a preset's name (see `cqat presets`)
     #[arg(default_value = "cqat")]
     config: String,
     /// Override one key, such as --set train.batch=64; may be repeated

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Global, train};
-use crate::Result;
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::evaluate::{Kind, Loaded};
 use crate::net::Layer;
 use crate::run::now;
 use crate::train::network;
+use crate::{Error, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -26,6 +26,10 @@ impl DemoArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let config = Config::load("demo", &self.sets)?;
         config.validate()?;
+        if config.quant.method == Method::None {
+            return Err(Error::config("quant.method is none, but the demo compares float with a quantizer")
+                .hint("use `cqat train demo` with the same --set items to train in float alone"));
+        }
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}", now())));
         let out = train::start(config, &out, global, None)?;
         let float = Loaded::read(&out.join("float.safetensors"))?;

@@ -32,7 +32,7 @@ enum KindName {
 pub(super) struct EvalArgs {
     /// A run folder, or a checkpoint file
     run: PathBuf,
-    /// Folder of the data set; default: the run's
+    /// Folder of the data set; default: CQAT_DATA, else the run's
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Which pictures

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Global, data_location};
+use super::{DEFAULT_DATA, Global, data_location};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{self, DataSet};
@@ -15,12 +15,12 @@ use crate::{Error, Result};
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
     /// A YAML file, or a preset's name (see `cqat presets`)
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(conflicts_with = "resume")]
     config: Option<String>,
     /// Go on with this run, from its last checkpoint
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
-    /// Folder of the data set
+    /// Folder of the data set; default: CQAT_DATA, else the configuration's data.dir, else ./data
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Folder of the run; default: a new one under runs/
@@ -36,7 +36,6 @@ pub(super) struct TrainArgs {
 
 impl TrainArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        handle_interrupts();
         match (&self.resume, &self.config) {
             (Some(run), _) => self.resume(run, global),
             (None, Some(spec)) => {
@@ -48,7 +47,8 @@ impl TrainArgs {
                 println!("run folder: {}", run.display());
                 Ok(())
             }
-            (None, None) => Err(Error::config("train needs a CONFIG or --resume RUN")),
+            (None, None) => Err(Error::config("train needs a CONFIG, or --resume RUN")
+                .hint("CONFIG is a YAML file or a preset: `cqat presets` lists them")),
         }
     }
 
@@ -64,18 +64,21 @@ impl TrainArgs {
         let gpu = global.open(Some(&config))?;
         let classes = check_classes(&config, &data)?;
         let lowered = lower_config(&config, classes, &gpu)?;
-        let mut trainer = Trainer::new(&config, &data, &gpu, &lowered, folder, Some(checkpoint), global.quiet)?;
+        handle_interrupts();
+        let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
         report(trainer.run(self.stop_after)?, run, global.quiet);
         println!("run folder: {}", run.display());
         Ok(())
     }
 }
 
-/// Trains a new run in `out`; returns the folder.
+/// Trains a new run in `out` on the pictures in `config.data.dir`; returns the folder.
 pub(super) fn start(config: Config, out: &Path, global: &Global, stop_after: Option<u32>) -> Result<PathBuf> {
     let mut config = config;
-    let data = load_data(&config, None)?;
+    let dir = config.data.dir.clone().unwrap_or_else(|| DEFAULT_DATA.into());
+    let data = data::load(&dir, config.data.validation, config.train.seed)?;
     let classes = check_classes(&config, &data)?;
+    check_batch(&config, &data)?;
     config.network.classes = Some(classes as u32);
     let gpu = global.open(Some(&config))?;
     let lowered = lower_config(&config, classes, &gpu)?;
@@ -88,14 +91,15 @@ pub(super) fn start(config: Config, out: &Path, global: &Global, stop_after: Opt
         command: std::env::args().collect(),
         started: now(),
     };
-    let folder = RunFolder::create(out, &config, &manifest)?;
     if !global.quiet {
         eprintln!(
             "{} on {} ({}), {} {}",
             data.name, gpu.summary.name, gpu.summary.kind, gpu.summary.driver, gpu.summary.driver_info
         );
     }
-    let mut trainer = Trainer::new(&config, &data, &gpu, &lowered, folder, None, global.quiet)?;
+    handle_interrupts();
+    let create = || RunFolder::create(out, &config, &manifest);
+    let mut trainer = Trainer::start(&config, &data, &gpu, &lowered, create, global.quiet)?;
     report(trainer.run(stop_after)?, out, global.quiet);
     Ok(out.to_path_buf())
 }
@@ -120,6 +124,16 @@ pub(super) fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
         Some(n) => Ok(n as usize),
         None => Ok(data.classes),
     }
+}
+
+/// A run folder is not made for a run that cannot take a step.
+fn check_batch(config: &Config, data: &DataSet) -> Result<()> {
+    let (batch, pictures) = (config.train.batch as usize, data.train.len());
+    if batch <= pictures {
+        return Ok(());
+    }
+    Err(Error::config(format!("train.batch is {batch}, expected at most the {pictures} training pictures"))
+        .hint(format!("--set train.batch={pictures} or less")))
 }
 
 fn default_folder(spec: &str) -> PathBuf {

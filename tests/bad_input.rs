@@ -1,0 +1,219 @@
+//! What users get wrong: every message says what happened and what to do, and nothing is lost or left half-written.
+
+mod common;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use common::{Ran, cifar100, command, contents, cqat, on_device, workplace};
+use cqat::data::PICTURE_BYTES;
+use tempfile::TempDir;
+
+/// A place with a run of ResNet-8 in `run`, stopped before its first step.
+static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
+    let place = workplace();
+    cqat(place.path(), &["train", "tiny.yaml", "--out", "run", "--stop-after", "0"]).ok();
+    place
+});
+
+fn place() -> &'static Path {
+    PLACE.path()
+}
+
+/// `cqat train tiny.yaml` with more arguments fails like this, and makes no run folder.
+#[track_caller]
+fn training_fails(arguments: &[&str], code: i32, message: &str, hint: &str) {
+    let fresh = tempfile::tempdir_in(place()).unwrap();
+    let out = fresh.path().join("run");
+    let fixed = ["train", "tiny.yaml", "--out", out.to_str().unwrap()];
+    cqat(place(), &[&fixed, arguments].concat()).fails(code, message, hint);
+    assert!(!out.exists(), "a run that cannot start leaves no folder");
+}
+
+/// A data folder with this training file.
+fn data(name: &str, train: &[u8]) -> String {
+    let folder = place().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("train.bin"), train).unwrap();
+    std::fs::write(folder.join("test.bin"), cifar100(16, 2)).unwrap();
+    name.to_string()
+}
+
+#[test]
+fn truncated_data_files() {
+    let whole = cifar100(48, 1);
+    let folder = data("truncated", &whole[..whole.len() - 100]);
+    training_fails(
+        &["--data", &folder],
+        3,
+        "train.bin is cut short: its 147452 bytes are 47 CIFAR-100 records",
+        "unpack it again",
+    );
+    let folder = data("empty", &[]);
+    training_fails(&["--data", &folder], 3, "the training file of CIFAR-100 is missing", "put the training file");
+}
+
+#[test]
+fn wrong_labels() {
+    let mut wrong = cifar100(48, 1);
+    wrong[5 * (2 + PICTURE_BYTES) + 1] = 100;
+    let folder = data("labels", &wrong);
+    let message =
+        "train.bin: record 5 (counted from 0) has fine label 100 at byte 15371 of the file, expected less than 100";
+    training_fails(&["--data", &folder], 3, message, "unpack it again");
+}
+
+#[test]
+fn no_data() {
+    training_fails(&["--data", "nowhere"], 3, "the data folder nowhere does not exist", "embedded");
+    let mut with_variable = on_device(place(), &["train", "tiny.yaml", "--out", "unmade"]);
+    with_variable.env("CQAT_DATA", "elsewhere");
+    Ran::of(with_variable).fails(3, "the data folder elsewhere does not exist", "check the path");
+    // --data is stronger than CQAT_DATA, which does not touch the embedded set.
+    let mut both = on_device(place(), &["train", "tiny.yaml", "--data", "data", "--out", "both", "--stop-after", "0"]);
+    both.env("CQAT_DATA", "elsewhere");
+    Ran::of(both).ok();
+    let sets = ["--set", "data.dir=embedded", "--out", "builtin", "--stop-after", "0"];
+    let mut builtin = on_device(place(), &[&["train", "tiny.yaml"], &sets[..]].concat());
+    builtin.env("CQAT_DATA", "elsewhere");
+    assert!(Ran::of(builtin).ok().err.contains("fashion-mnist-mini on "));
+}
+
+#[test]
+fn a_typo_in_the_configuration() {
+    let yaml = "network:\n  depth: 8\n  widht: 8\n";
+    std::fs::write(place().join("typo.yaml"), yaml).unwrap();
+    let message = "typo.yaml:3:3: unknown key `widht` in `network`, expected depth, width or classes";
+    cqat(place(), &["train", "typo.yaml"]).fails(2, message, "did you mean `width`?");
+    std::fs::write(place().join("type.yaml"), "train:\n  batch: many\n").unwrap();
+    cqat(place(), &["plan", "type.yaml"]).fails(2, "type.yaml:2:10: `train.batch` is the text \"many\"", "");
+    training_fails(
+        &["--set", "train.bacth=4"],
+        2,
+        "--set train.bacth=4: unknown key `bacth` in `train`",
+        "did you mean `batch`?",
+    );
+    training_fails(&["--set", "network.width=12"], 2, "`network.width` is 12, expected a multiple of 8", "8 would do");
+    training_fails(
+        &["--set", "network.classes=5"],
+        2,
+        "network.classes is 5, but cifar100 has 100",
+        "leave network.classes out",
+    );
+    cqat(place(), &["train", "dmo"]).fails(
+        2,
+        "`dmo` is neither a file nor a preset",
+        "did you mean the preset `demo`?",
+    );
+    cqat(place(), &["train"]).fails(2, "train needs a CONFIG, or --resume RUN", "cqat presets");
+}
+
+#[test]
+fn a_checkpoint_of_another_network() {
+    place();
+    let deeper = ["--set", "train.init_from=run", "--set", "network.depth=20"];
+    training_fails(&deeper, 5, "the checkpoint has no tensor layer1.1.conv1.weight", "network.depth must match");
+    let wider = ["--set", "train.init_from=run/last.safetensors", "--set", "network.width=16"];
+    let message = "tensor conv1.weight has shape [8, 3, 3, 3], expected [16, 3, 3, 3]";
+    training_fails(&wider, 5, message, "network.depth, network.width and network.classes must match the checkpoint");
+    let message = "missing.safetensors: cannot be read";
+    training_fails(&["--set", "train.init_from=missing.safetensors"], 5, message, "check the path");
+}
+
+#[test]
+fn a_damaged_checkpoint() {
+    let copy = place().join("damaged");
+    std::fs::create_dir_all(&copy).unwrap();
+    for (path, bytes) in contents(&place().join("run")) {
+        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let file = copy.join("last.safetensors");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let before = contents(&copy);
+    for arguments in [&["train", "--resume", "damaged"], &["eval", "damaged"][..]] {
+        let ran = cqat(place(), arguments);
+        ran.fails(5, "last.safetensors: is not a whole safetensors file", "use another checkpoint of the run");
+    }
+    std::fs::write(&file, b"{}").unwrap();
+    cqat(place(), &["eval", "damaged"]).fails(5, "is not a whole safetensors file", "use another checkpoint");
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    assert!(contents(&copy) == before, "nothing in the folder was touched");
+    std::fs::remove_file(&file).unwrap();
+    cqat(place(), &["train", "--resume", "damaged"]).fails(5, "damaged has no checkpoint", "start again");
+    cqat(place(), &["train", "--resume", "data"]).fails(5, "data is not a run folder", "run folder");
+    cqat(place(), &["eval", "nowhere"]).fails(5, "nowhere: cannot be read", "check the path");
+}
+
+#[test]
+fn a_resume_with_other_data() {
+    let other = data("other", &cifar100(40, 9));
+    let before = contents(&place().join("run"));
+    let ran = cqat(place(), &["train", "--resume", "run", "--data", &other]);
+    ran.fails(
+        3,
+        "the run was trained on other data than cifar100",
+        "point --data at the data set the run started with",
+    );
+    assert!(contents(&place().join("run")) == before);
+}
+
+#[test]
+fn an_unwritable_run_folder() {
+    // A file as the parent stops root as well.
+    std::fs::write(place().join("file"), b"kept").unwrap();
+    let ran = cqat(place(), &["train", "tiny.yaml", "--out", "file/run"]);
+    ran.fails(5, "the run folder file/run cannot be made", "choose a folder you may write with --out DIR");
+    assert_eq!(std::fs::read(place().join("file")).unwrap(), b"kept");
+}
+
+#[test]
+fn a_folder_that_holds_a_run() {
+    place();
+    let before = contents(&place().join("run"));
+    let ran = cqat(place(), &["train", "tiny.yaml", "--out", "run"]);
+    ran.fails(
+        5,
+        "run already holds a run",
+        "go on with it: cqat train --resume run; or choose another folder with --out",
+    );
+    assert!(contents(&place().join("run")) == before, "the run that was there is as it was");
+}
+
+#[test]
+fn no_gpu() {
+    for arguments in [&["train", "demo", "--out", "unmade-gpu"][..], &["devices"], &["plan", "demo"], &["selftest"]] {
+        let mut without = command(place(), arguments);
+        without.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        let ran = Ran::of(without);
+        ran.fails(4, "no Vulkan, Metal or DX12 adapter was found", "apt-get install mesa-vulkan-drivers");
+    }
+    assert!(!place().join("unmade-gpu").exists());
+    let ran = Ran::of(command(place(), &["plan", "demo", "--device", "Voodoo"]));
+    ran.fails(4, "no adapter matches --device Voodoo", "the adapters are: 0: ");
+}
+
+#[test]
+fn a_batch_that_does_not_fit() {
+    let batch = ["--set", "device.memory_mib=4", "--set", "train.batch=32"];
+    let message = "a batch of 32 does not fit this device: the step needs";
+    training_fails(&batch, 4, message, "the largest batch that fits is");
+    let before = contents(&place().join("run"));
+    let ran = cqat(place(), &[&["train", "tiny.yaml", "--out", "run"], &batch[..]].concat());
+    let hint = ran.fails(4, message, "or raise device.memory_mib").err;
+    assert!(contents(&place().join("run")) == before);
+    // The batch that the hint names does fit.
+    let named = hint.split("--set ").nth(1).and_then(|s| s.split(' ').next()).unwrap();
+    cqat(place(), &["plan", "tiny.yaml", "--set", "device.memory_mib=4", "--set", named]).ok();
+    let message = "train.batch is 49, expected at most the 48 training pictures";
+    training_fails(&["--set", "train.batch=49"], 2, message, "--set train.batch=48 or less");
+}
+
+#[test]
+fn evaluations_that_cannot_be() {
+    place();
+    let ran = cqat(place(), &["eval", "run", "--kind", "fake_quant"]);
+    ran.fails(5, "fake_quant needs a quantized checkpoint, this one is still float", "use --kind float");
+    let ran = cqat(place(), &["eval", "run", "--split", "val"]);
+    ran.fails(2, "this run held no validation pictures back", "data.validation=5000");
+}

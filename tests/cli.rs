@@ -1,0 +1,251 @@
+//! The command line: help, output, machine-readable answers and exit codes.
+
+mod common;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use assert_cmd::Command;
+use common::{Ran, command, cqat, on_device, workplace};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A place with a finished run in `run`.
+static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
+    let place = workplace();
+    let sets = ["--set", "train.float_epochs=1", "--set", "train.quant_epochs=1", "--set", "data.validation=8"];
+    cqat(place.path(), &[&["train", "tiny.yaml", "--out", "run"], &sets[..]].concat()).ok();
+    place
+});
+
+fn place() -> &'static Path {
+    PLACE.path()
+}
+
+/// Output of a command that needs no device.
+fn printed(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_cqat")).args(arguments).assert().success().get_output().clone();
+    assert!(output.stderr.is_empty(), "nothing else is said");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Numbers that depend on the device or the clock become `#`, with their signs; runs of spaces one space.
+fn without_numbers(text: &str) -> String {
+    let word = |word: &str| {
+        let core = word.trim_matches(|c: char| "+-,%()".contains(c));
+        let number = core.starts_with(|c: char| c.is_ascii_digit()) && core.parse::<f64>().is_ok();
+        if number { word.replace(core, "#").replace("-#", "#").replace("+#", "#") } else { word.to_string() }
+    };
+    text.lines().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+#[test]
+fn help_of_every_command() {
+    insta::assert_snapshot!("help", printed(&["--help"]));
+    for name in ["train", "eval", "devices", "plan", "bench", "selftest", "demo", "presets"] {
+        insta::assert_snapshot!(format!("help-{name}"), printed(&[name, "--help"]));
+    }
+    assert_eq!(printed(&["--version"]), format!("cqat {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn presets_are_listed_and_printed() {
+    insta::assert_snapshot!("presets", printed(&["presets"]));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo.yaml");
+    assert_eq!(printed(&["presets", "demo"]), std::fs::read_to_string(file).unwrap());
+    let ran = Ran::of(command(place(), &["presets", "dmeo"]));
+    ran.fails(2, "there is no preset dmeo", "the presets are demo, cqat, paper,");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for (arguments, message) in [
+        (&["trian"][..], "unrecognized subcommand 'trian'"),
+        (&[], "Usage: cqat"),
+        (&["train", "--resume", "run", "tiny.yaml"], "cannot be used with"),
+        (&["train", "--resume", "run", "--out", "x"], "cannot be used with"),
+        (&["eval"], "<RUN>"),
+        (&["eval", "run", "--kind", "floaty"], "possible values: float, fake_quant, folded"),
+        (&["bench", "demo", "--steps", "many"], "invalid value 'many'"),
+    ] {
+        let ran = Ran::of(command(place(), arguments));
+        assert_eq!(ran.code, 2, "{arguments:?}");
+        assert!(ran.err.contains(message), "{arguments:?}: {}", ran.err);
+        assert!(ran.out.is_empty());
+    }
+    cqat(place(), &["bench", "demo", "--steps", "0"]).fails(2, "--steps is 0, expected at least 1", "");
+    let sets = ["--set", "quant.method=none", "--set", "train.quant_epochs=0"];
+    cqat(place(), &[&["demo"], &sets[..]].concat()).fails(2, "the demo compares float with a quantizer", "train demo");
+}
+
+#[test]
+fn every_kind_of_failure_has_its_exit_code() {
+    // 130 stands in the tests of resuming.
+    let code = |arguments: &[&str]| cqat(place(), arguments).code;
+    assert_eq!(code(&["plan", "tiny.yaml", "--set", "train.batch=0"]), 2);
+    assert_eq!(code(&["train", "tiny.yaml", "--data", "nowhere", "--out", "x"]), 3);
+    assert_eq!(code(&["plan", "tiny.yaml", "--set", "device.memory_mib=1"]), 4);
+    assert_eq!(code(&["train", "tiny.yaml", "--out", "run"]), 5);
+    assert_eq!(Ran::of(command(place(), &["devices", "--device", "ignored"])).code, 0);
+}
+
+#[test]
+fn devices_are_listed() {
+    let list = parsed(&Ran::of(command(place(), &["devices", "--json"])).ok().out);
+    let list = list.as_array().unwrap();
+    assert!(!list.is_empty());
+    let lines = Ran::of(command(place(), &["devices"])).ok().out;
+    for (i, (adapter, line)) in list.iter().zip(lines.lines()).enumerate() {
+        assert_eq!(adapter["index"], i);
+        let (name, kind) = (adapter["name"].as_str().unwrap(), adapter["kind"].as_str().unwrap());
+        assert!(line.starts_with(&format!("{i}  {name}  {kind} over ")), "{line}");
+        for key in ["driver", "driver_info", "backend"] {
+            assert!(line.contains(adapter[key].as_str().unwrap()), "{key}: {line}");
+        }
+    }
+    assert_eq!(lines.lines().count(), list.len());
+    assert!(list.iter().any(|a| a["software"] == true), "the tests run on a software adapter: {list:?}");
+}
+
+#[test]
+fn a_plan_shows_layers_kernels_memory_and_arithmetic() {
+    let plan = cqat(place(), &["plan", "tiny.yaml"]).ok().out;
+    // The kernels depend on the adapter; tests/planner.rs has them for made-up ones.
+    let (layers, rest) = plan.split_once("\n\n").unwrap();
+    for line in layers.lines().skip(1).filter(|l| !l.starts_with("pool")) {
+        let kernel = if line.contains("bits") || line.starts_with("input") { line } else { "augment" };
+        assert!(kernel.contains("conv/") || kernel.contains("act_fwd") || kernel.contains("augment"), "{line}");
+    }
+    let columns: String = layers.lines().map(|l| format!("{}\n", l[..55.min(l.len())].trim_end())).collect();
+    insta::assert_snapshot!("plan", format!("{columns}\n{}", without_numbers(rest)));
+
+    let json = parsed(&cqat(place(), &["plan", "tiny.yaml", "--json"]).ok().out);
+    let layer = |name: &str| {
+        let layers = json["layers"].as_array().unwrap();
+        layers.iter().find(|l| l["name"] == name).unwrap_or_else(|| panic!("no layer {name}")).clone()
+    };
+    assert_eq!((&json["parameters"], &json["batch"]), (&22_924.into(), &8.into()));
+    assert!(json["macs"].as_u64().unwrap() > 1_000_000 && json["peak_buffer_bytes"].as_u64().unwrap() > 1 << 20);
+    assert_eq!((&layer("conv1")["bits"], &layer("layer1.0.conv1")["bits"]), (&8.into(), &5.into()));
+    assert_eq!((&layer("stem")["bits"], &layer("layer3.0.relu2")["bits"]), (&4.into(), &8.into()));
+    assert_eq!(layer("layer3.0.downsample.0")["output"], "8x8x32, 1x1/2");
+    assert!(layer("conv1")["kernels"].as_array().unwrap().len() > 3);
+    // Where no data is read: the classes of the configuration, else of the embedded pictures, else of CIFAR-100.
+    let classes = |arguments: &[&str]| {
+        let plan = cqat(place(), &[&["plan"], arguments].concat()).ok().out;
+        plan.lines().find(|l| l.starts_with("fc ")).unwrap().split_whitespace().nth(1).unwrap().to_string()
+    };
+    assert_eq!(classes(&["tiny.yaml"]), "1x1x100");
+    assert_eq!(classes(&["demo"]), "1x1x10");
+    assert_eq!(classes(&["demo", "--set", "network.classes=7"]), "1x1x7");
+}
+
+#[test]
+fn bench_answers_a_program() {
+    let arguments = ["bench", "tiny.yaml", "--set", "train.batch=4", "--steps", "2"];
+    let json = parsed(&cqat(place(), &[&arguments[..], &["--json"]].concat()).ok().out);
+    for key in ["images_per_second", "step_ms", "peak_buffer_bytes", "first_step_seconds", "dispatches"] {
+        assert!(json[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {json}");
+    }
+    for key in ["device_ms", "host_overhead_percent"] {
+        // null where an adapter has no timestamps
+        assert!(json.get(key).is_some_and(|v| v.is_number() || v.is_null()), "{key}: {json}");
+    }
+    for key in ["adapter", "driver", "network", "method"] {
+        assert!(json[key].as_str().is_some_and(|v| !v.is_empty()), "{key}: {json}");
+    }
+    assert_eq!((&json["method"], &json["batch"], &json["steps"]), (&"W5A4".into(), &4.into(), &2.into()));
+    let text = cqat(place(), &[&arguments[..], &["--float"]].concat()).ok().out;
+    assert!(text.starts_with("ResNet-8 width 8, float, batch 4, on "), "{text}");
+    for line in ["images/s ", "step ", "buffers ", "dispatches ", "first step "] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+}
+
+#[test]
+fn eval_answers_a_program_for_each_kind_and_split() {
+    for (kind, split, samples) in [
+        ("float", "test", 16),
+        ("fake_quant", "test", 16),
+        ("folded", "test", 16),
+        ("fake_quant", "val", 8),
+        ("float", "train", 40),
+    ] {
+        let ran = cqat(place(), &["eval", "run", "--kind", kind, "--split", split, "--json"]).ok();
+        let json = parsed(&ran.out);
+        assert_eq!((&json["kind"], &json["samples"]), (&kind.into(), &samples.into()), "{json}");
+        let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"));
+        assert!(number("loss") > 0.0 && number("top5") >= number("top1") && number("top5") <= 100.0, "{json}");
+        assert_eq!(json["data"], "cifar100");
+    }
+    let text = cqat(place(), &["eval", "run"]).ok().out;
+    assert_eq!(
+        without_numbers(text.split(" (").next().unwrap()),
+        "cifar100 fake_quant: top-1 # %, top-5 # %, loss # over # pictures\n"
+    );
+    // A checkpoint file instead of a run folder; a float one is scored in float.
+    let text = cqat(place(), &["eval", "run/float.safetensors"]).ok().out;
+    assert!(text.starts_with("cifar100 float: "), "{text}");
+}
+
+#[test]
+fn a_run_folder_holds_what_scripts_rely_on() {
+    let read = |name: &str| std::fs::read_to_string(place().join("run").join(name)).unwrap();
+    let manifest = parsed(&read("manifest.json"));
+    assert_eq!(manifest["format_version"], 1);
+    assert!(manifest["adapter"]["driver"].is_string() && manifest["data_sha256"].as_str().unwrap().len() == 64);
+    assert_eq!(manifest["command"][1], "train");
+    let config = cqat::config::Config::load(place().join("run/config.yaml").to_str().unwrap(), &[]).unwrap();
+    assert_eq!(
+        (config.network.classes, config.data.dir.as_deref(), config.format_version),
+        (Some(100), Some("data"), 1)
+    );
+    let lines: Vec<Value> = read("metrics.jsonl").lines().map(parsed).collect();
+    assert_eq!((&lines[0]["kind"], &lines[0]["format_version"]), (&"header".into(), &1.into()));
+    let epoch = lines.iter().find(|l| l["kind"] == "epoch" && l["split"] == "train").unwrap();
+    for key in ["phase", "epoch", "loss", "top1", "top5", "samples", "lr", "step", "seconds", "images_per_second"] {
+        assert!(!epoch[key].is_null(), "{key}: {epoch}");
+    }
+    let layer = |tensor: &str, name: &str| {
+        lines.iter().find(|l| l["kind"] == "layer" && l["tensor"] == tensor && l["layer"] == name).unwrap()
+    };
+    for line in [layer("weight", "layer2.0.conv2"), layer("activation", "layer2.0.relu1")] {
+        for key in ["bits", "scale", "range", "saturated", "blocked", "epoch"] {
+            assert!(line[key].is_number(), "{key}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_ends_with_its_table() {
+    let sets = ["network.width=8", "train.float_epochs=1", "train.quant_epochs=1", "train.batch=64"];
+    let sets = sets.iter().flat_map(|s| ["--set", s]);
+    let arguments: Vec<&str> = ["demo", "--quiet", "--out", "demo"].into_iter().chain(sets).collect();
+    let ran = cqat(place(), &arguments).ok();
+    assert!(ran.err.is_empty(), "{}", ran.err);
+    insta::assert_snapshot!("demo", without_numbers(&ran.out));
+    assert!(place().join("demo/last.safetensors").exists());
+}
+
+#[test]
+fn selftest_checks_this_device() {
+    let ran = cqat(place(), &["selftest"]).ok();
+    let (last, checks) =
+        ran.out.lines().collect::<Vec<_>>().split_last().map(|(l, c)| (l.to_string(), c.len())).unwrap();
+    assert!(last.starts_with("all checks passed on "), "{}", ran.out);
+    assert!(checks > 20 && ran.out.lines().take(checks).all(|l| l.starts_with("ok    ")), "{}", ran.out);
+    let ran = cqat(place(), &["selftest", "--oracle", "run/last.safetensors"]);
+    ran.fails(3, "run/last.safetensors has no tensor inputs", "an oracle file holds inputs, labels");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = on_device(place(), &["plan", "paper", "--json", "--set", "train.batch=1"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}

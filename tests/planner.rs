@@ -1,0 +1,268 @@
+//! The memory plan and the choice of kernels, on made-up devices. No device.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use cqat::ErrorKind;
+use cqat::config::{AugmentConfig, Config, OptimizerConfig};
+use cqat::cpu::CpuProgram;
+use cqat::exec::{Executor, ExecutorExt};
+use cqat::kernels::input::random;
+use cqat::kernels::{Access, Caps, Overrides, Step, TEXTURE_WIDTH};
+use cqat::net::Net;
+use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
+use cqat::plan::{BufferId, Home, Plan, Program, TensorId};
+use cqat::quant::QuantSpec;
+use cqat::session::{Normalisation, upload_constants};
+use cqat::tensors;
+use proptest::prelude::*;
+
+/// A network, its quantizers and what it is lowered with.
+#[derive(Debug, Clone)]
+struct Case {
+    net: Net,
+    quant: Option<QuantSpec>,
+    options: Options,
+}
+
+impl Case {
+    fn new(depth: usize, width: usize, size: usize, batch: usize, preset: &str, caps: Caps) -> Case {
+        let net = Net::resnet(depth, width, 10, size).unwrap();
+        let quant = QuantSpec::new(&Config::load(preset, &[]).unwrap().quant, &net).unwrap();
+        let options = Options {
+            batch,
+            caps,
+            overrides: Overrides::new(),
+            augment: AugmentConfig::default(),
+            smoothing: 0.1,
+            optimizer: OptimizerConfig::default(),
+            host_input: false,
+            keep_all: false,
+        };
+        Case { net, quant, options }
+    }
+
+    fn lower(&self) -> Lowered {
+        lower(&self.net, self.quant.as_ref(), &self.options).unwrap()
+    }
+
+    fn with_batch(&self, batch: usize) -> Case {
+        Case { options: Options { batch, ..self.options.clone() }, ..self.clone() }
+    }
+
+    fn with_budget(&self, budget_bytes: u64) -> Case {
+        let caps = Caps { budget_bytes, ..self.options.caps.clone() };
+        Case { options: Options { caps, ..self.options.clone() }, ..self.clone() }
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let depths = prop::sample::select(vec![8, 10, 18, 20]);
+    let presets = prop::sample::select(vec!["float", "cqat", "cqat-literal"]);
+    let sizes = prop::sample::select(vec![8, 16, 32]);
+    (depths, 1..5usize, sizes, 1..40usize, presets, any::<bool>()).prop_map(
+        |(depth, width, size, batch, preset, software)| {
+            Case::new(depth, 8 * width, size, batch, preset, Caps::portable(software, 64 << 10))
+        },
+    )
+}
+
+/// Replays a program's bindings: each scratch tensor is written before it is read, and nothing else has taken its slot
+/// in between.
+fn replay(plan: &Plan, program: &Program) -> Result<(), TestCaseError> {
+    let mut holder: HashMap<usize, TensorId> = HashMap::new();
+    for (at, d) in program.dispatches.iter().enumerate() {
+        for (&t, (binding, access)) in d.bind.iter().zip(d.kernel.bindings) {
+            let Home::Slot(slot) = plan.tensor(t).home else { continue };
+            let held = *access == Access::ReadWrite || holder.get(&slot) == Some(&t);
+            let name = &plan.tensor(t).name;
+            prop_assert!(held, "{} dispatch {at} ({}): {binding} reads {name}", program.name, d.kernel.name);
+        }
+        for (&t, (_, access)) in d.bind.iter().zip(d.kernel.bindings) {
+            if let (Home::Slot(slot), Access::ReadWrite) = (plan.tensor(t).home, access) {
+                holder.insert(slot, t);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn storage_words(plan: &Plan) -> BTreeMap<BufferId, (usize, bool)> {
+    plan.buffers().into_iter().map(|(id, s)| (id, (s.words, s.texture))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scratch_tensors_are_written_before_they_are_read_and_never_share_a_slot_in_time(case in cases()) {
+        let plan = case.lower().plan;
+        for program in &plan.programs {
+            replay(&plan, program)?;
+        }
+        let lives = plan.lifetimes();
+        for (i, (a, life)) in lives.iter().enumerate() {
+            for (b, other) in &lives[i + 1..] {
+                let shared = plan.buffer(*a) == plan.buffer(*b);
+                let together = life.program == other.program && life.first <= other.last && other.first <= life.last;
+                prop_assert!(!(shared && together), "{} and {}", plan.tensor(*a).name, plan.tensor(*b).name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_tensor_lies_inside_its_buffer_and_members_of_a_family_apart(case in cases()) {
+        let plan = case.lower().plan;
+        let storage = storage_words(&plan);
+        for (i, t) in plan.tensors.iter().enumerate() {
+            if t.home == Home::Slot(usize::MAX) {
+                continue; // bound by no dispatch
+            }
+            let id = TensorId(i);
+            let (words, texture) = storage[&plan.buffer(id)];
+            prop_assert!(plan.offset(id) + t.words <= words, "{} ends at {} of {words}", t.name, plan.offset(id) + t.words);
+            prop_assert_eq!(texture, t.texture, "{}", &t.name);
+        }
+        let layout = case.lower().layout;
+        let mut members: Vec<(BufferId, usize, usize)> = layout
+            .weights
+            .iter()
+            .flat_map(|w| [w.weight, w.grad, w.scales])
+            .chain(layout.norms.iter().flat_map(|n| [n.affine, n.grad, n.running]))
+            .chain([layout.bias.0, layout.bias.1])
+            .map(|t| (plan.buffer(t), plan.offset(t), plan.offset(t) + plan.tensor(t).words))
+            .collect();
+        members.sort();
+        for pair in members.windows(2) {
+            prop_assert!(pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1, "{:?}", pair);
+        }
+    }
+
+    #[test]
+    fn the_budget_counts_every_buffer_once(case in cases()) {
+        let lowered = case.lower();
+        let buffers: usize = storage_words(&lowered.plan).values().map(|(words, _)| 4 * words).sum();
+        let parameters: usize = lowered.plan.programs.iter().map(|p| 256 * p.dispatches.len()).sum();
+        let bytes = lowered.plan.bytes();
+        prop_assert_eq!(bytes, (buffers + parameters) as u64);
+        let used: BTreeSet<BufferId> =
+            lowered.plan.programs.iter().flat_map(|p| &p.dispatches).flat_map(|d| &d.bind).map(|&t| lowered.plan.buffer(t)).collect();
+        let known = storage_words(&lowered.plan);
+        prop_assert!(used.iter().all(|b| known.contains_key(b)));
+        let caps = |budget_bytes| Caps { budget_bytes, ..case.options.caps.clone() };
+        prop_assert!(lowered.plan.fits(&caps(bytes)).is_ok());
+        let error = lowered.plan.fits(&caps(bytes - 1)).unwrap_err();
+        prop_assert!(error.to_string().contains("the budget is"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_largest_batch_that_fits(case in cases(), share in 0.0..1.0f64) {
+        let case = case.with_batch(case.options.batch + 1);
+        let at = |batch| case.with_batch(batch).lower().plan.bytes();
+        let (least, most) = (at(1), at(case.options.batch));
+        let budget = least + ((most - least) as f64 * share) as u64;
+        let case = case.with_budget(budget);
+        let error = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap_err();
+        prop_assert_eq!(error.kind(), ErrorKind::Device);
+        let hint = error.hint_text().unwrap();
+        let named: usize = hint.split("--set train.batch=").nth(1).and_then(|s| s.split(' ').next()).unwrap().parse().unwrap();
+        prop_assert!(hint.starts_with(&format!("the largest batch that fits is {named}: ")), "{hint}");
+        prop_assert!(at(named) <= budget && at(named + 1) > budget, "{named}: {} and {}, {budget}", at(named), at(named + 1));
+        let fitting = case.with_batch(named);
+        prop_assert!(lower_fitting(&fitting.net, fitting.quant.as_ref(), &fitting.options).is_ok());
+    }
+}
+
+#[test]
+fn a_network_that_never_fits_is_told_so() {
+    let case = Case::new(18, 64, 32, 8, "cqat", Caps::portable(false, 1));
+    let error = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap_err();
+    assert!(error.to_string().starts_with("a batch of 8 does not fit this device: the step needs"), "{error}");
+    assert!(error.hint_text().unwrap().starts_with("not even one picture fits: choose a smaller network.width"));
+}
+
+/// A step over slots full of garbage gives the bits of a step over slots of zeros: no kernel reads what none has written.
+#[test]
+fn garbage_in_the_slots_changes_nothing() {
+    for software in [false, true] {
+        let case = Case::new(8, 8, 16, 3, "cqat", Caps::portable(software, 1024));
+        let lowered = case.lower();
+        let step = |garbage: bool| {
+            let (plan, layout) = (&lowered.plan, &lowered.layout);
+            let mut exec = CpuProgram::new(plan);
+            upload_constants(&lowered, &mut exec, &Normalisation::NEUTRAL);
+            let start = tensors::initialise(layout, 3);
+            let words = |t| plan.tensor(t).words;
+            exec.write_as(layout.params, &tensors::insert(plan, layout, words(layout.params), &start, "").unwrap());
+            let running = tensors::insert_running(plan, layout, words(layout.running), &start, "").unwrap();
+            exec.write_as(layout.running, &running);
+            let pictures: Vec<u32> = (0..words(layout.images) as u32).map(|i| random(5, i, 0)).collect();
+            exec.write(layout.images, &pictures);
+            exec.write(layout.labels, &[1, 2, 3]);
+            exec.write_as(layout.step, &[Step { seed: 9, valid: 3, lr: 0.1, ..Step::default() }]);
+            let (observe, count) = lowered.calibrate.unwrap();
+            let programs = lowered.quantized.unwrap();
+            for program in [observe, count, lowered.float.train, programs.train, programs.weights, programs.evaluate] {
+                if garbage {
+                    fill_slots(plan, &mut exec);
+                }
+                exec.run(program).unwrap();
+            }
+            [layout.grads, layout.params, layout.running, layout.ranges, layout.ring, layout.logits]
+                .map(|t| exec.read(t).unwrap())
+        };
+        assert!(step(false) == step(true), "software {software}");
+    }
+}
+
+fn fill_slots(plan: &Plan, exec: &mut CpuProgram) {
+    for (t, _) in plan.lifetimes() {
+        let mut words = vec![0x7fc0_dead; plan.tensor(t).words]; // a NaN
+        if plan.tensor(t).texture {
+            words[..4 * TEXTURE_WIDTH].fill(0); // the zero row, which stands for what lies outside a picture
+        }
+        exec.write(t, &words);
+    }
+}
+
+/// Kernels of the quantized training step that have a variant of their own on devices that nobody here has; the others
+/// run alike everywhere.
+#[test]
+fn variants_on_made_up_devices() {
+    let devices = [
+        ("software, subgroups of 8", Caps::portable(true, 4096)),
+        ("software, subgroups of 8, compiler that unrolls", Caps { lane_pixels: 12, ..Caps::portable(true, 4096) }),
+        ("software without subgroups", Caps { subgroup: 0, ..Caps::portable(true, 4096) }),
+        ("GPU at WebGPU's default limits", Caps::portable(false, 4096)),
+        ("GPU without subgroups", Caps { subgroup: 0, ..Caps::portable(false, 4096) }),
+    ];
+    let mut text = String::new();
+    for (name, caps) in devices {
+        let case = Case::new(18, 16, 32, 32, "cqat", caps);
+        let lowered = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let step = &lowered.plan.programs[lowered.quantized.unwrap().train.0].dispatches;
+        for d in step.iter().filter(|d| d.variant.name != "portable" || !d.variant.textures.is_empty()) {
+            let tile: Vec<&str> =
+                d.variant.prelude.iter().filter(|line| line.starts_with("const")).map(|s| s.as_str()).collect();
+            let line =
+                format!("{} {} {} {}", d.kernel.name, d.variant.name, d.variant.formats.join(" "), tile.join(" "));
+            *counts.entry(line.trim_end().replace(['\n', ';'], "").replace("const ", "")).or_default() += 1;
+        }
+        text += &format!("{name}\n");
+        counts.iter().for_each(|(line, n)| text += &format!("  {n:3} {line}\n"));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_variant_can_be_forced() {
+    for (software, variant) in [(true, "tiled"), (false, "lane")] {
+        let caps = Caps { subgroup: 8, ..Caps::portable(software, 1024) };
+        let mut case = Case::new(8, 8, 32, 2, "cqat", caps);
+        case.options.overrides = [("conv".to_string(), variant.to_string())].into();
+        let plan = case.lower().plan;
+        let convs = plan.programs.iter().flat_map(|p| &p.dispatches).filter(|d| d.kernel.name == "conv");
+        let names: BTreeSet<&str> = convs.map(|d| d.variant.name.as_str()).collect();
+        assert_eq!(names, [variant].into());
+    }
+}

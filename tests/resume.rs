@@ -1,0 +1,178 @@
+//! Runs that stop and go on: bit for bit what they would have been.
+
+mod common;
+
+use std::path::Path;
+use std::process::Child;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use common::{Ran, cqat, last, metrics, on_device, workplace};
+use cqat::checkpoint::{Checkpoint, Phase, Position};
+use cqat::safetensors_io::{self, File};
+use cqat::tensors::NamedTensor;
+use tempfile::TempDir;
+
+/// A place with an undisturbed run in `full`.
+static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
+    let place = workplace();
+    cqat(place.path(), &["train", "tiny.yaml", "--out", "full"]).ok();
+    place
+});
+
+fn place() -> &'static Path {
+    PLACE.path()
+}
+
+/// The run equals the undisturbed one: weights, optimizer, quantizers, position, metrics.
+#[track_caller]
+fn equals_the_undisturbed(run: &str) {
+    let (full, run) = (place().join("full"), place().join(run));
+    let (a, b) = (last(&full), last(&run));
+    let differing: Vec<&String> = a.tensors.keys().filter(|k| b.tensors.get(*k) != Some(&a.tensors[*k])).collect();
+    assert!(differing.is_empty() && a.tensors.len() == b.tensors.len(), "tensors differ: {differing:?}");
+    assert_eq!(a.meta.position, b.meta.position);
+    for (i, (x, y)) in metrics(&full).iter().zip(&metrics(&run)).enumerate() {
+        assert_eq!(x, y, "line {i} of the metrics");
+    }
+    assert_eq!(metrics(&full).len(), metrics(&run).len());
+    let float = |run: &Path| Checkpoint::read(&run.join("float.safetensors")).unwrap().tensors;
+    assert!(float(&full) == float(&run), "float.safetensors differs");
+}
+
+fn at(run: &str) -> Position {
+    last(&place().join(run)).meta.position
+}
+
+/// Waits until `holds`; fails after a minute.
+#[track_caller]
+fn wait(child: &mut Child, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended too early");
+        assert!(start.elapsed() < Duration::from_secs(60), "the run does not get there");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn the_undisturbed_run_is_whole() {
+    assert_eq!(at("full").epoch, 2);
+    assert_eq!((at("full").phase, at("full").global_step, at("full").calibrated), (Phase::Quant, 24, true));
+    let epochs = metrics(&place().join("full")).iter().filter(|l| l["kind"] == "epoch").count();
+    assert_eq!(epochs, 8, "training and test in each of four epochs");
+}
+
+#[test]
+fn stop_after_two_epochs_then_resume() {
+    let ran = cqat(place(), &["train", "tiny.yaml", "--out", "two", "--stop-after", "2"]).ok();
+    assert!(ran.err.contains("stopped as asked; go on with: cqat train --resume two"), "{}", ran.err);
+    assert_eq!((at("two").phase, at("two").epoch, at("two").global_step), (Phase::Float, 2, 12));
+    let ran = cqat(place(), &["train", "--resume", "two"]).ok();
+    assert!(ran.out.contains("run folder: two"), "{}", ran.out);
+    equals_the_undisturbed("two");
+    // Resuming a run that is finished changes nothing.
+    cqat(place(), &["train", "--resume", "two"]).ok();
+    equals_the_undisturbed("two");
+}
+
+#[test]
+fn stop_before_the_first_step_and_in_each_phase() {
+    cqat(place(), &["train", "tiny.yaml", "--out", "often", "--stop-after", "0"]).ok();
+    assert_eq!(at("often"), Position::START);
+    for (epochs, phase, epoch) in [("1", Phase::Float, 1), ("1", Phase::Float, 1), ("3", Phase::Quant, 1)] {
+        cqat(place(), &["train", "--resume", "often", "--stop-after", epochs]).ok();
+        assert_eq!((at("often").phase, at("often").epoch), (phase, epoch));
+    }
+    cqat(place(), &["train", "--resume", "often"]).ok();
+    equals_the_undisturbed("often");
+}
+
+#[test]
+fn killed_in_the_middle_of_an_epoch() {
+    let out = place().join("killed");
+    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "killed"]).spawn().unwrap();
+    wait(&mut child, || out.join("metrics.jsonl").exists() && metrics_lines(&out) >= 3);
+    std::thread::sleep(Duration::from_millis(40));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(at("killed").global_step < 24, "the run was killed before its end");
+    // What a crash may leave behind: half a line after the last checkpoint.
+    let mut text = std::fs::read(out.join("metrics.jsonl")).unwrap();
+    text.extend(b"{\"kind\":\"epo");
+    std::fs::write(out.join("metrics.jsonl"), text).unwrap();
+    cqat(place(), &["train", "--resume", "killed"]).ok();
+    equals_the_undisturbed("killed");
+}
+
+fn metrics_lines(run: &Path) -> usize {
+    std::fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count()
+}
+
+/// Interrupts a run once `ready` exists, in the middle of an epoch of `phase`, and resumes it.
+fn interrupted(run: &str, ready: &str, phase: Phase) {
+    let out = place().join(run);
+    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", run]).spawn().unwrap();
+    wait(&mut child, || out.join(ready).exists());
+    signal(&child, "-INT");
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert!(ran.err.contains("finishing the step and saving; interrupt again to quit at once"), "{}", ran.err);
+    ran.fails(130, "interrupted; the run was saved", &format!("go on with: cqat train --resume {run}"));
+    assert_eq!(at(run).phase, phase);
+    assert!(at(run).step > 0, "a step was finished");
+    cqat(place(), &["train", "--resume", run]).ok();
+    equals_the_undisturbed(run);
+}
+
+#[test]
+fn interrupted_in_a_float_epoch() {
+    interrupted("stopped-float", "last.safetensors", Phase::Float);
+}
+
+#[test]
+fn interrupted_in_a_quantized_epoch() {
+    interrupted("stopped-quant", "float.safetensors", Phase::Quant);
+}
+
+#[test]
+fn a_run_folder_as_the_start_gives_its_float_network() {
+    place();
+    let sets = ["--set", "train.init_from=full", "--set", "train.float_epochs=0", "--set", "train.quant_epochs=1"];
+    cqat(place(), &[&["train", "tiny.yaml", "--out", "from-run"], &sets[..]].concat()).ok();
+    let float = |run: &str| {
+        let mut tensors = Checkpoint::read(&place().join(run).join("float.safetensors")).unwrap().tensors;
+        tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+        tensors
+    };
+    assert!(float("full") == float("from-run"));
+    assert_eq!((at("from-run").phase, at("from-run").global_step), (Phase::Quant, 6));
+}
+
+#[test]
+fn a_torchvision_checkpoint_as_the_start() {
+    let tensors = Checkpoint::read(&place().join("full/float.safetensors")).unwrap().tensors;
+    let mut file = File { tensors, ..File::default() };
+    file.tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    // Weights of PyTorch come with counters, and without metadata.
+    file.tensors.insert("bn1.num_batches_tracked".into(), NamedTensor { shape: vec![], data: vec![12.0] });
+    let path = place().join("torchvision.safetensors");
+    safetensors_io::write(&path, &file).unwrap();
+    let sets = ["--set", "train.init_from=torchvision.safetensors", "--set", "train.float_epochs=0"];
+    cqat(place(), &[&["train", "tiny.yaml", "--out", "from-file"], &sets[..]].concat()).ok();
+    let full = last(&place().join("full")).tensors;
+    let float = Checkpoint::read(&place().join("from-file/float.safetensors")).unwrap().tensors;
+    assert_eq!(float["conv1.weight"], file.tensors["conv1.weight"]);
+    assert_eq!(float["bn1.running_var"], file.tensors["bn1.running_var"]);
+    assert!(last(&place().join("from-file")).tensors["conv1.weight"] != full["conv1.weight"], "other augmentation");
+    // It is a start, not a run.
+    cqat(place(), &["eval", "torchvision.safetensors"]).fails(
+        5,
+        "is not a checkpoint of this program",
+        "train.init_from",
+    );
+}

@@ -1,0 +1,308 @@
+//! Training as a whole: it learns, it repeats itself bit for bit, every option runs, and a run that goes wrong stops.
+
+mod common;
+
+use std::path::Path;
+
+use common::{embedded, gpu, last, lowered, metrics, tiny, train};
+use cqat::checkpoint::{Checkpoint, Phase};
+use cqat::config::{Config, presets};
+use cqat::data::DataSet;
+use cqat::evaluate::{Kind, Loaded};
+use cqat::run::RunFolder;
+use cqat::train::{Outcome, Trainer};
+use cqat::{Error, ErrorKind};
+use serde_json::{Value, json};
+
+/// Lines of one phase and split, in order.
+fn lines(run: &Path, phase: &str, split: &str) -> Vec<Value> {
+    let wanted = |l: &Value| l["kind"] == "epoch" && l["phase"] == phase && l["split"] == split;
+    metrics(run).into_iter().filter(wanted).collect()
+}
+
+#[track_caller]
+fn says(error: &Error, kind: ErrorKind, message: &str, hint: &str) {
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(message), "message: {error}\nexpected: {message}");
+    assert!(error.hint_text().unwrap_or_default().contains(hint), "hint: {:?}\nexpected: {hint}", error.hint_text());
+}
+
+/// Resumes the run in `out` from a checkpoint, to its end.
+fn go_on(out: &Path, from: Checkpoint, config: &Config, data: &DataSet) -> cqat::Result<Outcome> {
+    let gpu = gpu(false);
+    let lowered = lowered(config, data, &gpu);
+    Trainer::resume(config, data, &gpu, &lowered, RunFolder::open(out)?, from, true)?.run(None)
+}
+
+/// Resumes the run in `out` from its last checkpoint, to its end.
+fn resume(out: &Path, config: &Config, data: &DataSet) -> cqat::Result<Outcome> {
+    go_on(out, last(out), config, data)
+}
+
+#[test]
+fn a_tiny_network_learns_64_pictures_by_heart() {
+    let (folder, gpu) = (tempfile::tempdir().unwrap(), gpu(false));
+    let out = folder.path().join("run");
+    let config = tiny(&[
+        "train.float_epochs=40",
+        "train.optimizer.weight_decay=0",
+        "train.quant_epochs=6",
+        "train.float.lr=0.1",
+        "train.quant.lr=0.02",
+        "train.label_smoothing=0",
+        "data.augment={crop_padding: 0, flip: false}",
+    ]);
+    let mut data = embedded(64, 0);
+    data.test = data.train.clone();
+    assert_eq!(train(&config, &data, &gpu, &out, None).unwrap(), Outcome::Finished);
+    let float = lines(&out, "float", "test");
+    let quantized = lines(&out, "quant", "test");
+    assert_eq!((float.len(), quantized.len()), (40, 6));
+    assert_eq!(float[39]["top1"], 100.0, "float: {}", float[39]);
+    assert_eq!(quantized[5]["evaluation"], "fake_quant");
+    assert!(quantized[5]["top1"].as_f64().unwrap() >= 95.0, "W5A4: {}", quantized[5]);
+    // What the checkpoints say of themselves is what they score.
+    for (file, kind, line) in [("float", Kind::Float, &float[39]), ("last", Kind::FakeQuant, &quantized[5])] {
+        let loaded = Loaded::read(&out.join(format!("{file}.safetensors"))).unwrap();
+        let scored = loaded.evaluate(kind, &data.test, data.classes, Some(&gpu)).unwrap();
+        assert_eq!(json!(scored.totals.top1_percent()), line["top1"]);
+        let loss = line["loss"].as_f64().unwrap(); // JSON's reader may lose the last bit
+        assert!((scored.totals.mean_loss() - loss).abs() < 1e-12, "{file}: {loss}");
+        assert_eq!(scored.predictions.len(), 64);
+    }
+}
+
+#[test]
+fn the_seed_decides_every_bit() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(32, 8));
+    let run = |name: &str, seed: &str| {
+        let out = folder.path().join(name);
+        let config = tiny(&["train.float_epochs=1", "train.quant_epochs=1", &format!("train.seed={seed}")]);
+        train(&config, &data, &gpu, &out, None).unwrap();
+        (last(&out).tensors, metrics(&out))
+    };
+    let (a, b, other) = (run("a", "5"), run("b", "5"), run("c", "6"));
+    assert!(a == b, "two runs with one seed differ");
+    assert!(a.0["conv1.weight"] != other.0["conv1.weight"]);
+    assert!(a.1 != other.1);
+}
+
+/// One epoch in float and one quantized, of two steps each, under `config`.
+fn trains(name: &str, config: &Config, data: &DataSet) {
+    let (folder, gpu) = (tempfile::tempdir().unwrap(), gpu(false));
+    let out = folder.path().join("run");
+    train(config, data, &gpu, &out, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let checkpoint = last(&out);
+    assert!(checkpoint.tensors.values().all(|t| t.is_finite()), "{name}");
+    let epochs = config.train.float_epochs + config.train.quant_epochs;
+    let losses: Vec<f64> =
+        metrics(&out).iter().filter(|l| l["kind"] == "epoch").map(|l| l["loss"].as_f64().unwrap()).collect();
+    assert_eq!(losses.len(), 2 * epochs as usize, "{name}");
+    assert!(losses.iter().all(|l| *l > 0.0 && *l < 20.0), "{name}: {losses:?}");
+}
+
+#[test]
+fn every_preset_trains() {
+    let data = embedded(8, 4);
+    for (name, ..) in presets() {
+        let mut config = Config::load(name, &[]).unwrap();
+        (config.network.depth, config.network.width, config.network.classes) = (8, 8, Some(10));
+        (config.train.batch, config.train.float_epochs) = (4, 1);
+        config.train.quant_epochs = config.train.quant_epochs.min(1);
+        trains(name, &config, &data);
+    }
+}
+
+/// Every value of every option of the quantizers at least once.
+const OPTIONS: [&[&str]; 11] = [
+    &["quant.reduce=drop_lsb_floor", "quant.weights.estimator=percentile", "quant.activations.estimator=percentile"],
+    &["quant.reduce=drop_lsb_round", "quant.weights.estimator=k_sigma", "quant.activations.estimator=k_sigma"],
+    &[
+        "quant.reduce=shift_round_saturate",
+        "quant.window_shift=2",
+        "quant.weights.estimator=mse",
+        "quant.activations.estimator=mse",
+    ],
+    &["quant.weights.estimator=fixed_pow2", "quant.activations.estimator=fixed_pow2", "quant.freeze=never"],
+    &[
+        "quant.activations.estimator=max",
+        "quant.weights.granularity=per_channel",
+        "quant.weights.mask=real",
+        "quant.activations.mask=real",
+    ],
+    &[
+        "quant.activations.source=batch",
+        "quant.weights={granularity: per_channel, estimator: mse, mask: base8}",
+        "quant.activations.mask=base8",
+    ],
+    &[
+        "quant.weights={granularity: per_channel, estimator: k_sigma, mask: pass}",
+        "quant.activations.mask=pass",
+        "quant.first_last=same",
+    ],
+    &["quant.first_last=float", "quant.input=none", "quant.weights.narrow=true", "quant.freeze=after_calibration"],
+    &[
+        "quant.weights.pow2=true",
+        "quant.activations.pow2=true",
+        "train.quant_epochs=2",
+        "quant.freeze={after_epochs: 1}",
+    ],
+    &[
+        "train.quant_epochs=2",
+        "quant.delay_epochs=1",
+        "quant.input=none",
+        "quant.shortcut_bits=8",
+        "quant.calibration_batches=1",
+    ],
+    &[
+        "quant.base_bits=6",
+        "quant.first_last=same",
+        "quant.weight_bits=2",
+        "quant.activation_bits=3",
+        "quant.layers.layer1.0.conv1.weight_bits=6",
+        "quant.layers.layer1.0.relu1.activation_bits=2",
+    ],
+];
+
+#[test]
+fn every_option_of_the_quantizers_trains() {
+    let data = embedded(8, 4);
+    for options in OPTIONS {
+        let sets = [&["train.batch=4", "train.float_epochs=0", "train.quant_epochs=1"], options].concat();
+        trains(&format!("{options:?}"), &tiny(&sets), &data);
+    }
+}
+
+/// Ranges after the first and the second of two quantized epochs.
+fn moved(freeze: &str) -> bool {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(16, 4));
+    let out = folder.path().join("run");
+    let freeze = format!("quant.freeze={freeze}");
+    let config = tiny(&["train.batch=4", "train.float_epochs=0", "train.quant_epochs=2", &freeze]);
+    let ranges = |c: &Checkpoint| -> Vec<u32> {
+        let state = c.tensors.iter().filter(|(name, _)| name.starts_with("quant."));
+        // Of a row of an activation the first three: range, scale, inverse scale. Statistics follow.
+        state
+            .flat_map(|(n, t)| t.data[..if n.ends_with(".range") { 3 } else { t.data.len() }].iter())
+            .map(|v| v.to_bits())
+            .collect()
+    };
+    assert_eq!(train(&config, &data, &gpu, &out, Some(1)).unwrap(), Outcome::Stopped);
+    let after_one = ranges(&last(&out));
+    assert_eq!(resume(&out, &config, &data).unwrap(), Outcome::Finished);
+    after_one != ranges(&last(&out))
+}
+
+#[test]
+fn ranges_stand_still_when_they_are_told_to() {
+    let found = ["never", "before_last_epoch", "after_calibration", "{after_epochs: 1}"].map(moved);
+    assert_eq!(found, [true, false, false, false]);
+}
+
+#[test]
+fn without_quantized_epochs_calibration_alone_quantizes_the_network() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(32, 16));
+    let out = folder.path().join("run");
+    let config =
+        tiny(&["train.float_epochs=1", "train.quant_epochs=0", "quant.weight_bits=8", "quant.activation_bits=8"]);
+    assert_eq!(train(&config, &data, &gpu, &out, None).unwrap(), Outcome::Finished);
+    let [line] = &lines(&out, "quant", "test")[..] else { panic!("one evaluation: {:#?}", metrics(&out)) };
+    assert_eq!((&line["evaluation"], &line["epoch"]), (&json!("fake_quant"), &json!(0)));
+    let loaded = Loaded::read(&out).unwrap();
+    assert_eq!((loaded.checkpoint.meta.position.phase, loaded.quantized()), (Phase::Quant, true));
+    let score = |kind| loaded.evaluate(kind, &data.test, data.classes, Some(&gpu)).unwrap().totals.mean_loss();
+    assert!((score(Kind::FakeQuant) - line["loss"].as_f64().unwrap()).abs() < 1e-12);
+    // Eight bits everywhere: near the float network, but not the same.
+    let (float, quantized) = (score(Kind::Float), score(Kind::FakeQuant));
+    assert!(float != quantized && (float - quantized).abs() < 0.1 * float, "float {float}, W8A8 {quantized}");
+    let float = Checkpoint::read(&out.join("float.safetensors")).unwrap().tensors;
+    let weights = |name: &&String| name.ends_with("weight") && !name.starts_with("momentum.");
+    for name in float.keys().filter(weights) {
+        assert_eq!(float[name], loaded.checkpoint.tensors[name], "{name}");
+    }
+    // And a run that is finished stays so.
+    let before = std::fs::read(out.join("last.safetensors")).unwrap();
+    assert_eq!(resume(&out, &config, &data).unwrap(), Outcome::Finished);
+    assert!(before == std::fs::read(out.join("last.safetensors")).unwrap());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_names_the_layer() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(32, 8));
+    let out = folder.path().join("run");
+    let config = tiny(&["train.float.lr=1e30", "train.float.warmup_fraction=0", "train.float_epochs=2"]);
+    let error = train(&config, &data, &gpu, &out, None).unwrap_err();
+    says(
+        &error,
+        ErrorKind::Training,
+        "the loss is not finite: the batch statistics of layer conv1 went first, in step 1",
+        "lower train.float.lr",
+    );
+    let kept = last(&out);
+    assert_eq!(kept.meta.position.global_step, 0);
+    assert!(kept.tensors.values().all(|t| t.is_finite()));
+}
+
+/// One step an epoch, with a fine loss: the update is what overflows, or leaves weights that cannot be evaluated.
+#[test]
+fn an_update_that_ruins_the_weights_does_not_reach_the_checkpoint() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(8, 8));
+    for (decay, message, hint) in [
+        ("1000", "is not finite: it went first, in the update of step 1", "the last checkpoint is intact"),
+        ("0", "the loss of the evaluation is not finite", "a lower learning rate"),
+    ] {
+        let out = folder.path().join(decay);
+        let decay = format!("train.optimizer.weight_decay={decay}");
+        let sets = ["train.float.lr=3e38", "train.float.warmup_fraction=0", "train.float_epochs=2", &decay];
+        let error = train(&tiny(&sets), &data, &gpu, &out, None).unwrap_err();
+        says(&error, ErrorKind::Training, message, hint);
+        let kept = last(&out);
+        assert_eq!((kept.meta.position.epoch, kept.meta.position.global_step), (0, 0));
+        assert_eq!(lines(&out, "float", "test").len(), 0, "no accuracy is reported for such weights");
+    }
+}
+
+#[test]
+fn poisoned_weights_are_found_in_the_layer_that_has_them() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(16, 8));
+    let out = folder.path().join("run");
+    let config = tiny(&["train.float_epochs=2", "train.quant_epochs=0", "quant.method=none"]);
+    train(&config, &data, &gpu, &out, Some(1)).unwrap();
+    let good = last(&out);
+    let poisoned = || {
+        let mut bad = good.clone();
+        bad.tensors.get_mut("layer2.0.conv1.weight").unwrap().data[7] = f32::NAN;
+        bad
+    };
+    let error = go_on(&out, poisoned(), &config, &data).unwrap_err();
+    says(
+        &error,
+        ErrorKind::Training,
+        "the loss is not finite: the batch statistics of layer layer2.0.conv1 went first, in step 2",
+        "lower train.float.lr",
+    );
+    assert_eq!(last(&out).tensors, good.tensors);
+    let file = folder.path().join("poisoned.safetensors");
+    poisoned().write(&file).unwrap();
+    let message = "poisoned.safetensors: layer2.0.conv1.weight holds values that are not finite";
+    says(&Loaded::read(&file).err().unwrap(), ErrorKind::Training, message, "use another checkpoint");
+    let start = tiny(&[&format!("train.init_from={}", file.display())]);
+    let error = train(&start, &data, &gpu, &folder.path().join("new"), None).unwrap_err();
+    says(&error, ErrorKind::Training, message, "use another checkpoint");
+    assert!(!folder.path().join("new").exists());
+    // The last good checkpoint still works.
+    assert_eq!(resume(&out, &config, &data).unwrap(), Outcome::Finished);
+}
+
+#[test]
+fn validation_pictures_are_scored_in_place_of_the_test_pictures() {
+    let (folder, gpu) = (tempfile::tempdir().unwrap(), gpu(false));
+    let out = folder.path().join("run");
+    let mut data = embedded(16, 8);
+    data.val = Some(embedded(12, 0).train);
+    let config = tiny(&["train.float_epochs=1", "train.quant_epochs=1"]);
+    train(&config, &data, &gpu, &out, None).unwrap();
+    assert_eq!((lines(&out, "float", "val").len(), lines(&out, "quant", "val").len()), (1, 1));
+    assert_eq!(lines(&out, "float", "val")[0]["samples"], 12.0);
+    assert_eq!(lines(&out, "float", "test").len() + lines(&out, "quant", "test").len(), 0);
+}
