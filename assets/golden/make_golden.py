@@ -26,10 +26,12 @@ LR, MOMENTUM, WEIGHT_DECAY, BN_MOMENTUM, BN_EPS = 0.1, 0.9, 5e-4, 0.1, 1e-5
 STEPS = 3
 STAGES_AND_BLOCKS = {8: (3, 1), 20: (3, 3), 10: (4, 1), 18: (4, 2)}
 KINDS = {"fp32": None, "cqat": "int", "cqat_maskreal": "real"}  # name -> straight-through mask
-DEFAULT_SEED = {"fp32": 86, "cqat": 538, "cqat_maskreal": 538}  # for the default shape, from --find-seed
+DEFAULT_SEED = {"fp32": 86, "cqat": 538, "cqat_maskreal": 538}  # of the default shape, from --find-seed
 # What a float32 program is held to: all of a float run, the first step of a quantized one.
 FIRST_STEP = ("logits", "loss", "act", "scale", "bn_after1", "grad", "after1")
-GOOD = 5e-6  # float32 PyTorch must stay below this in every judged group
+# A draw is fair if float32 PyTorch stays below GOOD in every judged group and nothing lies so near an edge that another
+# order of summation decides it: ReLU inputs near 0, quantizer inputs near a rounding edge (units: see Margins).
+GOOD, FAIR_RELU, FAIR_ROUNDING = 5e-6, 3e-6, 5e-7
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
@@ -257,26 +259,29 @@ def float32_errors(a, seed, mask, reference):
 
 
 def judge(a, seed, kind):
-    """(dump, float32 errors, margins of step 1, of later steps, whether the draw is good)"""
+    """(dump, float32 errors, margins of step 1 and of later steps, whether the draw is fair)"""
     mask, margins = KINDS[kind], (Margins(), Margins())
     reference = run(a, seed, mask, torch.float64, margins=margins)
     errors = float32_errors(a, seed, mask, reference)
     judged = [e for g, (e, _) in errors.items() if mask is None or g in FIRST_STEP]
-    good = max(judged) < GOOD and margins[0].extreme_safe
-    if mask is not None:
-        good &= errors["losses"][0] < 1e-3
-    return reference, errors, margins, good
+    first, later = margins
+    fair = max(judged) < GOOD and first.kink > FAIR_RELU
+    if mask is None:
+        fair &= later.kink > FAIR_RELU
+    else:
+        fair &= first.rounding > FAIR_ROUNDING and first.extreme_safe and errors["losses"][0] < 1e-3
+    return reference, errors, margins, bool(fair)
 
 
 def find_seed(a):
     for kind in a.kinds:
         found = []
         for seed in range(a.seed or 0, (a.seed or 0) + a.find_seed):
-            _, errors, (first, later), good = judge(a, seed, kind)
-            if good:
+            _, errors, (first, later), fair = judge(a, seed, kind)
+            if fair:
                 margin = min(first.rounding, first.kink) if KINDS[kind] else min(first.kink, later.kink)
                 found.append((margin, seed, max(e for g, (e, _) in errors.items() if not KINDS[kind] or g in FIRST_STEP)))
-        print(f"{kind}: {len(found)} of {a.find_seed} seeds are good")
+        print(f"{kind}: {len(found)} of {a.find_seed} seeds are fair")
         for margin, seed, error in sorted(found)[-a.show:]:
             print(f"{kind} seed {seed}: margin {margin:.2g}, worst float32 error {error:.2g}")
 
@@ -364,21 +369,21 @@ def write(a):
     gradients = {}
     for kind in a.kinds:
         seed = DEFAULT_SEED[kind] if a.seed is None else a.seed
-        reference, errors, margins, good = judge(a, seed, kind)
-        if not good:
-            print(f"warning: {kind} with seed {seed} is no fair test, float32 misses it; try --find-seed 200")
+        reference, errors, margins, fair = judge(a, seed, kind)
+        if not fair:
+            print(f"warning: {kind} with seed {seed} is no fair test: float32 may miss it; try --find-seed 200")
         if KINDS[kind]:
             gradients[kind] = (seed, reference)
-        about = f"ResNet-{a.depth}, seed {seed}, float64 arithmetic; SGD lr {LR} momentum {MOMENTUM} weight decay {WEIGHT_DECAY}"
-        metadata = {"about": about} | ({"mask": KINDS[kind]} if KINDS[kind] else {})
+        # One entry only: the order of several changes from run to run, and with it the file's hash.
+        metadata = {"mask": KINDS[kind]} if KINDS[kind] else {"about": "float64 arithmetic; see report.json"}
         report["dumps"][kind] = {
             "file": store(os.path.join(a.out, f"{kind}.safetensors"), reference, metadata),
-            "seed": seed, "good": good, "losses": [short(v) for v in reference["losses"]],
+            "seed": seed, "fair": fair, "losses": [short(v) for v in reference["losses"]],
             "worst_relative_l2_of_float32_torch": {g: [short(e), k] for g, (e, k) in sorted(errors.items())},
             "margin_step_1": {"rounding": short(margins[0].rounding), "relu": short(margins[0].kink)},
             "margin_later_steps": {"rounding": short(margins[1].rounding), "relu": short(margins[1].kink)},
         }
-    if {seed for seed, _ in gradients.values()} and len(gradients) == 2:
+    if len(gradients) == 2:
         (s0, int_run), (s1, real_run) = gradients.values()
         if s0 == s1:  # the same forward pass, other gradients
             assert all(np.array_equal(int_run[k], real_run[k]) for k in int_run if k.split(".")[0] in ("logits", "act", "scale"))
@@ -403,7 +408,7 @@ def main():
     parser.add_argument("--seed", type=int, help="default: the seeds of the committed files")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--find-seed", type=int, default=0, metavar="N", help="judge N seeds from --seed on, write nothing")
-    parser.add_argument("--show", type=int, default=8, help="how many good seeds --find-seed prints")
+    parser.add_argument("--show", type=int, default=8, help="how many fair seeds --find-seed prints")
     parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)))
     a = parser.parse_args()
     find_seed(a) if a.find_seed else write(a)
