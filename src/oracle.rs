@@ -1,10 +1,12 @@
-//! Comparison with reference dumps: three SGD steps of a small ResNet-18 computed elsewhere in float64.
+//! Comparison with reference dumps: three SGD steps of a small ResNet computed elsewhere in float64.
 //!
-//! A dump is a safetensors file with `inputs` (N, 3, H, W), `labels`, `init.*` and results: `logits`, `loss`, `act.*`,
-//! `scale.*`, `grad.*`, `bn_after1.*`, `after1.*`, and, after three steps, `after3.*`, `losses`, `eval_logits`.
-//! Width, classes, batch and method are inferred from it.
+//! A dump is a safetensors file with `inputs` (N, 3, H, H), `labels`, `init.*` and results: `logits`, `loss`, `act.*`,
+//! `scale.*` (of a quantized run), `grad.*`, `bn_after1.*`, `after1.*`, `losses` of three steps, and, of a float run after
+//! these, `after3.*` and `eval_logits`. Depth, width, picture size, classes, batch and method are inferred from names and
+//! shapes, the straight-through mask from the metadata entry `mask` (`int` without one). `assets/golden/` has such files
+//! and the script that makes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use crate::config::{
@@ -46,6 +48,7 @@ impl GroupError {
 pub struct Oracle {
     tensors: Tensors,
     net: Net,
+    depth: usize,
     quant: Option<QuantSpec>,
     batch: usize,
     mask: Mask,
@@ -56,40 +59,53 @@ const LIMIT: f64 = 2e-5;
 /// Limit of losses 2 and 3 of a quantized run: one element that crosses a rounding edge changes single gradients freely.
 const LOSS_LIMIT: f64 = 0.02;
 
+/// What to do about a file that is no dump.
+const HINT: &str = "a dump holds inputs, labels, init.* and results of a ResNet of depth 8, 10, 18 or 20, with \
+    torchvision's names; assets/golden/make_golden.py makes such files";
+
 impl Oracle {
     /// Reads a dump.
     ///
     /// # Errors
-    /// A file that is no dump of a ResNet-18.
+    /// A data error: a file that cannot be read, or that is no dump of a network that [`Net::resnet`] builds.
     pub fn read(path: &Path) -> Result<Oracle> {
-        let tensors = safetensors_io::read(path, ErrorKind::Data)?.tensors;
-        let shape = |name: &str| {
-            tensors.get(name).map(|t| t.shape.clone()).ok_or_else(|| {
-                Error::data(format!("{} has no tensor {name}", path.display())).hint(
-                    "an oracle file holds inputs, labels, init.* and results of a ResNet-18; see docs/architecture.md",
-                )
-            })
+        let file = safetensors_io::read(path, ErrorKind::Data).map_err(|e| e.hint(HINT))?;
+        let tensors = file.tensors;
+        let fail = |what: String| Error::data(format!("{} is no reference dump: {what}", path.display())).hint(HINT);
+        let shape = |name: &str, rank: usize| match tensors.get(name) {
+            Some(t) if t.shape.len() == rank => Ok(t.shape.as_slice()),
+            Some(t) => Err(fail(format!("tensor {name} has shape {:?}, expected {rank} extents", t.shape))),
+            None => Err(fail(format!("it has no tensor {name}"))),
         };
-        let (inputs, conv1, fc) = (shape("inputs")?, shape("init.conv1.weight")?, shape("init.fc.weight")?);
-        if inputs.len() != 4 || conv1.len() != 4 || fc.len() != 2 {
-            return Err(Error::data(format!("{}: inputs, conv1 or fc has an unexpected rank", path.display())));
+        let (inputs, labels) = (shape("inputs", 4)?, shape("labels", 1)?);
+        let (width, classes) = (shape("init.conv1.weight", 4)?[0], shape("init.fc.weight", 2)?[0]);
+        let (batch, size) = (inputs[0], inputs[2]);
+        if batch == 0 || size == 0 || inputs != [batch, 3, size, size] {
+            return Err(fail(format!("inputs has shape {inputs:?}, expected (N, 3, H, H)")));
         }
-        let net = Net::resnet(18, conv1[0], fc[0], inputs[2])?;
+        if labels != [batch] || tensors["labels"].data.iter().any(|&v| v < 0.0 || v >= classes as f32) {
+            return Err(fail(format!("labels has shape {labels:?}, expected {batch} labels below {classes}")));
+        }
+        let depth = depth_of(&tensors);
+        let net = Net::resnet(depth, width, classes, size)
+            .map_err(|e| fail(format!("there is no ResNet-{depth} of width {width}")).caused_by(e))?;
+        let mask =
+            mask_of(&file.metadata).map_err(|other| fail(format!("its mask is `{other}`, expected int or real")))?;
         let quantized = tensors.keys().any(|k| k.starts_with("scale."));
-        let config = oracle_quant();
-        let mask = config.weights.mask;
-        let quant = if quantized { QuantSpec::new(&config, &net)? } else { None };
-        Ok(Oracle { tensors, net, quant, batch: inputs[0], mask })
+        let quant = if quantized { QuantSpec::new(&oracle_quant(mask), &net)? } else { None };
+        Ok(Oracle { net, depth, quant, batch, mask, tensors })
     }
 
     /// The network and method that were inferred.
     pub fn describe(&self) -> String {
         let width = self.net.convs().next().map_or(0, |(_, c)| c.to.c);
-        let method = if self.quant.is_some() { "cqat W5A4" } else { "float" };
-        format!(
-            "ResNet-18 width {width}, {} classes, batch {}, {method}, mask {:?}",
-            self.net.classes, self.batch, self.mask
-        )
+        let (depth, size, classes, batch) = (self.depth, self.net.size, self.net.classes, self.batch);
+        let method = match (&self.quant, self.mask) {
+            (None, _) => "float",
+            (Some(_), Mask::Real) => "cqat W5A4, mask real",
+            (Some(_), _) => "cqat W5A4, mask int",
+        };
+        format!("ResNet-{depth} width {width}, {size}x{size} pictures, {classes} classes, batch {batch}, {method}")
     }
 
     /// Lowers the network as the dump has it.
@@ -123,10 +139,12 @@ impl Oracle {
         let mut compare = Compare { oracle: &self.tensors, groups: BTreeMap::new(), quantized: self.quant.is_some() };
         let (plan, layout) = (&lowered.plan, &lowered.layout);
         upload_constants(lowered, exec, &Normalisation::NEUTRAL);
-        let words = plan.tensor(layout.params).words;
-        exec.write_as(layout.params, &tensors::insert(plan, layout, words, &self.tensors, "init.")?);
-        let words = plan.tensor(layout.running).words;
-        exec.write_as(layout.running, &tensors::insert_running(plan, layout, words, &self.tensors, "init.")?);
+        let words = |t| plan.tensor(t).words;
+        let misfit = |e: Error| Error::data(format!("the dump's init.* do not make a network: {e}")).hint(HINT);
+        let params = tensors::insert(plan, layout, words(layout.params), &self.tensors, "init.").map_err(misfit)?;
+        exec.write_as(layout.params, &params);
+        let running = tensors::insert_running(plan, layout, words(layout.running), &self.tensors, "init.");
+        exec.write_as(layout.running, &running.map_err(misfit)?);
         let labels: Vec<u32> = self.get("labels")?.data.iter().map(|v| *v as u32).collect();
         exec.write(layout.labels, &labels);
         let input = plan.find("input (host)").expect("the plan was lowered with host input");
@@ -157,7 +175,7 @@ impl Oracle {
     }
 
     fn get(&self, name: &str) -> Result<&NamedTensor> {
-        self.tensors.get(name).ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))
+        self.tensors.get(name).ok_or_else(|| missing(name))
     }
 
     fn logits(&self, lowered: &Lowered, exec: &mut dyn Executor) -> Result<Vec<f32>> {
@@ -225,6 +243,30 @@ impl Oracle {
     }
 }
 
+fn missing(name: &str) -> Error {
+    Error::data(format!("the dump has no tensor {name}")).hint(HINT)
+}
+
+/// Depth of the network by the blocks that have weights; see [`Net::resnet`].
+fn depth_of(tensors: &Tensors) -> usize {
+    let has = |block: &str| tensors.contains_key(&format!("init.{block}.conv1.weight"));
+    match (has("layer4.0"), has("layer1.1"), has("layer1.2")) {
+        (true, true, _) => 18,
+        (true, false, _) => 10,
+        (false, _, true) => 20,
+        (false, _, false) => 8,
+    }
+}
+
+/// The straight-through mask; the error is what stands there instead.
+fn mask_of(metadata: &HashMap<String, String>) -> std::result::Result<Mask, &str> {
+    match metadata.get("mask").map_or("int", String::as_str) {
+        "int" => Ok(Mask::Int),
+        "real" => Ok(Mask::Real),
+        other => Err(other),
+    }
+}
+
 /// The scratch tensor `name` of a program that was lowered with `keep_all`.
 fn scratch(lowered: &Lowered, program: &str, name: &str) -> crate::plan::TensorId {
     let p = lowered.plan.programs.iter().find(|p| p.name == program).expect("the program exists");
@@ -232,24 +274,19 @@ fn scratch(lowered: &Lowered, program: &str, name: &str) -> crate::plan::TensorI
     *found.unwrap_or_else(|| panic!("{program} has no tensor {name}"))
 }
 
-/// The quantizers of the dumps: literal ranges of the current batch, no input quantizer, `int` masks.
-fn oracle_quant() -> QuantConfig {
+/// The quantizers of the dumps: literal ranges of the current batch, no input quantizer.
+fn oracle_quant(mask: Mask) -> QuantConfig {
     QuantConfig {
         method: Method::Cqat,
         first_last: FirstLast::Eight,
         input: InputQuant::None,
-        weights: WeightQuantConfig {
-            range_factor: 1.0,
-            scale_with_bits: false,
-            mask: Mask::Int,
-            ..WeightQuantConfig::default()
-        },
+        weights: WeightQuantConfig { range_factor: 1.0, scale_with_bits: false, mask, ..WeightQuantConfig::default() },
         activations: ActivationQuantConfig {
             estimator: Estimator::Max,
             range_factor: 1.0,
             scale_with_bits: false,
             source: RangeSource::Batch,
-            mask: Mask::Int,
+            mask,
             ..ActivationQuantConfig::default()
         },
         ..QuantConfig::default()
@@ -284,9 +321,11 @@ struct Compare<'a> {
 
 impl Compare<'_> {
     fn one(&mut self, name: &str, got: &[f32]) -> Result<()> {
-        let want = self.oracle.get(name).ok_or_else(|| Error::data(format!("the oracle file has no tensor {name}")))?;
+        let want = self.oracle.get(name).ok_or_else(|| missing(name))?;
         if want.data.len() != got.len() {
-            return Err(Error::data(format!("{name} has {} values, expected {}", want.data.len(), got.len())));
+            return Err(
+                Error::data(format!("{name} has {} values, expected {}", want.data.len(), got.len())).hint(HINT)
+            );
         }
         self.note(name.split('.').next().unwrap_or(name), name, relative_l2(got, &want.data), LIMIT);
         Ok(())
@@ -297,7 +336,12 @@ impl Compare<'_> {
     }
 
     fn losses(&mut self, got: &[f32]) -> Result<()> {
-        let want = self.oracle.get("losses").ok_or_else(|| Error::data("the oracle file has no losses"))?;
+        let want = self.oracle.get("losses").ok_or_else(|| missing("losses"))?;
+        if want.data.len() != got.len() {
+            return Err(
+                Error::data(format!("losses has {} values, expected {}", want.data.len(), got.len())).hint(HINT)
+            );
+        }
         for (i, (g, w)) in got.iter().zip(&want.data).enumerate() {
             let limit = if self.quantized && i > 0 { LOSS_LIMIT } else { LIMIT };
             let group = if limit == LIMIT { "losses" } else { "losses 2 and 3" };

@@ -201,10 +201,9 @@ impl<'a> Trainer<'a> {
         if self.at.step == 0 {
             self.at.totals = Totals::default();
             self.session.reset_statistics()?;
-            if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| self.form() == Form::Quantized) {
-                if !self.frozen() {
-                    self.session.refresh_weight_scales(spec)?;
-                }
+            let moving = self.form() == Form::Quantized && !self.frozen();
+            if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
+                self.session.refresh_weight_scales(spec)?;
             }
         }
         let (phase, epochs) = self.phase_config();
