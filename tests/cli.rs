@@ -222,7 +222,7 @@ fn a_run_folder_holds_what_scripts_rely_on() {
 
 #[test]
 fn the_demo_ends_with_its_table() {
-    let sets = ["network.width=8", "train.float_epochs=1", "train.quant_epochs=1", "train.batch=64"];
+    let sets = ["data.dir=data", "network.width=8", "train.float_epochs=1", "train.quant_epochs=1", "train.batch=8"];
     let sets = sets.iter().flat_map(|s| ["--set", s]);
     let arguments: Vec<&str> = ["demo", "--quiet", "--out", "demo"].into_iter().chain(sets).collect();
     let ran = cqat(place(), &arguments).ok();
