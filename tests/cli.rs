@@ -239,7 +239,7 @@ fn selftest_checks_this_device() {
     assert!(last.starts_with("all checks passed on "), "{}", ran.out);
     assert!(checks > 20 && ran.out.lines().take(checks).all(|l| l.starts_with("ok    ")), "{}", ran.out);
     let ran = cqat(place(), &["selftest", "--oracle", "run/last.safetensors"]);
-    ran.fails(3, "run/last.safetensors has no tensor inputs", "an oracle file holds inputs, labels");
+    ran.fails(3, "run/last.safetensors is no reference dump: it has no tensor inputs", "a dump holds inputs, labels");
 }
 
 #[test]
