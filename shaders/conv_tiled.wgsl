@@ -75,7 +75,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                     let n = n0 + (i % (TILE_N / 4u)) * 4u;
                     var v = vec4<f32>(0.0);
                     if (c < p.in_c && n < p.out_c) {
-                        v = w[((tap * p.in_c + c) * p.out_c + n) / 4u];
+                        v = w[p.w_base + ((tap * p.in_c + c) * p.out_c + n) / 4u];
                     }
                     tile_w[i] = v;
                 }

@@ -47,7 +47,9 @@ fn conv_case(name: &str, g: &Geometry, caps: &Caps, p: ConvParams, [x, w, out]: 
     let stored = Format::from_number(p.x_format);
     let choice = select_conv(&p, stored, caps, &Overrides::new());
     let t = choice.textures;
-    let p = ConvParams { x_base: base(t), w_base: 0, ..p };
+    // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
+    let w = [integers(12, 77, -16, 15), w].concat();
+    let p = ConvParams { x_base: base(t), w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
     Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![in_texture(x, t), w, out])
 }
