@@ -1,6 +1,9 @@
 # Two commands: `make demo` shows the program, `make test` proves it. Both install a Vulkan device where there is none.
 .PHONY: demo test setup
 
+# Drivers look for a desktop session and complain where there is none.
+export XDG_RUNTIME_DIR ?= /tmp
+
 demo: setup
 	cargo build --release --locked
 	target/release/cqat demo
