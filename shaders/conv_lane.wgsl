@@ -2,7 +2,7 @@
 // (see gather). For software adapters: no barriers, no workgroup memory. Lanes run over pixels of one parity class; every
 // lane loads its own four channels, weights are loaded once a subgroup and shuffled to all lanes. Operands are textures
 // of four-channel texels (see texel): software adapters read those many times faster than buffers. Texel row 0 of x is
-// zero and stands for what lies outside the picture.
+// zero and stands for what lies outside the picture. Sums in the variant's Sum4.
 // Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
 //use gather
@@ -27,7 +27,7 @@ struct Params {
     x_format: u32,
     x_base: u32,
     w_base: u32,
-    pad0: u32,
+    integer: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         x0[r] = i32((m - line * p.q_w) * p.q_stride) + ax.offset;
         image[r] = n * p.in_h;
     }
-    var acc: array<vec4<f32>, PIXELS * COLUMNS>;
+    var acc: array<Sum4, PIXELS * COLUMNS>;
     for (var ty = 0u; ty < ay.count; ty++) {
         for (var tx = 0u; tx < ax.count; tx++) {
             var base: array<u32, PIXELS>;
@@ -68,23 +68,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             let tap = (ay.first + ty * ay.step) * p.kernel + ax.first + tx * ax.step;
             let wb = p.w_base + tap * p.in_c * co4 + col;
             for (var c = 0u; c < ci4; c++) {
-                var b: array<vec4<f32>, 4u * COLUMNS>;
+                var b: array<Sum4, 4u * COLUMNS>;
                 for (var f = 0u; f < 4u * COLUMNS / LANES; f++) {
                     let t = f * LANES + lid;
-                    let mine = textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + t % COLUMNS));
+                    let mine = Sum4(textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + t % COLUMNS)));
                     for (var i = 0u; i < LANES; i++) {
                         b[f * LANES + i] = subgroupShuffle(mine, i);
                     }
                 }
                 // Two loops, because one driver's compiler stops unrolling a longer one.
                 for (var r = 0u; r < HALF; r++) {
-                    let a = textureLoad(x, texel(base[r] + c));
+                    let a = Sum4(textureLoad(x, texel(base[r] + c)));
                     for (var j = 0u; j < COLUMNS; j++) {
                         acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
                     }
                 }
                 for (var r = HALF; r < PIXELS; r++) {
-                    let a = textureLoad(x, texel(base[r] + c));
+                    let a = Sum4(textureLoad(x, texel(base[r] + c)));
                     for (var j = 0u; j < COLUMNS; j++) {
                         acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
                     }
@@ -103,7 +103,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         if (m < rows && oy < p.out_h && ox < p.out_w) {
             for (var j = 0u; j < COLUMNS; j++) {
                 if (col + j < co4) {
-                    var v = acc[r * COLUMNS + j];
+                    var v = vec4<f32>(acc[r * COLUMNS + j]);
                     if (p.accumulate == 1u) {
                         v += out[o + j];
                     }

@@ -12,8 +12,6 @@ mod quantizer;
 mod train;
 mod validate;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 pub use presets::{Preset, presets};
@@ -110,6 +108,19 @@ impl Default for NetworkConfig {
 pub struct DeviceConfig {
     /// Budget of device memory in MiB (2^20 bytes). Default: what the device reports.
     pub memory_mib: Option<u64>,
-    /// Kernel name to the name of the variant to use in place of the automatic choice. Default empty.
-    pub variants: BTreeMap<String, String>,
+    /// Family of the matrix kernels. Default auto.
+    pub kernels: Kernels,
+}
+
+/// Which family of matrix kernels runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// The one that suits the device.
+    #[default]
+    Auto,
+    /// For software adapters: no barriers, operands in textures.
+    Lane,
+    /// For GPUs: tiles in workgroup memory.
+    Tiled,
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::integer::IntegerNet;
-use crate::kernels::activation::RangeRow;
+use crate::kernels::range::RangeRow;
 use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;

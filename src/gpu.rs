@@ -1,5 +1,6 @@
 //! The GPU host: the only place that knows wgpu. Finds an adapter, opens a device, turns its limits into [`Caps`].
 
+mod build;
 mod memory;
 mod program;
 

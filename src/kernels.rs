@@ -9,10 +9,10 @@ pub mod head;
 pub mod input;
 pub mod norm;
 pub mod optimizer;
+pub mod range;
+pub mod select;
 pub mod source;
 pub mod weights;
-
-use std::collections::BTreeMap;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -59,9 +59,9 @@ pub static REGISTRY: &[&KernelDef] = &[
     &norm::BWD,
     &activation::FORWARD,
     &activation::BACKWARD,
-    &activation::RANGE_UPDATE,
-    &activation::BLOCKED_UPDATE,
-    &activation::HISTOGRAM,
+    &range::UPDATE,
+    &range::BLOCKED_UPDATE,
+    &range::HISTOGRAM,
     &head::POOL_FORWARD,
     &head::POOL_BACKWARD,
     &head::SOFTMAX_CE,
@@ -73,7 +73,7 @@ pub static REGISTRY: &[&KernelDef] = &[
 /// One way to run a kernel: a shader with a generated prelude. Two dispatches with equal variants share a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
-    /// Name, as `cqat plan` prints it and `device.variants` takes it.
+    /// Name, as `cqat plan` prints it.
     pub name: String,
     /// Shader file stem under `shaders/`.
     pub shader: &'static str,
@@ -232,9 +232,6 @@ impl Caps {
         }
     }
 }
-
-/// Kernel name to variant name: what the user forces through `device.variants`.
-pub type Overrides = BTreeMap<String, String>;
 
 /// What changes from step to step (`Step` in `shared/step.wgsl`).
 #[repr(C)]

@@ -14,8 +14,9 @@ use crate::config::{
     WeightQuantConfig,
 };
 use crate::exec::{Executor, ExecutorExt};
-use crate::kernels::activation::RANGE_WORDS;
-use crate::kernels::{Caps, Format, Overrides, Step};
+use crate::kernels::range::RANGE_WORDS;
+use crate::kernels::select::KernelFamily;
+use crate::kernels::{Caps, Format, Step};
 use crate::net::{Layer, Net};
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
@@ -112,13 +113,9 @@ impl Oracle {
     ///
     /// # Errors
     /// As [`lower`].
-    pub fn lower(&self, caps: &Caps, overrides: &Overrides) -> Result<Lowered> {
+    pub fn lower(&self, caps: &Caps, family: KernelFamily) -> Result<Lowered> {
         let options = Options {
-            batch: self.batch,
-            caps: caps.clone(),
-            overrides: overrides.clone(),
-            augment: Default::default(),
-            smoothing: 0.0,
+            family,
             optimizer: OptimizerConfig {
                 momentum: 0.9,
                 nesterov: false,
@@ -127,6 +124,7 @@ impl Oracle {
             },
             host_input: true,
             keep_all: true,
+            ..Options::new(self.batch, caps.clone())
         };
         lower(&self.net, self.quant.as_ref(), &options)
     }

@@ -220,6 +220,21 @@ impl QuantSpec {
         Ok(Some(QuantSpec { config: config.clone(), input, layers }))
     }
 
+    /// The largest magnitude that any partial sum of a layer's integer products can have: inputs of the sum, times the
+    /// largest weight code, times the largest input code. `None` where the layer multiplies floating-point values.
+    pub fn largest_sum(&self, net: &Net, id: LayerId) -> Option<u64> {
+        let weights = self.layer(id)?.quant;
+        let (input, terms) = match &net.layers[id] {
+            Layer::Conv(c) => (c.input, c.kernel * c.kernel * c.from.c),
+            Layer::Linear(_) | Layer::Activation(_) | Layer::Input(_) | Layer::Pool(_) => return None,
+        };
+        let codes = match &net.layers[input] {
+            Layer::Input(_) => self.input?.quant,
+            _ => self.layer(input)?.quant,
+        };
+        Some(terms as u64 * u64::from(weights.max_abs()) * u64::from(codes.max_abs()))
+    }
+
     /// The quantizer of one layer, where it has one.
     pub fn layer(&self, id: LayerId) -> Option<&Quantizer> {
         self.layers[id].as_ref()

@@ -7,7 +7,7 @@ pub mod cases;
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, OptimizerConfig};
+use crate::config::Config;
 use crate::cpu::CpuProgram;
 use crate::exec::{Executor, ExecutorExt};
 use crate::gpu::{Gpu, GpuProgram};
@@ -150,16 +150,7 @@ pub fn small_network(gpu: &Gpu, preset: &str) -> Result<Lowered> {
     let config = Config::load(preset, &[])?;
     let net = Net::resnet(8, 8, 10, 32)?;
     let quant = QuantSpec::new(&config.quant, &net)?;
-    let options = Options {
-        batch: 4,
-        caps: gpu.caps.clone(),
-        overrides: Default::default(),
-        augment: config.data.augment.clone(),
-        smoothing: 0.1,
-        optimizer: OptimizerConfig::default(),
-        host_input: false,
-        keep_all: false,
-    };
+    let options = Options { augment: config.data.augment.clone(), smoothing: 0.1, ..Options::new(4, gpu.caps.clone()) };
     lower(&net, quant.as_ref(), &options)
 }
 

@@ -1,8 +1,10 @@
 //! Training a run: float epochs, calibration, quantized epochs. Readable top to bottom.
 
+mod report;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -11,7 +13,7 @@ use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, Split, epoch_permutation};
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::Step;
-use crate::kernels::activation::RangeRow;
+use crate::kernels::select::KernelFamily;
 use crate::net::Net;
 use crate::plan::layout::RING;
 use crate::plan::lower::{Lowered, Options, lower_fitting};
@@ -23,9 +25,6 @@ use crate::schedule::learning_rate;
 use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
 use crate::tensors::{self, Tensors};
 use crate::{Error, ErrorKind, Result};
-
-/// Fraction of an activation's positive values above the top code from which a warning is given.
-const SATURATION_WARNING: f32 = 0.3;
 
 /// Set by the first Ctrl-C: finish the step, save, stop.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -49,7 +48,7 @@ pub fn lower_config(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowere
     let options = Options {
         batch: config.train.batch as usize,
         caps: gpu.caps.clone(),
-        overrides: config.device.variants.clone(),
+        family: KernelFamily::choose(config.device.kernels, &gpu.caps)?,
         augment: config.data.augment.clone(),
         smoothing: config.train.label_smoothing,
         optimizer: config.train.optimizer.clone(),
@@ -255,16 +254,6 @@ impl<'a> Trainer<'a> {
         self.save(&self.folder.last())
     }
 
-    fn log_training(&mut self, lr: f32, elapsed: Duration) -> Result<()> {
-        let t = self.at.totals;
-        let rate = t.count / elapsed.as_secs_f64().max(1e-9);
-        self.folder.log(&json!({
-            "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": "train",
-            "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
-            "lr": lr, "step": self.at.global_step, "seconds": elapsed.as_secs_f64(), "images_per_second": rate,
-        }))
-    }
-
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self) -> Result<()> {
         self.finite_state()?; // before the evaluation, which could not name the tensor
@@ -303,46 +292,6 @@ impl<'a> Trainer<'a> {
             "seconds": seconds,
         }))?;
         Ok(t)
-    }
-
-    /// One line per quantized tensor, and a warning for saturated activations.
-    fn log_layers(&mut self) -> Result<()> {
-        let ranges = self.session.ranges()?;
-        let spec = self.session.lowered.quant.as_ref().expect("a quantized form has quantizers");
-        let line = |name: &str, tensor: &str| json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "layer": name, "tensor": tensor });
-        let mut lines = Vec::new();
-        for (id, a) in self.session.lowered.net.activations() {
-            let Some(q) = spec.layer(id) else { continue };
-            let row: &RangeRow = &ranges[&a.name];
-            let saturated = row.saturated / row.steps.max(1.0);
-            let mut l = line(&a.name, "activation");
-            l["bits"] = json!(q.bits);
-            l["scale"] = json!(row.scale);
-            l["range"] = json!(row.range);
-            l["saturated"] = json!(saturated);
-            l["blocked"] = json!(row.blocked / row.steps.max(1.0));
-            lines.push(l);
-            if saturated > SATURATION_WARNING {
-                log::warn!(
-                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); a larger \
-                     quant.activations.range_factor keeps more of them",
-                    a.name,
-                    100.0 * saturated,
-                    row.range,
-                    row.scale
-                );
-            }
-        }
-        for w in weight_statistics(&mut self.session)? {
-            let mut l = line(&w.name, "weight");
-            l["bits"] = json!(w.bits);
-            l["scale"] = json!(w.scale);
-            l["range"] = json!(w.range);
-            l["saturated"] = json!(w.saturated);
-            l["blocked"] = json!(w.blocked);
-            lines.push(l);
-        }
-        lines.iter().try_for_each(|l| self.folder.log(l))
     }
 
     fn calibrate(&mut self) -> Result<()> {
@@ -442,45 +391,4 @@ fn step_seed(seed: u64, step: u64) -> u32 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)) as u32
-}
-
-/// Quantizer statistics of one layer's weights.
-struct WeightStatistics {
-    name: String,
-    bits: u32,
-    scale: f32,
-    range: f32,
-    saturated: f64,
-    blocked: f64,
-}
-
-/// Statistics of the weights as they are, on the host.
-fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
-    use crate::exec::ExecutorExt as _;
-    let lowered = session.lowered;
-    let spec = lowered.quant.as_ref().expect("a quantized form has quantizers");
-    let (plan, layout) = (&lowered.plan, &lowered.layout);
-    let params = session.executor().read_f32(layout.decayed)?;
-    let scales = session.executor().read_f32(layout.scales)?;
-    let mut all = Vec::new();
-    for w in &layout.weights {
-        let Some(q) = spec.layer(w.layer) else { continue };
-        let s = &scales[plan.offset(w.scales)..][..2 * w.c_out];
-        let values = &params[plan.offset(w.weight)..][..w.words()];
-        let (mut saturated, mut blocked, mut count, mut range) = (0u64, 0u64, 0u64, 0f32);
-        for (i, v) in values.iter().enumerate().filter(|(_, v)| **v != 0.0) {
-            let inv = s[w.c_out + i % w.c_out];
-            let code = (v * inv).round_ties_even();
-            let top = q.quant.code(f32::MAX, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
-            let bottom = q.quant.code(f32::MIN, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
-            saturated += u64::from(code > top || code < bottom);
-            blocked += u64::from(!q.quant.passes(*v, inv));
-            count += 1;
-            range = range.max(v.abs());
-        }
-        let fraction = |n: u64| n as f64 / count.max(1) as f64;
-        let (saturated, blocked) = (fraction(saturated), fraction(blocked));
-        all.push(WeightStatistics { name: w.name.clone(), bits: q.bits, scale: s[0], range, saturated, blocked });
-    }
-    Ok(all)
 }

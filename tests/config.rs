@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use cqat::config::{
-    Config, Estimator, FORMAT_VERSION, Freeze, InputQuant, LayerBits, Mask, Method, Reduce, Schedule, presets,
+    Config, Estimator, FORMAT_VERSION, Freeze, InputQuant, Kernels, LayerBits, Mask, Method, Reduce, Schedule, presets,
 };
 use cqat::error::{Error, ErrorKind};
 
@@ -127,7 +127,7 @@ quant:
   layers:
     layer1.0.conv1: {weight_bits: 4}
     layer1.0.relu1: {activation_bits: 3}
-device: {memory_mib: 512, variants: {conv_fwd: tile64}}
+device: {memory_mib: 512, kernels: tiled}
 ",
     );
     config.validate().unwrap();
@@ -159,7 +159,7 @@ fn overrides_apply_in_order_over_the_file() {
         "quant.layers.layer1.0.conv1.weight_bits=8",
         "quant.layers.layer2.0.downsample.0={weight_bits: 6}",
         "quant.layers.layer1.0.relu1.activation_bits=5",
-        "device.variants.conv_fwd=tile64",
+        "device.kernels=lane",
         "train.float.milestones=[0.5, 0.75]",
         "train.init_from=runs/a=b",
         "quant.weights={estimator: mse}",
@@ -173,7 +173,7 @@ fn overrides_apply_in_order_over_the_file() {
     assert_eq!(config.quant.layers["layer1.0.conv1"], weights(8));
     assert_eq!(config.quant.layers["layer2.0.downsample.0"], weights(6));
     assert_eq!(config.quant.layers["layer1.0.relu1"].activation_bits, Some(5));
-    assert_eq!(config.device.variants["conv_fwd"], "tile64");
+    assert_eq!(config.device.kernels, Kernels::Lane);
     assert_eq!(config.train.float.milestones, [0.5, 0.75]);
     assert_eq!(config.train.init_from.as_deref(), Some(Path::new("runs/a=b")));
     assert_eq!((config.quant.weights.estimator, config.quant.weights.mask), (Estimator::Mse, Mask::Int));

@@ -7,11 +7,11 @@
 //! rounding to about 0.3 %; one ten times as long carries single values across the corner of a ReLU, most often on one
 //! side. So the best of four steps counts, central or to one side: a wrong gradient agrees with none (a test shows it).
 
-use cqat::config::{AugmentConfig, Config, OptimizerConfig};
+use cqat::config::Config;
 use cqat::cpu::CpuProgram;
 use cqat::exec::{Executor, ExecutorExt};
-use cqat::kernels::activation::{RANGE_WORDS, RangeRow};
 use cqat::kernels::input::random;
+use cqat::kernels::range::{RANGE_WORDS, RangeRow};
 use cqat::kernels::{Caps, Step};
 use cqat::net::{Activation, Conv, Input, Layer, Linear, Net, Pool, Shape, Shortcut};
 use cqat::plan::lower::{Lowered, Options, ProgramSet, lower};
@@ -102,14 +102,10 @@ impl Twins {
             QuantSpec::new(&Config::from_yaml("", "test", &sets).unwrap().quant, &net).unwrap()
         });
         let options = Options {
-            batch: BATCH,
-            caps: Caps::portable(software, 1024),
-            overrides: Default::default(),
-            augment: AugmentConfig::default(),
             smoothing: SMOOTHING,
-            optimizer: OptimizerConfig::default(),
             host_input: true,
             keep_all: true,
+            ..Options::new(BATCH, Caps::portable(software, 1024))
         };
         let lowered = lower(&net, spec.as_ref(), &options).unwrap();
         let (plan, layout) = (&lowered.plan, &lowered.layout);

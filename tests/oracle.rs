@@ -5,10 +5,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use cqat::config::Kernels;
 use cqat::cpu::CpuProgram;
 use cqat::exec::Executor;
 use cqat::gpu::{Gpu, GpuProgram};
-use cqat::kernels::{Caps, Overrides};
+use cqat::kernels::Caps;
+use cqat::kernels::select::KernelFamily;
 use cqat::oracle::{GroupError, Oracle};
 use cqat::plan::lower::Lowered;
 use cqat::safetensors_io::{self, File};
@@ -16,28 +18,26 @@ use cqat::tensors::NamedTensor;
 use cqat::{Error, ErrorKind};
 
 const DUMPS: [&str; 3] = ["fp32", "cqat", "cqat_maskreal"];
-const FAMILIES: [&str; 2] = ["lane", "tiled"];
+const FAMILIES: [Kernels; 2] = [Kernels::Lane, Kernels::Tiled];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/golden").join(format!("{name}.safetensors"))
 }
 
-/// Lowers with one family of convolutions and makes sure that it is in the plan.
-fn lower(oracle: &Oracle, caps: &Caps, family: &str) -> Lowered {
-    let lowered = oracle.lower(caps, &Overrides::from([("conv".into(), family.into())])).unwrap();
-    let mut convs = lowered.plan.programs.iter().flat_map(|p| &p.dispatches).filter(|d| d.kernel.name == "conv");
-    // A GPU whose subgroups do not fit the lane kernels runs the tiled ones twice.
-    assert!(convs.all(|d| d.variant.name == family || !caps.software), "the plan has no {family} convolutions");
-    lowered
+/// Lowers with one family of matrix kernels. A GPU whose subgroups do not fit the lane kernels runs the tiled ones twice.
+fn lower(oracle: &Oracle, caps: &Caps, kernels: Kernels) -> Lowered {
+    let family = KernelFamily::choose(kernels, caps);
+    assert!(family.is_ok() || !caps.software, "a software adapter runs both families");
+    oracle.lower(caps, family.unwrap_or(KernelFamily::Tiled)).unwrap()
 }
 
-fn on_cpu(oracle: &Oracle, family: &str) -> cqat::Result<Vec<GroupError>> {
-    let lowered = lower(oracle, &Caps::portable(true, 4096), family);
+fn on_cpu(oracle: &Oracle, kernels: Kernels) -> cqat::Result<Vec<GroupError>> {
+    let lowered = lower(oracle, &Caps::portable(true, 4096), kernels);
     oracle.run(&lowered, &mut CpuProgram::new(&lowered.plan))
 }
 
-fn on_gpu(oracle: &Oracle, gpu: &Gpu, family: &str) -> Vec<GroupError> {
-    let lowered = lower(oracle, &gpu.caps, family);
+fn on_gpu(oracle: &Oracle, gpu: &Gpu, kernels: Kernels) -> Vec<GroupError> {
+    let lowered = lower(oracle, &gpu.caps, kernels);
     let exec: &mut dyn Executor = &mut GpuProgram::new(gpu, &lowered.plan).unwrap();
     oracle.run(&lowered, exec).unwrap()
 }
@@ -64,8 +64,8 @@ fn assert_passes(what: &str, dump: &str, groups: &[GroupError]) {
 fn the_cpu_reference_equals_pytorch() {
     for dump in DUMPS {
         let oracle = Oracle::read(&golden(dump)).unwrap();
-        for family in FAMILIES {
-            assert_passes(&format!("{dump}, {family}, cpu"), dump, &on_cpu(&oracle, family).unwrap());
+        for kernels in FAMILIES {
+            assert_passes(&format!("{dump}, {kernels:?}, cpu"), dump, &on_cpu(&oracle, kernels).unwrap());
         }
     }
 }
@@ -75,8 +75,8 @@ fn the_device_equals_pytorch() {
     let gpu = common::gpu(false);
     for dump in DUMPS {
         let oracle = Oracle::read(&golden(dump)).unwrap();
-        for family in FAMILIES {
-            assert_passes(&format!("{dump}, {family}, device"), dump, &on_gpu(&oracle, &gpu, family));
+        for kernels in FAMILIES {
+            assert_passes(&format!("{dump}, {kernels:?}, device"), dump, &on_gpu(&oracle, &gpu, kernels));
         }
     }
 }
@@ -104,11 +104,11 @@ impl Altered {
     }
 
     fn run_error(&self) -> Error {
-        on_cpu(&Oracle::read(&self.path()).unwrap(), "tiled").expect_err("the dump does not fit")
+        on_cpu(&Oracle::read(&self.path()).unwrap(), Kernels::Tiled).expect_err("the dump does not fit")
     }
 
     fn failures(&self) -> Vec<String> {
-        let groups = on_cpu(&Oracle::read(&self.path()).unwrap(), "tiled").unwrap();
+        let groups = on_cpu(&Oracle::read(&self.path()).unwrap(), Kernels::Tiled).unwrap();
         groups.into_iter().filter(|g| !g.passed()).map(|g| g.group).collect()
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cqat::ErrorKind;
-use cqat::config::{AugmentConfig, Config, OptimizerConfig};
+use cqat::config::{Config, Kernels, QuantConfig};
 use cqat::cpu::CpuProgram;
 use cqat::exec::{Executor, ExecutorExt};
 use cqat::kernels::input::random;
-use cqat::kernels::{Access, Caps, Overrides, Step, TEXTURE_WIDTH};
+use cqat::kernels::select::KernelFamily;
+use cqat::kernels::{Access, Caps, Step, TEXTURE_WIDTH};
 use cqat::net::Net;
 use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
 use cqat::plan::{BufferId, Home, Plan, Program, TensorId};
@@ -28,17 +29,7 @@ impl Case {
     fn new(depth: usize, width: usize, size: usize, batch: usize, preset: &str, caps: Caps) -> Case {
         let net = Net::resnet(depth, width, 10, size).unwrap();
         let quant = QuantSpec::new(&Config::load(preset, &[]).unwrap().quant, &net).unwrap();
-        let options = Options {
-            batch,
-            caps,
-            overrides: Overrides::new(),
-            augment: AugmentConfig::default(),
-            smoothing: 0.1,
-            optimizer: OptimizerConfig::default(),
-            host_input: false,
-            keep_all: false,
-        };
-        Case { net, quant, options }
+        Case { net, quant, options: Options::new(batch, caps) }
     }
 
     fn lower(&self) -> Lowered {
@@ -180,6 +171,43 @@ fn a_network_that_never_fits_is_told_so() {
     assert!(error.hint_text().unwrap().starts_with("not even one picture fits: choose a smaller network.width"));
 }
 
+#[test]
+fn a_batch_of_too_many_workgroups_is_told_the_largest_that_fits() {
+    let case = Case::new(8, 16, 32, 65_536, "cqat", Caps::portable(false, 1 << 20));
+    let error = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device);
+    assert!(error.to_string().starts_with("a batch of 65536 does not fit this device"), "{error}");
+    assert!(error.hint_text().unwrap().contains("--set train.batch="), "{:?}", error.hint_text());
+}
+
+/// Sums that may pass 2^24 are added as integers; the others, among them all of W5A4, as f32.
+#[test]
+fn sums_are_integers_where_f32_would_round() {
+    let integer_layers = |weight_bits, activation_bits, width| {
+        let net = Net::resnet(18, width, 100, 32).unwrap();
+        let config = QuantConfig { weight_bits, activation_bits, ..QuantConfig::default() };
+        let quant = QuantSpec::new(&config, &net).unwrap();
+        let lowered = lower(&net, quant.as_ref(), &Options::new(2, Caps::portable(false, 4096))).unwrap();
+        let step = &lowered.plan.programs[lowered.quantized.unwrap().train.0].dispatches;
+        let exact = step.iter().filter(|d| d.variant.formats.contains(&"sums_i32"));
+        exact.map(|d| net.layers[d.layer.unwrap()].name().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(integer_layers(5, 4, 64), [""; 0]);
+    // 9 * 512 * 16 * 255 = 18.8 million; half as many channels stay below 16.8.
+    assert_eq!(integer_layers(5, 8, 64), ["layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2"]);
+    assert_eq!(integer_layers(8, 8, 16).first().unwrap(), "layer3.0.conv2"); // 9 * 64 * 127 * 255
+}
+
+#[test]
+fn sums_beyond_32_bits_are_refused() {
+    let net = Net::resnet(18, 1024, 10, 32).unwrap();
+    let config = QuantConfig { weight_bits: 8, activation_bits: 8, ..QuantConfig::default() };
+    let quant = QuantSpec::new(&config, &net).unwrap();
+    let error = lower(&net, quant.as_ref(), &Options::new(1, Caps::portable(false, 4096))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().starts_with("sums of layer4.0.conv2 can reach 2387681280, expected at most"), "{error}");
+}
+
 /// A step over slots full of garbage gives the bits of a step over slots of zeros: no kernel reads what none has written.
 #[test]
 fn garbage_in_the_slots_changes_nothing() {
@@ -255,14 +283,16 @@ fn variants_on_made_up_devices() {
 }
 
 #[test]
-fn a_variant_can_be_forced() {
-    for (software, variant) in [(true, "tiled"), (false, "lane")] {
+fn a_family_of_kernels_can_be_forced() {
+    for (software, wanted, variant) in [(true, Kernels::Tiled, "tiled"), (false, Kernels::Lane, "lane")] {
         let caps = Caps { subgroup: 8, ..Caps::portable(software, 1024) };
-        let mut case = Case::new(8, 8, 32, 2, "cqat", caps);
-        case.options.overrides = [("conv".to_string(), variant.to_string())].into();
+        let mut case = Case::new(8, 8, 32, 2, "cqat", caps.clone());
+        case.options.family = KernelFamily::choose(wanted, &caps).unwrap();
         let plan = case.lower().plan;
-        let convs = plan.programs.iter().flat_map(|p| &p.dispatches).filter(|d| d.kernel.name == "conv");
-        let names: BTreeSet<&str> = convs.map(|d| d.variant.name.as_str()).collect();
+        let products = plan.programs.iter().flat_map(|p| &p.dispatches).filter(|d| d.work.flops > 0);
+        let names: BTreeSet<&str> = products.map(|d| d.variant.name.as_str()).collect();
         assert_eq!(names, [variant].into());
     }
+    let error = KernelFamily::choose(Kernels::Lane, &Caps { subgroup: 0, ..Caps::portable(true, 64) }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device);
 }

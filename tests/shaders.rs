@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cqat::config::Config;
-use cqat::kernels::{Access, Caps, KernelDef, Overrides, REGISTRY, Variant, source};
+use cqat::kernels::{Access, Caps, KernelDef, REGISTRY, Variant, source};
 use cqat::net::Net;
 use cqat::plan::lower::{Options, lower};
 use cqat::quant::QuantSpec;
@@ -18,16 +18,7 @@ fn variants() -> BTreeSet<(String, Variant)> {
             for (depth, width) in [(18, 64), (18, 16), (8, 8), (20, 24)] {
                 let net = Net::resnet(depth, width, 10, 32).unwrap();
                 let quant = QuantSpec::new(&config.quant, &net).unwrap();
-                let options = Options {
-                    batch: 2,
-                    caps: Caps::portable(software, 4096),
-                    overrides: Overrides::new(),
-                    augment: config.data.augment.clone(),
-                    smoothing: 0.1,
-                    optimizer: config.train.optimizer.clone(),
-                    host_input: false,
-                    keep_all: false,
-                };
+                let options = Options::new(2, Caps::portable(software, 4096));
                 let lowered = lower(&net, quant.as_ref(), &options).unwrap();
                 for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
                     found.insert((d.kernel.name.to_string(), d.variant.clone()));

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Global, train};
 use crate::config::{Config, Method};
 use crate::evaluate::{Kind, Loaded};
+use crate::integer::IntegerNet;
 use crate::net::Layer;
 use crate::run::now;
 use crate::train::network;
@@ -30,18 +31,19 @@ impl DemoArgs {
             return Err(Error::config("quant.method is none, but the demo compares float with a quantizer")
                 .hint("use `cqat train demo` with the same --set items to train in float alone"));
         }
+        let data = train::load_data(&config, None)?;
+        let (net, spec) = network(&config, data.classes)?;
+        let spec = spec.expect("every method but none has quantizers");
+        IntegerNet::check(&net, &spec)?; // before the training, not after it
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}", now())));
         let out = train::start(config, &out, global, None)?;
         let float = Loaded::read(&out.join("float.safetensors"))?;
         let quantized = Loaded::read(&out)?;
-        let data = train::load_data(&quantized.config, None)?;
         let gpu = global.open(Some(&quantized.config))?;
         let score = |l: &Loaded, kind| l.evaluate(kind, &data.test, data.classes, Some(&gpu));
         let a = score(&float, Kind::Float)?;
         let b = score(&quantized, Kind::Folded)?;
         let fake = score(&quantized, Kind::FakeQuant)?;
-        let (net, spec) = network(&quantized.config, data.classes)?;
-        let spec = spec.expect("the demo preset has a quantizer");
         let weights = |bits: &dyn Fn(usize) -> u32| -> f64 {
             let sizes = net.layers.iter().enumerate().map(|(id, l)| match l {
                 Layer::Conv(c) => (c.kernel * c.kernel * c.real_in * c.to.c) as f64 * f64::from(bits(id)),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Global;
 use crate::gpu::GpuProgram;
-use crate::kernels::Overrides;
+use crate::kernels::select::KernelFamily;
 use crate::oracle::Oracle;
 use crate::selftest::{check_kernels, check_step};
 use crate::{Error, Result};
@@ -47,7 +47,7 @@ impl SelftestArgs {
             if !self.json {
                 println!("{}: {}", file.display(), oracle.describe());
             }
-            let lowered = oracle.lower(&gpu.caps, &Overrides::new())?;
+            let lowered = oracle.lower(&gpu.caps, KernelFamily::of(&gpu.caps))?;
             let mut exec = GpuProgram::new(&gpu, &lowered.plan)?;
             for g in oracle.run(&lowered, &mut exec)? {
                 note(g.group.clone(), g.error, g.limit, g.passed(), g.worst.clone());

@@ -150,9 +150,6 @@ fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
             _ => vec!["quant", "layers", name],
         };
     }
-    if let Some(kernel) = key.strip_prefix("device.variants.") {
-        return vec!["device", "variants", kernel];
-    }
     key.split('.').collect()
 }
 

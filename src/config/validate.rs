@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 impl Config {
     /// Refuses, with a hint, what cannot run: values out of range and settings that contradict each other.
     ///
-    /// Names in `quant.layers` and `device.variants` are checked where the network and the kernels are known.
+    /// Names in `quant.layers` are checked where the network is known.
     pub fn validate(&self) -> Result<()> {
         if self.format_version != FORMAT_VERSION {
             let error = wrong("format_version", self.format_version, FORMAT_VERSION);
@@ -77,7 +77,9 @@ fn network(c: &NetworkConfig) -> Result<()> {
 }
 
 fn train(c: &TrainConfig) -> Result<()> {
-    at_least_one("train.batch", c.batch, "128 is the recipe's batch; lower it where memory is short")?;
+    ensure((1..=65_536).contains(&c.batch), || {
+        wrong("train.batch", c.batch, "1 to 65536").hint("128 is the recipe's batch; lower it where memory is short")
+    })?;
     at_least_one("train.log_every", c.log_every, "it counts steps between progress lines; 20 is the default")?;
     below_one("train.label_smoothing", c.label_smoothing, "0 switches it off, 0.1 is the default")?;
     ensure(c.init_from.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), || {

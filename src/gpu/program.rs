@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Gpu;
+use super::build::{Bound, Builder, Memory, ROW_BYTES, Timer, rows};
 use crate::exec::Executor;
-use crate::kernels::{Access, KernelDef, TEXTURE_WIDTH, Variant, source};
-use crate::plan::{BufferId, Dispatch, Plan, ProgramId, Storage, TensorId};
+use crate::plan::{BufferId, Plan, ProgramId, TensorId};
 use crate::{Error, Result};
 
 /// Steps the host may be ahead of the device.
@@ -14,8 +14,6 @@ const IN_FLIGHT: usize = 2;
 /// Floating-point operations in one submission on a real GPU: a fifth of a second on a slow one (0.5 TFLOP/s), because
 /// some systems reset a driver whose work takes two seconds.
 const SUBMISSION_FLOPS: u64 = 100_000_000_000;
-/// Distance between parameter blocks in the uniform buffer.
-const UNIFORM_STRIDE: u64 = 256;
 
 /// Time of one program run.
 #[derive(Debug, Clone, Copy)]
@@ -24,35 +22,6 @@ pub struct StepTiming {
     pub wall: Duration,
     /// On the device, between the first dispatch and the last; `None` where the device cannot measure.
     pub device: Option<Duration>,
-}
-
-/// Bytes of one row of a texture.
-const ROW_BYTES: u32 = 16 * TEXTURE_WIDTH as u32;
-
-/// Memory on the device.
-enum Memory {
-    Buffer(wgpu::Buffer),
-    Texture(wgpu::Texture, wgpu::TextureView),
-}
-
-struct Bound {
-    pipeline: wgpu::ComputePipeline,
-    group: wgpu::BindGroup,
-    grid: [u32; 3],
-    flops: u64,
-}
-
-impl Bound {
-    fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.group, &[]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
-    }
-}
-
-struct Timer {
-    set: wgpu::QuerySet,
-    resolve: Memory,
 }
 
 /// The plan, ready to run on a [`Gpu`].
@@ -74,7 +43,7 @@ impl<'a> GpuProgram<'a> {
         plan.fits(&gpu.caps)?;
         let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let mut build = Builder { gpu, pipelines: HashMap::new(), layouts: HashMap::new() };
+        let mut build = Builder::new(gpu);
         let buffers: HashMap<BufferId, Memory> =
             plan.buffers().into_iter().map(|(id, s)| (id, build.memory(&format!("{id:?}"), s))).collect();
         let mut programs = Vec::new();
@@ -111,11 +80,7 @@ impl<'a> GpuProgram<'a> {
         self.gpu.wait(None)?;
         let wall = start.elapsed();
         let device = match &self.timer {
-            Some(t) => {
-                let ticks: Vec<u64> = bytemuck::cast_slice(&self.download(&t.resolve, 0, 16)?).to_vec();
-                let period = f64::from(self.gpu.queue.get_timestamp_period());
-                Some(Duration::from_nanos((ticks[1].saturating_sub(ticks[0]) as f64 * period) as u64))
-            }
+            Some(t) => self.intervals(&t.resolve, 1)?.pop(),
             None => None,
         };
         self.in_flight.clear();
@@ -156,7 +121,12 @@ impl<'a> GpuProgram<'a> {
         }
         encoder.resolve_query_set(&set, 0..count, &resolve, 0);
         self.gpu.queue.submit([encoder.finish()]);
-        let words = self.download(&Memory::Buffer(resolve), 0, u64::from(count) * 8)?;
+        self.intervals(&resolve, list.len() as u64)
+    }
+
+    /// Times between pairs of timestamps in a buffer.
+    fn intervals(&self, ticks: &wgpu::Buffer, pairs: u64) -> Result<Vec<Duration>> {
+        let words = self.download(&Memory::Buffer(ticks.clone()), 0, 16 * pairs)?;
         let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
         let period = f64::from(self.gpu.queue.get_timestamp_period());
         let time = |t: &[u64]| Duration::from_nanos((t[1].saturating_sub(t[0]) as f64 * period) as u64);
@@ -188,10 +158,8 @@ impl<'a> GpuProgram<'a> {
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
                 list[at..end].iter().for_each(|b| b.encode(&mut pass));
             }
-            if let Some(t) = timer.filter(|_| end == list.len())
-                && let Memory::Buffer(resolve) = &t.resolve
-            {
-                encoder.resolve_query_set(&t.set, 0..2, resolve, 0);
+            if let Some(t) = timer.filter(|_| end == list.len()) {
+                encoder.resolve_query_set(&t.set, 0..2, &t.resolve, 0);
             }
             last = Some(self.gpu.queue.submit([encoder.finish()]));
             at = end;
@@ -271,182 +239,5 @@ impl Executor for GpuProgram<'_> {
         let data = self.download(memory, self.plan.offset(tensor) as u64 * 4, words * 4)?;
         self.in_flight.clear();
         Ok(data)
-    }
-}
-
-/// The rows of a texture that `bytes` fill.
-fn rows(bytes: u64) -> wgpu::Extent3d {
-    let height = (bytes / u64::from(ROW_BYTES)) as u32;
-    wgpu::Extent3d { width: TEXTURE_WIDTH as u32, height, depth_or_array_layers: 1 }
-}
-
-/// Makes device objects, each pipeline and layout once.
-struct Builder<'a> {
-    gpu: &'a Gpu,
-    pipelines: HashMap<(&'static str, Variant), wgpu::ComputePipeline>,
-    layouts: HashMap<(&'static str, Vec<usize>), wgpu::BindGroupLayout>,
-}
-
-impl Builder<'_> {
-    fn memory(&self, label: &str, storage: Storage) -> Memory {
-        let bytes = storage.words as u64 * 4;
-        if storage.texture {
-            let texture = self.gpu.device.create_texture(&wgpu::TextureDescriptor {
-                label: Some(label),
-                size: rows(bytes),
-                mip_level_count: 1,
-                sample_count: 1,
-                dimension: wgpu::TextureDimension::D2,
-                format: wgpu::TextureFormat::Rgba32Float,
-                usage: wgpu::TextureUsages::STORAGE_BINDING
-                    | wgpu::TextureUsages::COPY_DST
-                    | wgpu::TextureUsages::COPY_SRC,
-                view_formats: &[],
-            });
-            let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
-            return Memory::Texture(texture, view);
-        }
-        Memory::Buffer(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes.next_multiple_of(16),
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        }))
-    }
-
-    fn timer(&self) -> Timer {
-        let device = &self.gpu.device;
-        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("step"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2,
-        });
-        let resolve = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("step time"),
-            size: 16,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        Timer { set, resolve: Memory::Buffer(resolve) }
-    }
-
-    fn layout(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::BindGroupLayout {
-        let device = &self.gpu.device;
-        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty,
-            count: None,
-        };
-        let buffer = |ty, bytes| wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset: false,
-            min_binding_size: std::num::NonZeroU64::new(bytes),
-        };
-        let make = || {
-            let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform, kernel.params_bytes as u64))];
-            for (i, (_, access)) in kernel.bindings.iter().enumerate() {
-                let read_only = *access == Access::Read;
-                let ty = if variant.textures.contains(&i) {
-                    wgpu::BindingType::StorageTexture {
-                        access: if read_only {
-                            wgpu::StorageTextureAccess::ReadOnly
-                        } else {
-                            wgpu::StorageTextureAccess::WriteOnly
-                        },
-                        format: wgpu::TextureFormat::Rgba32Float,
-                        view_dimension: wgpu::TextureViewDimension::D2,
-                    }
-                } else {
-                    buffer(wgpu::BufferBindingType::Storage { read_only }, 0)
-                };
-                entries.push(entry(i as u32 + 1, ty));
-            }
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(kernel.name),
-                entries: &entries,
-            })
-        };
-        self.layouts.entry((kernel.name, variant.textures.clone())).or_insert_with(make).clone()
-    }
-
-    fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::ComputePipeline {
-        let key = (kernel.name, variant.clone());
-        if let Some(p) = self.pipelines.get(&key) {
-            return p.clone();
-        }
-        let group = self.layout(kernel, variant);
-        let device = &self.gpu.device;
-        let text = source::compose(variant).text;
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(variant.shader), source: wgpu::ShaderSource::Wgsl(text.into()) };
-        let module = if self.gpu.checked {
-            device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: the shaders are this crate's own; every index is guarded by the extents in their parameters, loops
-            // end, divisors are extents. The kernel tests also run them with the checks on.
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(variant.shader),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false, // every kernel writes before it reads
-                ..Default::default()
-            },
-            cache: None,
-        });
-        self.pipelines.insert(key, pipeline.clone());
-        pipeline
-    }
-
-    fn program(&mut self, plan: &Plan, buffers: &HashMap<BufferId, Memory>, list: &[Dispatch]) -> Vec<Bound> {
-        let uniforms = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("parameters"),
-            size: list.len().max(1) as u64 * UNIFORM_STRIDE,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut bytes = vec![0u8; list.len() * UNIFORM_STRIDE as usize];
-        for (slot, d) in bytes.chunks_exact_mut(UNIFORM_STRIDE as usize).zip(list) {
-            slot[..d.params.len()].copy_from_slice(&d.params);
-        }
-        self.gpu.queue.write_buffer(&uniforms, 0, &bytes);
-        let bind = |buffer, offset, size| {
-            let size = std::num::NonZeroU64::new(size);
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
-        };
-        list.iter()
-            .enumerate()
-            .map(|(i, d)| {
-                let mut entries = vec![wgpu::BindGroupEntry {
-                    binding: 0,
-                    resource: bind(&uniforms, i as u64 * UNIFORM_STRIDE, d.params.len() as u64),
-                }];
-                for (k, &t) in d.bind.iter().enumerate() {
-                    let bytes = (plan.tensor(t).words as u64 * 4).next_multiple_of(16);
-                    let resource = match &buffers[&plan.buffer(t)] {
-                        Memory::Buffer(b) => bind(b, plan.offset(t) as u64 * 4, bytes),
-                        Memory::Texture(_, view) => wgpu::BindingResource::TextureView(view),
-                    };
-                    entries.push(wgpu::BindGroupEntry { binding: k as u32 + 1, resource });
-                }
-                let layout = self.layout(d.kernel, &d.variant);
-                let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(d.kernel.name),
-                    layout: &layout,
-                    entries: &entries,
-                });
-                let pipeline = self.pipeline(d.kernel, &d.variant);
-                Bound { pipeline, group, grid: d.grid, flops: d.work.flops }
-            })
-            .collect()
     }
 }

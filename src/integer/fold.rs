@@ -5,8 +5,8 @@ use super::{
     Block, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, LANES, MAX_SHIFT,
     Requantize,
 };
-use crate::kernels::activation::{RANGE_WORDS, RangeRow};
 use crate::kernels::norm::EPS;
+use crate::kernels::range::{RANGE_WORDS, RangeRow};
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
 use crate::quant::{QuantSpec, Quantizer};
 use crate::session::Normalisation;
@@ -26,10 +26,7 @@ impl IntegerNet {
     /// A layer, activation or input that is not quantized; ranges that were never calibrated; a tensor that is missing,
     /// has another shape or is not finite; factors that 32-bit multipliers cannot express.
     pub fn fold(net: &Net, spec: &QuantSpec, tensors: &Tensors, normalisation: &Normalisation) -> Result<IntegerNet> {
-        let input = spec.input.ok_or_else(|| {
-            Error::config("the network sees a float picture (quant.input is none), expected 8-bit codes")
-                .hint("train with quant.input=signed8")
-        })?;
+        let input = Self::input_of(net, spec)?;
         let input = IntegerInput {
             codes: normalisation.codes(&input),
             scale: input.rule.scale(normalisation.range()).scale,
@@ -50,6 +47,31 @@ impl IntegerNet {
         let (id, linear) = net.linear();
         let classifier = fold.linear(id, linear)?;
         Ok(IntegerNet { size: net.size, input, layers, classifier })
+    }
+
+    /// Whether a network with these quantizers can be folded once it is trained.
+    ///
+    /// # Errors
+    /// An input, layer or activation that is not quantized.
+    pub fn check(net: &Net, spec: &QuantSpec) -> Result<()> {
+        Self::input_of(net, spec).map(|_| ())
+    }
+
+    /// The input quantizer of a network that is quantized throughout.
+    fn input_of(net: &Net, spec: &QuantSpec) -> Result<Quantizer> {
+        for (id, layer) in net.layers.iter().enumerate() {
+            if !matches!(layer, Layer::Input(_) | Layer::Pool(_)) && spec.layer(id).is_none() {
+                return Err(Error::config(format!(
+                    "{} is not quantized, expected every layer to be for integer evaluation",
+                    layer.name()
+                ))
+                .hint("train with quant.first_last=eight or same"));
+            }
+        }
+        spec.input.ok_or_else(|| {
+            Error::config("the network sees a float picture (quant.input is none), expected 8-bit codes")
+                .hint("train with quant.input=signed8")
+        })
     }
 }
 
@@ -92,11 +114,8 @@ impl Fold<'_> {
         self.values[id].expect("layers come in forward order")
     }
 
-    fn quantizer(&self, id: LayerId) -> Result<&Quantizer> {
-        self.spec.layer(id).ok_or_else(|| {
-            Error::config(format!("{} is not quantized, expected every layer to be", self.net.layers[id].name()))
-                .hint("train with quant.first_last=eight or same")
-        })
+    fn quantizer(&self, id: LayerId) -> &Quantizer {
+        self.spec.layer(id).expect("fold begins with a check that every layer is quantized")
     }
 
     /// A tensor of finite values.
@@ -131,7 +150,7 @@ impl Fold<'_> {
     /// Weight codes in the file's order, and the scale of each output channel. `stored` counts padding channels too.
     fn weights(&self, id: LayerId, shape: &[usize], stored: usize) -> Result<(Vec<i8>, Vec<f32>)> {
         let name = self.net.layers[id].name();
-        let quant = self.quantizer(id)?.quant;
+        let quant = self.quantizer(id).quant;
         let weights = self.tensor(&format!("{name}.weight"), shape)?;
         let scales = self.tensor(&format!("quant.{name}.scales"), &[2, stored])?;
         let (values, inverse) = scales.split_at(stored);
@@ -180,7 +199,7 @@ impl Fold<'_> {
     }
 
     fn activation(&self, id: LayerId, a: &Activation) -> Result<IntegerLayer> {
-        let quant = self.quantizer(id)?.quant;
+        let quant = self.quantizer(id).quant;
         let row = self.range(&a.name)?;
         let inv = f64::from(row.inv_scale);
         let (conv, main) = self.conv(a.main)?;

@@ -1,8 +1,9 @@
 //! Convolution (forward and data gradient share one gather kernel), weight gradient, and its reduction.
+//! [`super::select`] chooses their variants.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Caps, Format, KernelDef, Overrides, Twin, Variant};
+use super::{Access, Format, KernelDef, Twin};
 use crate::net::Shape;
 use crate::quant::Quant;
 
@@ -44,12 +45,13 @@ pub struct ConvParams {
     pub accumulate: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
-    /// First vec4 of `x` in its binding (past the zero row of a texture).
+    /// First element (four channels) of `x` in its binding, such as past the zero row of a texture.
     pub x_base: u32,
     /// First vec4 of `w` in its binding.
     pub w_base: u32,
-    /// Padding.
-    pub pad0: u32,
+    /// 1: both operands are integers whose sums may pass 2^24, so they are added as i32 and rounded to f32 once; fixed in
+    /// the variant, read by the twin.
+    pub integer: u32,
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -177,15 +179,17 @@ pub static CONV: KernelDef = KernelDef {
 
 fn conv(t: &mut Twin) {
     let p: ConvParams = t.params();
-    let (x, w) = (&t.words(0)[4 * p.x_base as usize..], &t.f32(1)[4 * p.w_base as usize..]);
-    let out = t.f32_mut(2);
     let format = Format::from_number(p.x_format);
+    let x = &t.words(0)[format.words(4) * p.x_base as usize..];
+    let w = &t.f32(1)[4 * p.w_base as usize..];
+    let out = t.f32_mut(2);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     for n in 0..p.batch {
         for oy in 0..p.out_h {
             for ox in 0..p.out_w {
                 let (qy, qx) = (oy / p.parities, ox / p.parities);
                 let mut acc = vec![0f32; co];
+                let mut exact = vec![0i32; co];
                 for &(ky, dy) in &taps(&p, oy % p.parities) {
                     for &(kx, dx) in &taps(&p, ox % p.parities) {
                         let (iy, ix) = ((qy * p.q_stride) as i32 + dy, (qx * p.q_stride) as i32 + dx);
@@ -196,11 +200,17 @@ fn conv(t: &mut Twin) {
                         let tap = (ky * p.kernel + kx) as usize * ci * co;
                         for c in 0..ci {
                             let a = format.load(x, base + c);
-                            for (s, b) in acc.iter_mut().zip(&w[tap + c * co..]) {
-                                *s += a * b;
+                            let row = &w[tap + c * co..];
+                            if p.integer == 1 {
+                                exact.iter_mut().zip(row).for_each(|(s, b)| *s += a as i32 * *b as i32);
+                            } else {
+                                acc.iter_mut().zip(row).for_each(|(s, b)| *s += a * b);
                             }
                         }
                     }
+                }
+                if p.integer == 1 {
+                    acc = exact.iter().map(|&s| s as f32).collect();
                 }
                 let o = ((n * p.out_h + oy) * p.out_w + ox) as usize * co;
                 for (o, s) in out[o..o + co].iter_mut().zip(&acc) {
@@ -241,9 +251,9 @@ pub struct WgradParams {
     pub chunk: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
-    /// First vec4 of `x` in its binding (past the zero row of a texture).
+    /// First element (four channels) of `x` in its binding, such as past the zero row of a texture.
     pub x_base: u32,
-    /// First vec4 of `dy` in its binding.
+    /// First element (four channels) of `dy` in its binding.
     pub dy_base: u32,
     /// Padding.
     pub pad0: u32,
@@ -259,9 +269,10 @@ pub static WGRAD: KernelDef = KernelDef {
 
 fn wgrad(t: &mut Twin) {
     let p: WgradParams = t.params();
-    let (x, dy) = (&t.words(0)[4 * p.x_base as usize..], &t.f32(1)[4 * p.dy_base as usize..]);
-    let part = t.f32_mut(2);
     let format = Format::from_number(p.x_format);
+    let x = &t.words(0)[format.words(4) * p.x_base as usize..];
+    let dy = &t.f32(1)[4 * p.dy_base as usize..];
+    let part = t.f32_mut(2);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     let taps = p.kernel * p.kernel;
     let pixels = p.out_h * p.out_w;
@@ -337,104 +348,4 @@ fn wgrad_reduce(t: &mut Twin) {
         }
         grad[i] = g;
     }
-}
-
-/// A convolution kernel chosen for a device: the variant, how its operands are bound, how its grid is laid out.
-#[derive(Debug, Clone)]
-pub struct Choice {
-    /// Variant of [`CONV`] or [`WGRAD`].
-    pub variant: Variant,
-    /// Operands are textures of f32 values (else buffers, `x` in the format it is stored in).
-    pub textures: bool,
-    tile: Tile,
-}
-
-/// Rows and columns of the result that one workgroup computes.
-#[derive(Debug, Clone, Copy)]
-struct Tile {
-    m: u32,
-    n: u32,
-}
-
-impl Choice {
-    /// Format of `x` as bound.
-    pub fn x_format(&self, stored: Format) -> Format {
-        if self.textures { Format::F32 } else { stored }
-    }
-
-    /// Workgroups of a convolution.
-    pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
-        let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
-        let (m, n) = (rows.div_ceil(self.tile.m), p.out_c.div_ceil(self.tile.n));
-        if self.textures { [n, m, classes] } else { [m, n, classes] }
-    }
-
-    /// Workgroups of a weight gradient.
-    pub fn wgrad_grid(&self, p: &WgradParams) -> [u32; 3] {
-        let taps = p.kernel * p.kernel;
-        let n = p.out_c.div_ceil(self.tile.n);
-        if self.textures {
-            [n, (taps * p.in_c).div_ceil(self.tile.m), p.splits]
-        } else {
-            [p.in_c.div_ceil(self.tile.m) * n, taps, p.splits]
-        }
-    }
-}
-
-/// Whether a device gets the lane kernels: software adapters with subgroups of a size the kernels are written for.
-pub fn prefers_lane(caps: &Caps) -> bool {
-    caps.software && matches!(caps.subgroup, 4 | 8 | 16)
-}
-
-/// Whether `conv` runs as `lane`. All convolutions of a plan agree, because they share the weight codes.
-pub fn uses_lane(caps: &Caps, overrides: &Overrides) -> bool {
-    match overrides.get("conv").map(String::as_str) {
-        Some("tiled") => false,
-        Some("lane") => matches!(caps.subgroup, 4 | 8 | 16),
-        _ => prefers_lane(caps),
-    }
-}
-
-/// Chooses the variant of `conv`: `lane` on software adapters (no barriers, operands in textures), `tiled` on real GPUs
-/// (workgroup memory). Cooperative-matrix variants will come before both.
-pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, overrides: &Overrides) -> Choice {
-    if uses_lane(caps, overrides) {
-        let (columns, pixels) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
-            (12.., _) => (4, 12),
-            (_, true) => (8, 4),
-            (_, false) => (4, 4),
-        };
-        let variant = lane_variant("conv_lane", caps).with_const("COLUMNS", columns).with_const("PIXELS", pixels);
-        let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
-        return Choice { variant, textures: true, tile };
-    }
-    let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
-    let variant = tiled_variant("conv_tiled", stored).with_const("TILE_M", m).with_const("TILE_N", n);
-    Choice { variant, textures: false, tile: Tile { m, n } }
-}
-
-/// Chooses the variant of `wgrad`, as [`select_conv`].
-pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, overrides: &Overrides) -> Choice {
-    if uses_lane(caps, overrides) {
-        let (columns, unroll) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
-            (12.., true) => (8, 4),
-            (_, true) => (8, 2),
-            (_, false) => (4, 4),
-        };
-        let variant = lane_variant("wgrad_lane", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
-        let tile = Tile { m: 4 * caps.subgroup, n: 4 * columns };
-        return Choice { variant, textures: true, tile };
-    }
-    let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
-    let variant = tiled_variant("wgrad_tiled", stored).with_const("TILE", tile);
-    Choice { variant, textures: false, tile: Tile { m: tile, n: tile } }
-}
-
-fn lane_variant(shader: &'static str, caps: &Caps) -> Variant {
-    let variant = Variant { name: "lane".into(), ..Variant::only(shader) };
-    variant.with_textures(&[0, 1]).with_const("LANES", caps.subgroup)
-}
-
-fn tiled_variant(shader: &'static str, stored: Format) -> Variant {
-    Variant { name: "tiled".into(), ..Variant::only(shader) }.with_formats(&[stored.operand()])
 }

@@ -49,6 +49,8 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/quant",
     "shared/rng",
     "shared/step",
+    "shared/sums_f32",
+    "shared/sums_i32",
     "shared/texel",
     "shared/weight_table",
 ];

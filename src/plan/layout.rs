@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 
 use super::{ALIGN_WORDS, Family, Plan, TensorId};
 use crate::config::{Estimator, Granularity};
-use crate::kernels::activation::{BINS, RANGE_WORDS};
+use crate::kernels::range::{BINS, RANGE_WORDS};
 use crate::kernels::weights::{self, WeightRow, estimate};
 use crate::kernels::{self};
 use crate::net::{Layer, LayerId, Net};

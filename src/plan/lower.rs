@@ -8,13 +8,13 @@ use bytemuck::Pod;
 use super::layout::Layout;
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
-use crate::kernels::conv::{Choice, uses_lane};
 use crate::kernels::input::{STAGE, StageParams, stage_variant};
+use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams, prepare_variant};
-use crate::kernels::{Caps, Format, KernelDef, Overrides, TEXTURE_BASE, Variant, flat_grid};
+use crate::kernels::{Caps, Format, KernelDef, TEXTURE_BASE, Variant, flat_grid};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What a network is lowered with.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub struct Options {
     pub batch: usize,
     /// The device.
     pub caps: Caps,
-    /// Variants that the user forces.
-    pub overrides: Overrides,
+    /// Family of the matrix kernels.
+    pub family: KernelFamily,
     /// Augmentation of training pictures.
     pub augment: AugmentConfig,
     /// Label smoothing in training.
@@ -35,6 +35,22 @@ pub struct Options {
     pub host_input: bool,
     /// Every scratch tensor keeps its value after the step; for tests.
     pub keep_all: bool,
+}
+
+impl Options {
+    /// A batch on a device, everything else as it is by default: the device's own kernels, no label smoothing.
+    pub fn new(batch: usize, caps: Caps) -> Options {
+        Options {
+            batch,
+            family: KernelFamily::of(&caps),
+            caps,
+            augment: AugmentConfig::default(),
+            smoothing: 0.0,
+            optimizer: OptimizerConfig::default(),
+            host_input: false,
+            keep_all: false,
+        }
+    }
 }
 
 /// The programs of a network and where its tensors are.
@@ -81,11 +97,12 @@ enum Mode {
 /// Lowers `net`.
 ///
 /// # Errors
-/// A plan that breaks a rule of [`Plan::check`]. Whether it fits the device is [`Plan::fits`]'s question.
+/// A layer whose integer sums pass 32 bits, or a plan that breaks a rule of [`Plan::check`]. Whether it fits the device is
+/// [`Plan::fits`]'s question.
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
+    quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();
-    let textures = uses_lane(&options.caps, &options.overrides);
-    let layout = Layout::new(&mut plan, net, quant, options.batch, textures);
+    let layout = Layout::new(&mut plan, net, quant, options.batch, options.family == KernelFamily::Lane);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
         p.emit_all();
@@ -118,20 +135,36 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     Ok(Lowered { plan, layout, net, quant, batch: options.batch, float, quantized, calibrate })
 }
 
+/// A convolution multiplies codes either as f32, exact below 2^24, or as i32.
+fn check_sums(net: &Net, quant: &QuantSpec) -> Result<()> {
+    for (id, layer) in net.layers.iter().enumerate() {
+        let Some(sum) = quant.largest_sum(net, id).filter(|s| *s > i32::MAX as u64) else { continue };
+        return Err(Error::config(format!(
+            "sums of {} can reach {sum}, expected at most 2^31 - 1, the largest 32-bit integer",
+            layer.name()
+        ))
+        .hint("choose fewer bits (quant.weight_bits, quant.activation_bits) or a smaller network.width"));
+    }
+    Ok(())
+}
+
 /// Lowers `net` and checks that it fits the device.
 ///
 /// # Errors
 /// A device error whose hint names the largest batch that would fit.
 pub fn lower_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
-    let lowered = lower(net, quant, options)?;
-    let Err(e) = lowered.plan.fits(&options.caps) else { return Ok(lowered) };
-    let fits = |batch: usize| {
-        lower(net, quant, &Options { batch, ..options.clone() }).is_ok_and(|l| l.plan.fits(&options.caps).is_ok())
+    let attempt = |batch| {
+        let lowered = lower(net, quant, &Options { batch, ..options.clone() })?;
+        lowered.plan.fits(&options.caps).map(|()| lowered)
+    };
+    let e = match attempt(options.batch) {
+        Err(e) if e.kind() == ErrorKind::Device => e,
+        done => return done,
     };
     let (mut good, mut bad) = (0, options.batch);
     while good + 1 < bad {
         let middle = (good + bad) / 2;
-        if fits(middle) { good = middle } else { bad = middle }
+        if attempt(middle).is_ok() { good = middle } else { bad = middle }
     }
     let message = format!("a batch of {} does not fit this device: {e}", options.batch);
     Err(Error::device(message).hint(if good > 0 {

@@ -94,14 +94,8 @@ fn bits(words: usize, seed: u32) -> Vec<u32> {
 }
 
 /// The data of a binding that is a texture: after its zero row.
-fn in_texture(data: Vec<u32>, texture: bool) -> Vec<u32> {
-    let zeros = if texture { 4 * TEXTURE_BASE as usize } else { 0 };
-    [vec![0; zeros], data].concat()
-}
-
-/// First vec4 of the data of a binding that may be a texture.
-fn base(texture: bool) -> u32 {
-    if texture { TEXTURE_BASE } else { 0 }
+fn in_texture(data: Vec<u32>) -> Vec<u32> {
+    [vec![0; 4 * TEXTURE_BASE as usize], data].concat()
 }
 
 fn step(s: Step) -> Vec<u32> {

@@ -73,6 +73,7 @@ fn impossible_data_and_networks_are_refused() {
 fn impossible_training_is_refused() {
     assert_snapshot!(invalid(&[
         &["train.batch=0"],
+        &["train.batch=65537"],
         &["train.log_every=0"],
         &["train.label_smoothing=1"],
         &["train.init_from=''"],
@@ -90,7 +91,11 @@ fn impossible_training_is_refused() {
         &["train.float.schedule=step"],
     ]), @r#"
     train.batch=0
-    error: `train.batch` is 0, expected at least 1
+    error: `train.batch` is 0, expected 1 to 65536
+    hint: 128 is the recipe's batch; lower it where memory is short
+
+    train.batch=65537
+    error: `train.batch` is 65537, expected 1 to 65536
     hint: 128 is the recipe's batch; lower it where memory is short
 
     train.log_every=0

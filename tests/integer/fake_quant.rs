@@ -34,16 +34,7 @@ fn codes_and_logits_follow_fake_quantization() {
 fn compare(name: &str, config: &QuantConfig, data: &DataSet) {
     let net = Net::resnet(8, 8, 10, 32).unwrap();
     let spec = QuantSpec::new(config, &net).unwrap().unwrap();
-    let options = Options {
-        batch: BATCH,
-        caps: Caps::portable(false, 1024),
-        overrides: Default::default(),
-        augment: Default::default(),
-        smoothing: 0.0,
-        optimizer: Default::default(),
-        host_input: false,
-        keep_all: true,
-    };
+    let options = Options { keep_all: true, ..Options::new(BATCH, Caps::portable(false, 1024)) };
     let lowered = lower(&net, Some(&spec), &options).unwrap();
     let normalisation = Normalisation::of(data);
     let mut session = Session::new(&lowered, Box::new(CpuProgram::new(&lowered.plan)), &normalisation);

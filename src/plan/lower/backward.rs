@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use super::{Pass, Value};
-use crate::kernels::activation::{BACKWARD, BLOCKED_UPDATE, BackwardParams, BlockedParams, backward_variant};
-use crate::kernels::conv::{
-    CONV, ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams, select_conv, select_wgrad, uses_lane,
-};
+use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
 use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
+use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
 use crate::plan::{Family, TensorId};
@@ -50,7 +50,7 @@ impl Pass<'_> {
     fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, dy_base): Operand) {
         let value = self.input_value(input);
         let stored = geometry.weight_gradient(value.format);
-        let choice = select_wgrad(&stored, value.format, &self.options.caps, &self.options.overrides);
+        let choice = select_wgrad(&stored, value.format, &self.options.caps, self.options.family);
         let (x, x_base) = self.operand(value, geometry.batch * geometry.from.len(), &choice);
         let params = WgradParams { x_format: choice.x_format(value.format) as u32, x_base, dy_base, ..stored };
         let layout = self.layout;
@@ -84,7 +84,7 @@ impl Pass<'_> {
         let words = geometry.batch * geometry.from.len();
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
-        let choice = select_conv(&params, Format::F32, &self.options.caps, &self.options.overrides);
+        let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
         let grid = choice.conv_grid(&params);
         self.emit(&CONV, choice.variant, &params, &[dy, self.layout.transposed, dx], grid, geometry.flops());
     }
@@ -102,7 +102,7 @@ impl Pass<'_> {
         self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
         let value = Value { tensor: dlogits, format: Format::F32, row: -1 };
         let stored = geometry.data_gradient(false);
-        let choice = select_conv(&stored, Format::F32, &self.options.caps, &self.options.overrides);
+        let choice = select_conv(&stored, Format::F32, &self.options.caps, self.options.family);
         let dy = self.operand(value, geometry.batch * l.padded(), &choice);
         self.weight_gradient(id, l.input, &geometry, dy);
         self.data_gradient(id, l.input, &geometry, dy, g);
@@ -198,7 +198,7 @@ impl Pass<'_> {
         let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
         let state = self.conv_state(id);
         let words = geometry.batch * c.to.len();
-        let texture = uses_lane(&self.options.caps, &self.options.overrides);
+        let texture = self.options.family == KernelFamily::Lane;
         let (dy, base) =
             if texture { (self.scratch_texture("dy", words), TEXTURE_BASE) } else { (self.scratch("dy", words), 0) };
         let rows = geometry.batch * c.to.pixels();

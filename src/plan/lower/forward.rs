@@ -2,17 +2,20 @@
 
 use super::{ConvState, Mode, Pass, Value, effective_estimator, tracking};
 use crate::config::{Estimator, RangeSource};
-use crate::kernels::activation::{
-    FORWARD, ForwardParams, HISTOGRAM, HistogramParams, RANGE_UPDATE, RangeUpdateParams, forward_variant, shortcut_kind,
-};
-use crate::kernels::conv::{CONV, ConvParams, Geometry, select_conv};
+use crate::kernels::activation::{FORWARD, ForwardParams, forward_variant, shortcut_kind};
+use crate::kernels::conv::{CONV, ConvParams, Geometry};
 use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
+use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
+use crate::kernels::select::select_conv;
 use crate::kernels::{Format, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
 use crate::plan::TensorId;
 use crate::quant::{Quant, Tracking};
+
+/// Sums of integers stay exact in f32 below this.
+const EXACT_IN_F32: u64 = 1 << 24;
 
 /// What `act_fwd` and `act_bwd` read of the shortcut.
 pub(super) struct ShortcutOperand {
@@ -87,8 +90,9 @@ impl Pass<'_> {
 
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
     fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
-        let stored = g.forward(input.format);
-        let choice = select_conv(&stored, input.format, &self.options.caps, &self.options.overrides);
+        let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
+        let stored = ConvParams { integer: u32::from(integer), ..g.forward(input.format) };
+        let choice = select_conv(&stored, input.format, &self.options.caps, self.options.family);
         let (x, x_base) = self.operand(input, g.batch * g.from.len(), &choice);
         let y = self.scratch("y", g.batch * g.to.len());
         let w_base = self.layout.weights_of(id).1.offset4;
@@ -243,7 +247,7 @@ impl Pass<'_> {
     ) {
         let Some((spec, q)) = self.spec.and_then(|s| s.layer(id).map(|q| (s, *q))) else { return };
         let a = &spec.config.activations;
-        let params = RangeUpdateParams {
+        let params = range::UpdateParams {
             parts: items as u32,
             values: values as u32,
             mode: mode as u32,
@@ -255,7 +259,7 @@ impl Pass<'_> {
             rule: q.rule,
         };
         let bind = [part, self.layout.step, self.layout.ranges];
-        self.emit_only(&RANGE_UPDATE, &params, &bind, [1, 1, 1]);
+        self.emit_only(&range::UPDATE, &params, &bind, [1, 1, 1]);
     }
 
     fn pool(&mut self, id: LayerId, p: &Pool) {

@@ -2,18 +2,16 @@
 
 use bytemuck::Zeroable;
 
-use super::{Case, base, bits, constant, in_texture, integers, quarters, reals, step, unset};
-use crate::kernels::activation::{
-    self, BINS, BackwardParams, BlockedParams, ForwardParams, HistogramParams, RangeRow, RangeUpdateParams,
-    backward_variant, forward_variant,
-};
+use super::{Case, bits, constant, in_texture, integers, quarters, reals, step, unset};
+use crate::kernels::activation::{self, BackwardParams, ForwardParams, backward_variant, forward_variant};
 use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams, StageParams, stage_variant};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams, bwd_variant};
 use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::range::{self, BINS, BlockedParams, HistogramParams, RangeRow, UpdateParams};
 use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate, prepare_variant};
-use crate::kernels::{Format, KernelDef, Step, Variant, flat_grid};
+use crate::kernels::{Format, KernelDef, Step, TEXTURE_BASE, Variant, flat_grid};
 use crate::quant::{Quant, ScaleRule, mask};
 
 const W5: Quant =
@@ -70,9 +68,9 @@ fn input_cases(cases: &mut Vec<Case>) {
         cases.push(Case::new(&input::AUGMENT, only(&input::AUGMENT), name, &p, flat_grid(pixels), data).exact());
     }
     for format in [Format::F32, Format::U8, Format::I8] {
-        let p = StageParams { words4: 133, base: base(true), format: format as u32, pad: 0 };
+        let p = StageParams { words4: 133, base: TEXTURE_BASE, format: format as u32, pad: 0 };
         let x = if format == Format::F32 { integers(532, 3, -9, 9) } else { bits(133, 3) };
-        let data = vec![x, in_texture(unset(532), true)];
+        let data = vec![x, in_texture(unset(532))];
         cases.push(
             Case::new(&input::STAGE, stage_variant(format), format!("{format:?}"), &p, flat_grid(133), data).exact(),
         );
@@ -191,13 +189,15 @@ fn norm_cases(cases: &mut Vec<Case>) {
         }
         let words = rows as usize * n;
         for texture in [false, true] {
-            let p = BwdParams { rows, cols4, chunk, base: base(texture) };
+            let out = constant(words, 0.0);
+            let (out, base) = if texture { (in_texture(out), TEXTURE_BASE) } else { (out, 0) };
+            let p = BwdParams { rows, cols4, chunk, base };
             let data = vec![
                 reals(words, 9, -1.0, 1.0),
                 reals(words, 10, -1.0, 1.0),
                 reals(4 * n, 11, 0.1, 1.0),
                 reals(3 * n, 12, 0.1, 1.0),
-                in_texture(constant(words, 0.0), texture),
+                out,
             ];
             cases.push(Case::new(&norm::BWD, bwd_variant(texture), &shape, &p, grid, data));
         }
@@ -264,7 +264,7 @@ fn range_cases(cases: &mut Vec<Case>) {
     let parts = 100usize;
     for mode in 0..5 {
         for (frozen, use_sigma, pow2, shift) in [(0, 0, 0, 0), (0, 1, 0, 3), (0, 0, 1, 0), (1, 0, 0, 0)] {
-            let p = RangeUpdateParams {
+            let p = UpdateParams {
                 parts: parts as u32,
                 values: 6400,
                 mode,
@@ -278,17 +278,17 @@ fn range_cases(cases: &mut Vec<Case>) {
             let frozen = step(Step { frozen, ..Step::default() });
             let data = vec![reals(8 * parts, 1, 1.0, 9.0), frozen, ranges(3)];
             let name = format!("mode {mode} sigma {use_sigma} pow2 {pow2}");
-            let variant = only(&activation::RANGE_UPDATE);
-            cases.push(Case::new(&activation::RANGE_UPDATE, variant, name, &p, [1, 1, 1], data));
+            let variant = only(&range::UPDATE);
+            cases.push(Case::new(&range::UPDATE, variant, name, &p, [1, 1, 1], data));
         }
     }
     let p = BlockedParams { parts: parts as u32, row: 2, pad: [0; 2] };
     let data = vec![reals(16 * parts, 2, 0.0, 2.0), ranges(3)];
-    let variant = only(&activation::BLOCKED_UPDATE);
-    cases.push(Case::new(&activation::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data));
+    let variant = only(&range::BLOCKED_UPDATE);
+    cases.push(Case::new(&range::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data));
     let p = HistogramParams { words4: 130, row: 1, pad: [0; 2] };
     let data = vec![quarters(520, 3, -1, 10), ranges(3), vec![0; 3 * BINS]];
-    cases.push(Case::new(&activation::HISTOGRAM, only(&activation::HISTOGRAM), "", &p, flat_grid(130), data).exact());
+    cases.push(Case::new(&range::HISTOGRAM, only(&range::HISTOGRAM), "", &p, flat_grid(130), data).exact());
 }
 
 fn head_cases(cases: &mut Vec<Case>) {

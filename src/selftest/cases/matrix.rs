@@ -1,9 +1,10 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, base, bits, in_texture, integers, reals, unset};
-use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams, select_conv, select_wgrad};
-use crate::kernels::{Caps, Format, Overrides};
+use super::{Case, bits, in_texture, integers, reals, unset};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
+use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
+use crate::kernels::{Caps, Format, TEXTURE_BASE};
 use crate::net::Shape;
 
 /// Batch, height, width, input channels, output channels, kernel, stride.
@@ -42,26 +43,34 @@ fn devices() -> [(Caps, &'static [Format]); 3] {
     [(software, &ALL[..1]), (wide, &ALL[..1]), (Caps::portable(false, 64), ALL)]
 }
 
+/// Data after three elements that belong to something else, and where it begins.
+fn after(data: Vec<u32>, format: Format) -> (Vec<u32>, u32) {
+    ([integers(format.words(12), 77, -16, 15), data].concat(), 3)
+}
+
 /// A convolution whose operands lie as the choice wants them.
 fn conv_case(name: &str, g: &Geometry, caps: &Caps, p: ConvParams, [x, w, out]: [Vec<u32>; 3]) -> Case {
     let stored = Format::from_number(p.x_format);
-    let choice = select_conv(&p, stored, caps, &Overrides::new());
+    let choice = select_conv(&p, stored, caps, KernelFamily::of(caps));
     let t = choice.textures;
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
-    let w = [integers(12, 77, -16, 15), w].concat();
-    let p = ConvParams { x_base: base(t), w_base: 3, ..p };
+    let (w, w_base) = after(w, Format::F32);
+    let (x, x_base) = if t { (in_texture(x), TEXTURE_BASE) } else { after(x, stored) };
+    let p = ConvParams { x_base, w_base, ..p };
     let grid = choice.conv_grid(&p);
-    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![in_texture(x, t), w, out])
+    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, out])
 }
 
 fn wgrad_case(name: &str, g: &Geometry, caps: &Caps, x_format: Format, [x, dy]: [Vec<u32>; 2]) -> Case {
     let p = g.weight_gradient(x_format);
-    let choice = select_wgrad(&p, x_format, caps, &Overrides::new());
+    let choice = select_wgrad(&p, x_format, caps, KernelFamily::of(caps));
     let t = choice.textures;
-    let p = WgradParams { x_base: base(t), dy_base: base(t), ..p };
+    let place = |data, format| if t { (in_texture(data), TEXTURE_BASE) } else { after(data, format) };
+    let ((x, x_base), (dy, dy_base)) = (place(x, x_format), place(dy, Format::F32));
+    let p = WgradParams { x_base, dy_base, ..p };
     let part = unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
     let grid = choice.wgrad_grid(&p);
-    let data = vec![in_texture(x, t), in_texture(dy, t), part];
+    let data = vec![x, dy, part];
     Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, data)
 }
 
@@ -93,6 +102,23 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(split_wgrad());
+    cases.extend(large_sums());
+    cases
+}
+
+/// Sums of 8-bit codes beyond 2^24, where f32 would round: up to 1152 products of 127 and -128, or of 255 and 127.
+fn large_sums() -> Vec<Case> {
+    let g = geometry([2, 3, 3, 128, 16, 3, 1]);
+    let (inputs, weights) = (g.batch * g.from.len(), 9 * g.from.c * g.to.c);
+    let mut cases = Vec::new();
+    for (caps, formats) in devices() {
+        for &format in formats {
+            let p = ConvParams { integer: 1, ..g.forward(format) };
+            let x = if format == Format::F32 { integers(inputs, 5, 200, 255) } else { operand(format, inputs, 5) };
+            let data = [x, integers(weights, 6, 90, 127), unset(g.batch * g.to.len())];
+            cases.push(conv_case(&format!("large sums {format:?}"), &g, &caps, p, data).exact());
+        }
+    }
     cases
 }
 

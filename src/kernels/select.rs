@@ -1,0 +1,139 @@
+//! The choice of a matrix kernel for a device.
+
+use super::conv::{ConvParams, WgradParams};
+use super::{Caps, Format, Variant};
+use crate::config::Kernels;
+use crate::{Error, Result};
+
+/// The families of the matrix kernels. All of a plan's belong to one, because they share the form in which operands lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelFamily {
+    /// No barriers, no workgroup memory, operands in textures: software adapters.
+    Lane,
+    /// Tiles in workgroup memory, operands in buffers: real GPUs.
+    Tiled,
+}
+
+impl KernelFamily {
+    /// The family that suits a device.
+    pub fn of(caps: &Caps) -> KernelFamily {
+        if caps.software && Self::lane_subgroup(caps) { KernelFamily::Lane } else { KernelFamily::Tiled }
+    }
+
+    /// The family that `device.kernels` asks for.
+    ///
+    /// # Errors
+    /// `lane` on a device without the subgroups that it needs.
+    pub fn choose(wanted: Kernels, caps: &Caps) -> Result<KernelFamily> {
+        match wanted {
+            Kernels::Auto => Ok(Self::of(caps)),
+            Kernels::Tiled => Ok(KernelFamily::Tiled),
+            Kernels::Lane if Self::lane_subgroup(caps) => Ok(KernelFamily::Lane),
+            Kernels::Lane => Err(Error::device(
+                "device.kernels is lane, which needs subgroups of always 4, 8 or 16 invocations; this device has none such",
+            )
+            .hint("use device.kernels=auto")),
+        }
+    }
+
+    /// Whether subgroups have a size that the lane kernels are written for.
+    fn lane_subgroup(caps: &Caps) -> bool {
+        matches!(caps.subgroup, 4 | 8 | 16)
+    }
+}
+
+/// A convolution kernel chosen for a device: the variant, how its operands are bound, how its grid is laid out.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Variant of [`super::conv::CONV`] or [`super::conv::WGRAD`].
+    pub variant: Variant,
+    /// Operands are textures of f32 values (else buffers, `x` in the format it is stored in).
+    pub textures: bool,
+    tile: Tile,
+}
+
+/// Rows and columns of the result that one workgroup computes.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    m: u32,
+    n: u32,
+}
+
+impl Choice {
+    /// Format of `x` as bound.
+    pub fn x_format(&self, stored: Format) -> Format {
+        if self.textures { Format::F32 } else { stored }
+    }
+
+    /// Workgroups of a convolution.
+    pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
+        let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
+        let (m, n) = (rows.div_ceil(self.tile.m), p.out_c.div_ceil(self.tile.n));
+        if self.textures { [n, m, classes] } else { [m, n, classes] }
+    }
+
+    /// Workgroups of a weight gradient.
+    pub fn wgrad_grid(&self, p: &WgradParams) -> [u32; 3] {
+        let taps = p.kernel * p.kernel;
+        let n = p.out_c.div_ceil(self.tile.n);
+        if self.textures {
+            [n, (taps * p.in_c).div_ceil(self.tile.m), p.splits]
+        } else {
+            [p.in_c.div_ceil(self.tile.m) * n, taps, p.splits]
+        }
+    }
+}
+
+/// Chooses the variant of `conv`. Cooperative-matrix variants will come before the tiled one.
+pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+    let sums = if p.integer == 1 { "sums_i32" } else { "sums_f32" };
+    match family {
+        KernelFamily::Lane => {
+            let (columns, pixels) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
+                (12.., _) => (4, 12),
+                (_, true) => (8, 4),
+                (_, false) => (4, 4),
+            };
+            let variant = lane_variant("conv_lane", caps).with_formats(&[sums]);
+            let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
+            let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
+            Choice { variant, textures: true, tile }
+        }
+        KernelFamily::Tiled => {
+            let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
+            let variant = tiled_variant("conv_tiled", stored).with_formats(&[sums]);
+            let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
+            Choice { variant, textures: false, tile: Tile { m, n } }
+        }
+    }
+}
+
+/// Chooses the variant of `wgrad`, as [`select_conv`].
+pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+    match family {
+        KernelFamily::Lane => {
+            let (columns, unroll) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
+                (12.., true) => (8, 4),
+                (_, true) => (8, 2),
+                (_, false) => (4, 4),
+            };
+            let variant = lane_variant("wgrad_lane", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
+            let tile = Tile { m: 4 * caps.subgroup, n: 4 * columns };
+            Choice { variant, textures: true, tile }
+        }
+        KernelFamily::Tiled => {
+            let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
+            let variant = tiled_variant("wgrad_tiled", stored).with_const("TILE", tile);
+            Choice { variant, textures: false, tile: Tile { m: tile, n: tile } }
+        }
+    }
+}
+
+fn lane_variant(shader: &'static str, caps: &Caps) -> Variant {
+    let variant = Variant { name: "lane".into(), ..Variant::only(shader) };
+    variant.with_textures(&[0, 1]).with_const("LANES", caps.subgroup)
+}
+
+fn tiled_variant(shader: &'static str, stored: Format) -> Variant {
+    Variant { name: "tiled".into(), ..Variant::only(shader) }.with_formats(&[stored.operand()])
+}

@@ -1,0 +1,172 @@
+//! First ranges and scales: what a quantizer needs before its first step.
+
+use super::{Form, Session};
+use crate::config::Estimator;
+use crate::data::{Batches, Split};
+use crate::exec::ExecutorExt;
+use crate::kernels::Step;
+use crate::kernels::range::{BINS, RangeRow};
+use crate::kernels::weights::estimate;
+use crate::plan::lower::effective_estimator;
+use crate::quant::{QuantSpec, Quantizer, Scale};
+use crate::{Error, Result};
+
+impl Session<'_> {
+    /// Finds the first ranges from `batches` batches of float forward passes over `order`, and the first weight scales.
+    ///
+    /// # Errors
+    /// A device error, or a run without a quantizer.
+    pub fn calibrate(&mut self, split: &Split, order: &[u32], batches: usize) -> Result<()> {
+        let (observe, count) = self
+            .lowered
+            .calibrate
+            .ok_or_else(|| Error::config("calibration needs a quantizer, but quant.method is none"))?;
+        let spec = self.lowered.quant.as_ref().expect("a network with a calibration program has quantizers");
+        let batches: Vec<&[u32]> = Batches::training(order, self.lowered.batch)?.take(batches).collect();
+        let valid = self.lowered.batch as u32;
+        for indices in &batches {
+            self.feed(split, indices, Step { valid, ..Step::default() });
+            self.exec.run(observe)?;
+        }
+        let counted = |e: Estimator| matches!(e, Estimator::Percentile | Estimator::Mse);
+        if counted(spec.config.activations.estimator) {
+            let histogram = self.lowered.layout.histogram;
+            let words = self.lowered.plan.tensor(histogram).words;
+            self.exec.write(histogram, &vec![0; words]);
+            for indices in &batches {
+                self.feed(split, indices, Step { valid, ..Step::default() });
+                self.exec.run(count)?;
+            }
+        }
+        self.finish_ranges(spec)?;
+        self.refresh_weight_scales(spec)?;
+        let programs = self.programs(Form::Quantized)?;
+        self.exec.write_as(self.lowered.layout.step, &[Step::default()]);
+        self.exec.run(programs.weights)
+    }
+
+    /// Ranges that the host decides: percentile, mean squared error, fixed windows.
+    fn finish_ranges(&mut self, spec: &QuantSpec) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
+        let histogram = self.exec.read(layout.histogram)?;
+        let a = &spec.config.activations;
+        for (id, _) in self.lowered.net.activations() {
+            let Some(q) = spec.layer(id) else { continue };
+            let at = layout.range_rows[id].expect("an activation has a row of ranges") as usize;
+            let row = &mut rows[at];
+            let counts = || Histogram { counts: &histogram[at * BINS..][..BINS], range: row.range };
+            let range = match effective_estimator(spec, q) {
+                Estimator::Percentile => counts().percentile(f64::from(a.percentile)),
+                Estimator::Mse => counts().best_range(q),
+                Estimator::FixedPow2 => q.rule.levels / q.rule.factor * (a.fixed_log2_scale as f32).exp2(),
+                Estimator::Max | Estimator::EmaMax | Estimator::KSigma => row.range,
+            };
+            let s = q.rule.scale(range);
+            *row = RangeRow { range, scale: s.scale, inv_scale: s.inv_scale, observed: row.observed, ..RangeRow::UNIT };
+        }
+        self.exec.write_as(layout.ranges, &rows);
+        Ok(())
+    }
+
+    /// Weight scales that the host decides (percentile, mse), from the weights as they are.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn refresh_weight_scales(&mut self, spec: &QuantSpec) -> Result<()> {
+        let layout = &self.lowered.layout;
+        if layout.rows.iter().all(|r| r.estimator != estimate::HOST) {
+            return Ok(());
+        }
+        let params = self.exec.read_f32(layout.decayed)?;
+        let w = &spec.config.weights;
+        for (row, weights) in layout.rows.iter().zip(&layout.weights) {
+            let Some(q) = spec.layer(weights.layer).filter(|_| row.estimator == estimate::HOST) else { continue };
+            let values = &params[row.offset4 as usize * 4..][..weights.words()];
+            let channels = weights.c_out;
+            let range_of = |values: &[f32]| {
+                let top = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let histogram = MagnitudeHistogram::new(values, top);
+                match w.estimator {
+                    Estimator::Mse => histogram.view().best_range(q),
+                    _ => histogram.view().percentile(f64::from(w.percentile)),
+                }
+            };
+            let scales: Vec<Scale> = if row.per_channel == 1 {
+                let column = |c: usize| values.iter().skip(c).step_by(channels).copied().collect::<Vec<f32>>();
+                (0..channels).map(|c| q.rule.scale(range_of(&column(c)))).collect()
+            } else {
+                vec![q.rule.scale(range_of(values)); channels]
+            };
+            let words: Vec<f32> = scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
+            self.exec.write_as(weights.scales, &words);
+        }
+        Ok(())
+    }
+}
+
+/// Counts of magnitudes in equal bins over `[0, range]`.
+struct Histogram<'a> {
+    counts: &'a [u32],
+    range: f32,
+}
+
+impl Histogram<'_> {
+    fn centre(&self, bin: usize) -> f32 {
+        (bin as f32 + 0.5) * self.range / self.counts.len() as f32
+    }
+
+    /// The magnitude that a fraction `p` of the values does not exceed (upper edge of its bin).
+    fn percentile(&self, p: f64) -> f32 {
+        let total: u64 = self.counts.iter().map(|&c| u64::from(c)).sum();
+        let wanted = (p * total as f64).ceil() as u64;
+        let mut seen = 0;
+        for (bin, &c) in self.counts.iter().enumerate() {
+            seen += u64::from(c);
+            if seen >= wanted {
+                return (bin + 1) as f32 * self.range / self.counts.len() as f32;
+            }
+        }
+        self.range
+    }
+
+    /// The range, of 200 tried, whose quantizer has the smallest mean squared error; the range factor does not enter, since
+    /// the scale itself is what is searched.
+    fn best_range(&self, q: &Quantizer) -> f32 {
+        let error = |range: f32| {
+            let s = q.rule.scale(range);
+            let bins = self.counts.iter().enumerate().filter(|(_, c)| **c > 0);
+            bins.map(|(bin, &c)| {
+                let v = self.centre(bin);
+                let d = f64::from(v - q.quant.code(v, s.inv_scale) as f32 * s.scale);
+                f64::from(c) * d * d
+            })
+            .sum::<f64>()
+        };
+        // The widest window of interest puts the whole range on the stored codes.
+        let widest = self.range * q.rule.levels / (q.rule.factor * (q.quant.hi << q.quant.shift).max(1) as f32);
+        let candidates = (1..=200).map(|k| widest * k as f32 / 200.0);
+        let best = candidates.map(|r| (error(r), r)).min_by(|a, b| a.0.total_cmp(&b.0));
+        best.map_or(self.range, |(_, r)| r)
+    }
+}
+
+/// A histogram made on the host, of weights.
+struct MagnitudeHistogram {
+    counts: Vec<u32>,
+    range: f32,
+}
+
+impl MagnitudeHistogram {
+    fn new(values: &[f32], range: f32) -> Self {
+        let mut counts = vec![0; BINS];
+        for v in values {
+            counts[((v.abs() / range.max(f32::MIN_POSITIVE) * BINS as f32) as usize).min(BINS - 1)] += 1;
+        }
+        MagnitudeHistogram { counts, range }
+    }
+
+    fn view(&self) -> Histogram<'_> {
+        Histogram { counts: &self.counts, range: self.range }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a checkpoint keeps, as named tensors, and the statistics of quantizers.
+
+use std::collections::BTreeMap;
+
+use super::Session;
+use crate::Result;
+use crate::exec::ExecutorExt;
+use crate::kernels::range::{RANGE_WORDS, RangeRow};
+use crate::net::Layer;
+use crate::tensors::{self, NamedTensor, Tensors};
+
+impl Session<'_> {
+    /// Rows of activation ranges by layer name, statistics included.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn ranges(&mut self) -> Result<BTreeMap<String, RangeRow>> {
+        let rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(self.lowered.layout.ranges)?);
+        let named = self.lowered.net.layers.iter().enumerate().filter_map(|(id, l)| {
+            let row = self.lowered.layout.range_rows[id]?;
+            matches!(l, Layer::Input(_) | Layer::Activation(_)).then(|| (l.name().to_string(), rows[row as usize]))
+        });
+        Ok(named.collect())
+    }
+
+    /// Sets the statistics of all ranges to zero, at the start of an epoch.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn reset_statistics(&mut self) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
+        for row in &mut rows {
+            (row.saturated, row.blocked, row.steps) = (0.0, 0.0, 0.0);
+        }
+        self.exec.write_as(layout.ranges, &rows);
+        Ok(())
+    }
+
+    /// Everything that a checkpoint keeps: parameters and running statistics by torchvision name, `momentum.*`, and with a
+    /// quantizer `quant.*` (rows of ranges, scales of weights).
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn state(&mut self) -> Result<Tensors> {
+        let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
+        let mut out = tensors::extract(plan, layout, &self.exec.read_f32(layout.params)?);
+        out.extend(tensors::extract_running(plan, layout, &self.exec.read_f32(layout.running)?));
+        let momentum = tensors::extract(plan, layout, &self.exec.read_f32(layout.velocity)?);
+        out.extend(momentum.into_iter().map(|(name, t)| (format!("momentum.{name}"), t)));
+        if self.lowered.quant.is_some() {
+            for (name, row) in self.ranges()? {
+                let data = bytemuck::cast_slice::<RangeRow, f32>(&[row]).to_vec();
+                out.insert(format!("quant.{name}.range"), NamedTensor { shape: vec![RANGE_WORDS], data });
+            }
+            let scales = self.exec.read_f32(layout.scales)?;
+            for w in &layout.weights {
+                let data = scales[plan.offset(w.scales)..][..2 * w.c_out].to_vec();
+                out.insert(format!("quant.{}.scales", w.name), NamedTensor { shape: vec![2, w.c_out], data });
+            }
+        }
+        Ok(out)
+    }
+
+    /// Loads parameters and running statistics; momentum and quantizer state too where `tensors` has them.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape; nothing is changed then.
+    pub fn set_state(&mut self, state: &Tensors) -> Result<()> {
+        let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
+        let words = plan.tensor(layout.params).words;
+        let params = tensors::insert(plan, layout, words, state, "")?;
+        let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, state, "")?;
+        let momentum = match state.keys().any(|k| k.starts_with("momentum.")) {
+            true => tensors::insert(plan, layout, words, state, "momentum.")?,
+            false => vec![0.0; words],
+        };
+        self.exec.write_as(layout.params, &params);
+        self.exec.write_as(layout.running, &running);
+        self.exec.write_as(layout.velocity, &momentum);
+        self.set_quantizer_state(state)
+    }
+
+    fn set_quantizer_state(&mut self, state: &Tensors) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
+        for (id, layer) in self.lowered.net.layers.iter().enumerate() {
+            let Some(row) = layout.range_rows[id] else { continue };
+            if let Some(t) = state.get(&format!("quant.{}.range", layer.name())).filter(|t| t.data.len() == RANGE_WORDS)
+            {
+                rows[row as usize] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&t.data));
+            }
+        }
+        self.exec.write_as(layout.ranges, &rows);
+        for w in &layout.weights {
+            if let Some(t) = state.get(&format!("quant.{}.scales", w.name)).filter(|t| t.data.len() == 2 * w.c_out) {
+                self.exec.write_as(w.scales, &t.data);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the momentum to zero, at the start of a phase.
+    pub fn reset_momentum(&mut self) {
+        let words = self.lowered.plan.tensor(self.lowered.layout.velocity).words;
+        self.exec.write(self.lowered.layout.velocity, &vec![0; words]);
+    }
+}
