@@ -12,8 +12,8 @@ struct Params {
     pad0: u32,
     range_row: u32,
     shortcut_row: i32,
-    pad1: u32,
-    pad2: u32,
+    shortcut: u32,        // both fixed in the variant
+    shortcut_format: u32,
     quant: Quant,
 }
 @group(0) @binding(0) var<uniform> p: Params;

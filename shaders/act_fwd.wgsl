@@ -13,8 +13,8 @@ struct Params {
     measure: u32,
     range_row: u32,      // this activation's row of ranges
     shortcut_row: i32,   // the shortcut's row of ranges, -1: scale 1
-    pad0: u32,
-    pad1: u32,
+    shortcut: u32,        // both fixed in the variant
+    shortcut_format: u32,
     quant: Quant,
 }
 @group(0) @binding(0) var<uniform> p: Params;

@@ -44,6 +44,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let px = wg.z % p.parities;
     let ay = axis(p.backward, py, p.kernel, p.pad, p.stride);
     let ax = axis(p.backward, px, p.kernel, p.pad, p.stride);
+    let rows = p.batch * p.q_h * p.q_w;
     var y0: array<i32, PIXELS>;
     var x0: array<i32, PIXELS>;
     var image: array<u32, PIXELS>;
@@ -51,7 +52,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         let m = (wg.y * PIXELS + r) * LANES + lid;
         let line = divide(m, p.q_w);
         let n = divide(line, p.q_h);
-        y0[r] = i32((line - n * p.q_h) * p.q_stride) + ay.offset;
+        // A pixel too many reads zeros.
+        y0[r] = select(-1000000i, i32((line - n * p.q_h) * p.q_stride) + ay.offset, m < rows);
         x0[r] = i32((m - line * p.q_w) * p.q_stride) + ax.offset;
         image[r] = n * p.in_h;
     }
@@ -71,7 +73,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 var b: array<Sum4, 4u * COLUMNS>;
                 for (var f = 0u; f < 4u * COLUMNS / LANES; f++) {
                     let t = f * LANES + lid;
-                    let mine = Sum4(textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + t % COLUMNS)));
+                    // A column too many repeats the last one; its sums are not stored.
+                    let column = min(t % COLUMNS, co4 - 1u - col);
+                    let mine = Sum4(textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + column)));
                     for (var i = 0u; i < LANES; i++) {
                         b[f * LANES + i] = subgroupShuffle(mine, i);
                     }
@@ -92,7 +96,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             }
         }
     }
-    let rows = p.batch * p.q_h * p.q_w;
     for (var r = 0u; r < PIXELS; r++) {
         let m = (wg.y * PIXELS + r) * LANES + lid;
         let line = divide(m, p.q_w);

@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             let o = row.stats + 3u * (k * row.cols4 + c / 4u);
             s = vec3<f32>(max(s.x, stats[o][c % 4u]), s.y + stats[o + 1u][c % 4u], s.z + stats[o + 2u][c % 4u]);
         }
-        let scale = scale_of(row.rule, range_of(row, s, f32(row.rows)));
+        let scale = scale_of(row.rule, range_of(row, s, f32(row.real_rows)));
         scales[row.scales + c] = scale.x;
         scales[row.scales + cols + c] = scale.y;
         all = vec3<f32>(max(all.x, s.x), all.y + s.y, all.z + s.z);
@@ -58,7 +58,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     if (row.per_channel == 1u) {
         return;
     }
-    let scale = scale_of(row.rule, range_of(row, share[0], f32(row.rows * cols)));
+    let scale = scale_of(row.rule, range_of(row, share[0], f32(row.real_rows * row.real_cols)));
     for (var c = lid; c < cols; c += 64u) {
         scales[row.scales + c] = scale.x;
         scales[row.scales + cols + c] = scale.y;

@@ -51,7 +51,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var f = 0u; f < UNROLL * COLUMNS / LANES; f++) {
             let t = f * LANES + lid;
             let k = m + t / COLUMNS;
-            let mine = textureLoad(dy, texel(select(0u, p.dy_base + k * co4 + col + t % COLUMNS, k < end)));
+            let column = col + t % COLUMNS;
+            let mine = textureLoad(dy, texel(select(0u, p.dy_base + k * co4 + column, k < end && column < co4)));
             for (var i = 0u; i < LANES; i++) {
                 d[f * LANES + i] = subgroupShuffle(mine, i);
             }
@@ -60,7 +61,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         for (var u = 0u; u < UNROLL; u++) {
             let iy = i32(oy * p.stride) + y0;
             let ix = i32(ox * p.stride) + x0;
-            let inside = u32(iy) < p.in_h && u32(ix) < p.in_w;
+            let inside = n < p.batch && u32(iy) < p.in_h && u32(ix) < p.in_w;
             a[u] = textureLoad(x, texel(select(0u, c + ((n * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4, inside)));
             let last_x = ox + 1u == p.out_w;
             let last_y = last_x && oy + 1u == p.out_h;

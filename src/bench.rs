@@ -111,12 +111,7 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
 fn by_kernel(dispatches: &[Dispatch], times: &[Duration]) -> Vec<KernelTime> {
     let mut sums: BTreeMap<String, (usize, f64, Work)> = BTreeMap::new();
     for (d, t) in dispatches.iter().zip(times) {
-        let name = if d.variant.name == "portable" {
-            d.kernel.name.to_string()
-        } else {
-            format!("{}/{}", d.kernel.name, d.variant.name)
-        };
-        let sum = sums.entry(name).or_default();
+        let sum = sums.entry(d.variant.label(d.kernel)).or_default();
         sum.0 += 1;
         sum.1 += t.as_secs_f64();
         sum.2.flops += d.work.flops;

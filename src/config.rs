@@ -106,7 +106,8 @@ impl Default for NetworkConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeviceConfig {
-    /// Budget of device memory in MiB (2^20 bytes). Default: what the device reports.
+    /// Budget of device memory in MiB (2^20 bytes). Default: 70 % of the device's memory where that is known, else of the
+    /// machine's available memory, else of 2 GiB.
     pub memory_mib: Option<u64>,
     /// Family of the matrix kernels. Default auto.
     pub kernels: Kernels,

@@ -6,12 +6,12 @@
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::rng;
 
 mod batches;
 mod cifar;
 mod embedded;
 mod folder;
-mod rng;
 
 pub use batches::{Batches, epoch_permutation, in_order};
 
@@ -55,19 +55,17 @@ impl Split {
         &self.images[i * PICTURE_BYTES..(i + 1) * PICTURE_BYTES]
     }
 
-    /// Copies the pictures `indices` (B) into `images_out` (B, 3, 32, 32) and their labels into `labels_out` (B).
+    /// Copies the pictures `indices` (B) into `images_out` (B, 3, 32, 32; four bytes a word, as the device takes them) and
+    /// their labels into `labels_out` (B).
     ///
     /// Both vectors are overwritten and keep their capacity: after the first full batch nothing is allocated. Panics
     /// where an index is not below [`len`](Self::len).
-    pub fn gather(&self, indices: &[u32], images_out: &mut Vec<u8>, labels_out: &mut Vec<u32>) {
-        images_out.clear();
+    pub fn gather(&self, indices: &[u32], images_out: &mut Vec<u32>, labels_out: &mut Vec<u32>) {
+        images_out.resize(indices.len() * PICTURE_BYTES / 4, 0);
+        let pictures = bytemuck::cast_slice_mut::<u32, u8>(images_out).chunks_exact_mut(PICTURE_BYTES);
+        pictures.zip(indices).for_each(|(out, &i)| out.copy_from_slice(self.image(i as usize)));
         labels_out.clear();
-        images_out.reserve(indices.len() * PICTURE_BYTES);
-        labels_out.reserve(indices.len());
-        for &i in indices {
-            images_out.extend_from_slice(self.image(i as usize));
-            labels_out.push(u32::from(self.labels[i as usize]));
-        }
+        labels_out.extend(indices.iter().map(|&i| u32::from(self.labels[i as usize])));
     }
 
     /// Moves the pictures `chosen` (by index, N flags) into a split of their own; both keep the original order.

@@ -12,7 +12,7 @@ use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
 use crate::session::{Evaluation, Form, Session};
-use crate::train::{lower_config, network};
+use crate::train::{lower_for_evaluation, network};
 use crate::{Error, Result};
 
 /// Which arithmetic an evaluation uses.
@@ -55,7 +55,7 @@ impl Loaded {
             let folder = RunFolder::open(path)?;
             if !folder.last().exists() {
                 return Err(Error::training(format!("{} has no checkpoint yet", path.display()))
-                    .hint("wait for its first epoch to end"));
+                    .hint("it stopped before its first step: train it first"));
             }
             folder.last()
         } else {
@@ -92,7 +92,7 @@ impl Loaded {
             return integers.evaluate(split);
         }
         let gpu = gpu.ok_or_else(|| Error::device("this evaluation needs a device"))?;
-        let lowered = lower_config(&self.config, classes, gpu)?;
+        let lowered = lower_for_evaluation(&self.config, classes, gpu)?;
         let program = GpuProgram::new(gpu, &lowered.plan)?;
         let mut session = Session::new(&lowered, Box::new(program), &self.checkpoint.meta.normalisation);
         session.set_state(&self.checkpoint.tensors)?;
@@ -100,15 +100,16 @@ impl Loaded {
         session.evaluate(form, split, true)
     }
 
-    /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch.
-    pub fn mean_saturation(&self, net: &Net, spec: &QuantSpec) -> f64 {
+    /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch; `None`
+    /// where no quantized epoch has counted them.
+    pub fn mean_saturation(&self, net: &Net, spec: &QuantSpec) -> Option<f64> {
         let fraction = |(id, a): (usize, &crate::net::Activation)| {
             spec.layer(id).filter(|q| q.bits < 8)?;
             let row = self.checkpoint.tensors.get(&format!("quant.{}.range", a.name))?;
             let row: RangeRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&row.data));
-            Some(f64::from(row.saturated / row.steps.max(1.0)))
+            (row.steps > 0.0).then(|| f64::from(row.saturated / row.steps))
         };
         let all: Vec<f64> = net.activations().filter_map(fraction).collect();
-        all.iter().sum::<f64>() / all.len().max(1) as f64
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     }
 }

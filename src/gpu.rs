@@ -155,6 +155,10 @@ fn choose(adapters: &[wgpu::Adapter], wanted: Option<&str>) -> Result<usize> {
     })
 }
 
+/// Floating-point operations in one submission on a real GPU: a fifth of a second on a slow one (0.5 TFLOP/s), because
+/// some systems reset a driver whose work takes two seconds.
+const SUBMISSION_FLOPS: u64 = 100_000_000_000;
+
 /// Features that are used where an adapter has them: device-time measurements, lane kernels.
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 
@@ -222,12 +226,10 @@ impl Gpu {
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             budget_bytes: budget,
-            workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-            storage_buffers: limits.max_storage_buffers_per_shader_stage,
             subgroup: subgroup_size(features, &info),
             texture_rows: limits.max_texture_dimension_2d,
             lane_pixels: lane_pixels(&info),
+            submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
         };
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);
         Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })
@@ -237,5 +239,30 @@ impl Gpu {
         let poll = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
         self.faults.check()?;
         poll.map(|_| ()).map_err(|e| Error::device("waiting for the device failed").caused_by(e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_lost_device_and_a_driver_error_are_errors_with_hints() {
+        let faults = Faults::default();
+        assert!(faults.check().is_ok());
+        *faults.error.lock().unwrap() = Some("out of resources".into());
+        let e = faults.check().unwrap_err();
+        assert_eq!(
+            (e.kind(), e.to_string()),
+            (ErrorKind::Device, "the driver reported an error: out of resources".into())
+        );
+        assert!(e.hint_text().unwrap().contains("selftest"));
+        *faults.lost.lock().unwrap() = Some("unplugged".into());
+        for _ in 0..2 {
+            let e = faults.check().unwrap_err();
+            assert_eq!(e.to_string(), "the device was lost: unplugged");
+            assert!(e.hint_text().unwrap().contains("--resume"));
+        }
     }
 }

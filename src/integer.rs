@@ -1,5 +1,4 @@
-//! The folded network: exact integers with stored statistics, as hardware runs it. This is the evaluation of a
-//! quantized run.
+//! The folded network: exact integers with stored statistics, as hardware runs it.
 //!
 //! Batch norm, ReLU and quantizer of a layer become one requantization of its accumulators. With `acc = sum q_w q_a`
 //! in 32 bits and `r` the shortcut's code (identity) or accumulator (projection), one floor shift, so one rounding,

@@ -25,7 +25,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A kernel family: one shader interface with one CPU twin, in one or several variants.
+/// A kernel: one shader interface with one CPU twin, in one or several variants.
 pub struct KernelDef {
     /// Name; the shader of the default variant is `shaders/NAME.wgsl`.
     pub name: &'static str,
@@ -89,6 +89,11 @@ impl Variant {
     /// The only variant of a kernel.
     pub fn only(shader: &'static str) -> Variant {
         Variant { name: "portable".into(), shader, formats: vec![], prelude: vec![], textures: vec![] }
+    }
+
+    /// The kernel and, where it has several, the variant: how reports name it.
+    pub fn label(&self, kernel: &KernelDef) -> String {
+        if self.name == "portable" { kernel.name.to_string() } else { format!("{}/{}", kernel.name, self.name) }
     }
 
     /// Adds shared format files.
@@ -200,12 +205,6 @@ pub struct Caps {
     pub max_buffer_bytes: u64,
     /// Bytes the planner may use in all.
     pub budget_bytes: u64,
-    /// Bytes of workgroup memory.
-    pub workgroup_bytes: u32,
-    /// Invocations in a workgroup.
-    pub workgroup_invocations: u32,
-    /// Storage buffers one shader may bind.
-    pub storage_buffers: u32,
     /// Invocations in a subgroup, where every subgroup of the device has that many; 0: not known or not usable.
     pub subgroup: u32,
     /// Rows of the tallest texture.
@@ -213,6 +212,8 @@ pub struct Caps {
     /// Pixels of four channels that a lane kernel keeps in registers: more makes some software adapters faster and makes
     /// the compiler of others give up.
     pub lane_pixels: u32,
+    /// Floating-point operations that one submission may hold.
+    pub submission_flops: u64,
 }
 
 impl Caps {
@@ -223,12 +224,10 @@ impl Caps {
             max_binding_bytes: 128 << 20,
             max_buffer_bytes: 256 << 20,
             budget_bytes: budget_mib << 20,
-            workgroup_bytes: 16 << 10,
-            workgroup_invocations: 256,
-            storage_buffers: 8,
             subgroup: if software { 8 } else { 32 },
             texture_rows: 8192,
             lane_pixels: 4,
+            submission_flops: u64::MAX,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod oracle;
 pub mod plan;
 pub mod progress;
 pub mod quant;
+mod rng;
 pub mod run;
 pub mod safetensors_io;
 pub mod schedule;

@@ -1,24 +1,29 @@
 //! The `cqat` command: parse, run, print the chain of errors, exit with the documented code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// `cqat plan paper | head -1` closes the pipe early; `println!` panics then, which is no news to anyone.
-fn end_quietly_when_the_reader_is_gone() {
+/// `println!` panics where it cannot write. `cqat plan paper | head -1` closes the pipe early, which is no news to anyone;
+/// a full disk is.
+fn end_where_standard_output_ends() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload().downcast_ref::<String>();
-        if text.is_some_and(|text| text.starts_with("failed printing to stdout")) {
+        let text = panic.payload().downcast_ref::<String>().filter(|t| t.starts_with("failed printing to stdout"));
+        let Some(text) = text else { return usual(panic) };
+        // EPIPE; on Windows ERROR_NO_DATA and ERROR_BROKEN_PIPE.
+        if ["(os error 32)", "(os error 232)", "(os error 109)"].iter().any(|code| text.contains(code)) {
             std::process::exit(0);
         }
-        usual(panic);
+        let _ = writeln!(std::io::stderr(), "error: {text}\nhint: check that the disk has room");
+        std::process::exit(i32::from(cqat::ErrorKind::Training.exit_code()));
     }));
 }
 
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
-    end_quietly_when_the_reader_is_gone();
+    end_where_standard_output_ends();
     cqat::gpu::quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();

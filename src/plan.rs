@@ -16,7 +16,7 @@ pub struct TensorId(pub usize);
 
 /// Tensors that share one buffer because they are read, written or copied together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum Arena {
     /// Trainable parameters; those that decay come first.
     Params,
     /// Their gradients, laid out alike.
@@ -36,8 +36,8 @@ pub enum Family {
 /// Where a tensor lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
-    /// In a family's buffer, at this word offset.
-    Family(Family, usize),
+    /// In an arena's buffer, at this word offset.
+    Arena(Arena, usize),
     /// In a buffer of its own.
     Own,
     /// In a shared slot, alive only while a program needs it.
@@ -116,22 +116,22 @@ pub struct Plan {
     pub programs: Vec<Program>,
     /// Each shared slot.
     pub slots: Vec<Storage>,
-    /// Each family, in order of creation.
-    pub families: Vec<(Family, Storage)>,
+    /// Each arena, in order of creation.
+    pub arenas: Vec<(Arena, Storage)>,
 }
 
 /// The buffer behind a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BufferId {
-    /// A family's.
-    Family(Family),
+    /// An arena's.
+    Arena(Arena),
     /// A tensor's own.
     Own(TensorId),
     /// A slot.
     Slot(usize),
 }
 
-/// Words between tensors of one family: 1 KiB, so that a workgroup of 64 vec4s never spans two tensors and offsets suit
+/// Words between tensors of one arena: 1 KiB, so that a workgroup of 64 vec4s never spans two tensors and offsets suit
 /// every device.
 pub const ALIGN_WORDS: usize = 256;
 
@@ -141,37 +141,37 @@ impl Plan {
         self.push(name.into(), words, Home::Own, false)
     }
 
-    /// Adds a tensor to a family of buffers.
-    pub fn member(&mut self, family: Family, name: impl Into<String>, words: usize) -> TensorId {
-        let at = match self.families.iter().position(|(f, _)| *f == family) {
+    /// Adds a tensor to an arena of buffers.
+    pub fn member(&mut self, arena: Arena, name: impl Into<String>, words: usize) -> TensorId {
+        let at = match self.arenas.iter().position(|(f, _)| *f == arena) {
             Some(at) => at,
             None => {
-                self.families.push((family, Storage { words: 0, texture: false }));
-                self.families.len() - 1
+                self.arenas.push((arena, Storage { words: 0, texture: false }));
+                self.arenas.len() - 1
             }
         };
-        let storage = &mut self.families[at].1;
+        let storage = &mut self.arenas[at].1;
         let offset = storage.words;
         storage.words += words.next_multiple_of(ALIGN_WORDS);
-        self.push(name.into(), words, Home::Family(family, offset), false)
+        self.push(name.into(), words, Home::Arena(arena, offset), false)
     }
 
-    /// A tensor over all of a family.
-    pub fn whole(&mut self, family: Family) -> TensorId {
-        let words = self.family_words(family);
-        self.push(format!("{family:?}"), words, Home::Family(family, 0), false)
+    /// A tensor over all of an arena.
+    pub fn whole(&mut self, arena: Arena) -> TensorId {
+        let words = self.arena_words(arena);
+        self.push(format!("{arena:?}"), words, Home::Arena(arena, 0), false)
     }
 
-    /// A family that is one texture of `words` words; the tensor over all of it.
-    pub fn whole_texture(&mut self, family: Family, words: usize) -> TensorId {
+    /// An arena that is one texture of `words` words; the tensor over all of it.
+    pub fn whole_texture(&mut self, arena: Arena, words: usize) -> TensorId {
         let words = words.next_multiple_of(4 * TEXTURE_WIDTH);
-        self.families.push((family, Storage { words, texture: true }));
-        self.push(format!("{family:?}"), words, Home::Family(family, 0), true)
+        self.arenas.push((arena, Storage { words, texture: true }));
+        self.push(format!("{arena:?}"), words, Home::Arena(arena, 0), true)
     }
 
-    /// Words of a family.
-    pub fn family_words(&self, family: Family) -> usize {
-        self.families.iter().find(|(f, _)| *f == family).map_or(0, |(_, s)| s.words)
+    /// Words of an arena.
+    pub fn arena_words(&self, arena: Arena) -> usize {
+        self.arenas.iter().find(|(f, _)| *f == arena).map_or(0, |(_, s)| s.words)
     }
 
     /// Adds a tensor that lives in a slot while one program needs it. [`Plan::assign_slots`] decides which.
@@ -213,7 +213,7 @@ impl Plan {
     /// The buffer that holds a tensor.
     pub fn buffer(&self, id: TensorId) -> BufferId {
         match self.tensor(id).home {
-            Home::Family(f, _) => BufferId::Family(f),
+            Home::Arena(f, _) => BufferId::Arena(f),
             Home::Own => BufferId::Own(id),
             Home::Slot(s) => BufferId::Slot(s),
         }
@@ -222,18 +222,18 @@ impl Plan {
     /// First word of a tensor in its buffer.
     pub fn offset(&self, id: TensorId) -> usize {
         match self.tensor(id).home {
-            Home::Family(_, offset) => offset,
+            Home::Arena(_, offset) => offset,
             Home::Own | Home::Slot(_) => 0,
         }
     }
 
     /// Every buffer (and texture).
     pub fn buffers(&self) -> Vec<(BufferId, Storage)> {
-        let families = self.families.iter().map(|&(f, storage)| (BufferId::Family(f), storage));
+        let arenas = self.arenas.iter().map(|&(f, storage)| (BufferId::Arena(f), storage));
         let own = self.tensors.iter().enumerate().filter(|(_, t)| t.home == Home::Own);
         let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), Storage { words: t.words, texture: t.texture }));
         let slots = self.slots.iter().enumerate().map(|(i, &storage)| (BufferId::Slot(i), storage));
-        families.chain(own).chain(slots).collect()
+        arenas.chain(own).chain(slots).collect()
     }
 
     /// Bytes of all buffers, uniform parameters included.

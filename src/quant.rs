@@ -1,12 +1,12 @@
 //! The quantizer: how a real value becomes an integer code, which gradients pass, and where the scale comes from.
 //!
 //! One definition serves training, evaluation, the CPU twins, calibration and the integer engine; the shader form of the
-//! same functions is `shaders/shared/quant.wgsl`. Nobody divides: everyone multiplies by the stored `inv_scale`, so codes
-//! are equal bit for bit.
+//! same functions is `shaders/shared/quant.wgsl`. Codes are made without division: everyone multiplies by the stored
+//! `inv_scale`, so they are equal bit for bit.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::config::{FirstLast, InputQuant, Mask, Method, QuantConfig, Reduce};
+use crate::config::{Estimator, FirstLast, InputQuant, Mask, Method, QuantConfig, Reduce};
 use crate::net::{Layer, LayerId, Net};
 
 /// The smallest range a scale is made from; a tensor of zeros would otherwise divide by zero.
@@ -99,6 +99,12 @@ impl Quant {
         r > self.base_hi as f32 || self.shifted(r as i32) > self.hi
     }
 
+    /// Whether `x` lies outside the codes on either side.
+    pub fn clips(&self, x: f32, inv_scale: f32) -> bool {
+        let r = (x * inv_scale).round_ties_even();
+        self.saturates(x, inv_scale) || r < self.base_lo as f32 || self.shifted(r as i32) < self.lo
+    }
+
     /// Largest magnitude a code can have.
     pub fn max_abs(&self) -> u32 {
         self.lo.unsigned_abs().max(self.hi.unsigned_abs())
@@ -131,6 +137,11 @@ pub struct Scale {
 impl ScaleRule {
     /// A rule that keeps scale 1.
     pub const UNIT: ScaleRule = ScaleRule { levels: 1.0, factor: 1.0, pow2: 0, shift: 0 };
+
+    /// The range whose step on the base grid is `step`.
+    pub fn range_of_step(&self, step: f32) -> f32 {
+        step * self.levels / self.factor
+    }
 
     /// Scale of a tensor with the tracked `range`; twin of `scale_of` in `shared/quant.wgsl`.
     pub fn scale(&self, range: f32) -> Scale {
@@ -264,14 +275,6 @@ fn bits_of(config: &QuantConfig, over: Option<u32>, edge: bool, usual: u32) -> O
     }
 }
 
-fn shift_of(config: &QuantConfig, base_bits: u32, bits: u32) -> u32 {
-    match config.reduce {
-        Reduce::Saturate => 0,
-        Reduce::DropLsbFloor | Reduce::DropLsbRound => base_bits - bits,
-        Reduce::ShiftRoundSaturate => config.window_shift.unwrap_or(0).min(base_bits - bits),
-    }
-}
-
 fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bool) -> Option<Quantizer> {
     let over = config.layers.get(name).and_then(|l| l.weight_bits);
     let usual = if projection { config.shortcut_bits.unwrap_or(config.weight_bits) } else { config.weight_bits };
@@ -279,11 +282,11 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
     let base = config.base_bits.max(bits);
     let w = &config.weights;
     let narrow = w.narrow || bits >= base; // a full-width signed code keeps the grid symmetric
-    let quant = signed(bits, base, narrow, config.reduce, shift_of(config, base, bits), mask_number(w.mask));
+    let quant = signed(bits, base, narrow, config.reduce, config.shift(bits), mask_number(w.mask));
     let rule = ScaleRule {
         levels: ((1u32 << (base - 1)) - 1) as f32,
         factor: config.weight_factor(bits),
-        pow2: u32::from(w.pow2),
+        pow2: u32::from(w.pow2 || fixed(w.estimator, bits)),
         shift: quant.shift,
     };
     Some(Quantizer { bits, quant, rule })
@@ -294,7 +297,7 @@ fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<
     let bits = bits_of(config, over, last, config.activation_bits)?;
     let base = config.base_bits.max(bits);
     let a = &config.activations;
-    let shift = shift_of(config, base, bits);
+    let shift = config.shift(bits);
     let quant = Quant {
         base_lo: 0,
         base_hi: (1 << base) - 1,
@@ -308,10 +311,15 @@ fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<
     let rule = ScaleRule {
         levels: ((1u32 << base) - 1) as f32,
         factor: config.activation_factor(bits),
-        pow2: u32::from(a.pow2),
+        pow2: u32::from(a.pow2 || fixed(a.estimator, bits)),
         shift,
     };
     Some(Quantizer { bits, quant, rule })
+}
+
+/// Whether a tensor has the fixed scale `2^fixed_log2_scale`: meant for the narrow ones, 8-bit ones keep their range.
+fn fixed(estimator: Estimator, bits: u32) -> bool {
+    estimator == Estimator::FixedPow2 && bits < 8
 }
 
 fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: u32) -> Quant {

@@ -40,13 +40,34 @@ pub struct Manifest<'a> {
     pub started: u64,
 }
 
+/// What `manifest.json` records of each `--resume`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Resumed<'a> {
+    /// Program version.
+    pub program: String,
+    /// Adapter, driver.
+    pub adapter: &'a AdapterSummary,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Seconds since 1970.
+    pub started: u64,
+}
+
+impl<'a> Resumed<'a> {
+    /// This process, on `adapter`.
+    pub fn now(adapter: &'a AdapterSummary) -> Self {
+        let program = format!("cqat {}", crate::VERSION);
+        Resumed { program, adapter, command: std::env::args().collect(), started: now() }
+    }
+}
+
 impl RunFolder {
     /// Makes a new run folder.
     ///
     /// # Errors
     /// A folder that holds a run already, or cannot be written.
     pub fn create(path: &Path, config: &Config, manifest: &Manifest) -> Result<RunFolder> {
-        if path.join("config.yaml").exists() {
+        if ["config.yaml", "metrics.jsonl", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
             return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
                 "go on with it: cqat train --resume {}; or choose another folder with --out",
                 path.display()
@@ -78,13 +99,48 @@ impl RunFolder {
         Ok(RunFolder { path: path.to_path_buf(), metrics: None })
     }
 
-    /// Prepares an existing run for more training: metrics written after the checkpoint are cut off.
+    /// Prepares an existing run for more training: metrics written after the checkpoint are cut off, half-written files of
+    /// a killed process are removed, and `manifest.json` records where the run goes on.
     ///
     /// # Errors
-    /// A metrics file that cannot be opened.
-    pub fn reopen_metrics(&mut self, bytes: u64) -> Result<()> {
-        self.metrics = Some(self.open_metrics(bytes)?);
+    /// A file that cannot be read or written.
+    pub fn reopen(&mut self, metrics_bytes: u64, resumed: &Resumed) -> Result<()> {
+        let entries = std::fs::read_dir(&self.path).map_err(|e| self.unwritable("", e))?;
+        for entry in entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "tmp")) {
+            std::fs::remove_file(entry.path()).map_err(|e| self.unwritable(&entry.file_name().to_string_lossy(), e))?;
+        }
+        self.record(resumed)?;
+        self.metrics = Some(self.open_metrics(metrics_bytes)?);
         Ok(())
+    }
+
+    /// Adds to the manifest, and warns where bits may differ from those of the run so far.
+    fn record(&self, resumed: &Resumed) -> Result<()> {
+        let path = self.file("manifest.json");
+        let damaged = || {
+            Error::training(format!("{} cannot be read", path.display()))
+                .hint("the file is damaged: restore it, or remove it to go on without")
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "{}".into(),
+            Err(e) => return Err(damaged().caused_by(e)),
+        };
+        let mut manifest: Value = serde_json::from_str(&text).map_err(|e| damaged().caused_by(e))?;
+        let Some(fields) = manifest.as_object_mut() else { return Err(damaged()) };
+        let now = serde_json::to_value(resumed).map_err(|e| damaged().caused_by(e))?;
+        for (what, key) in [("adapter", "name"), ("driver", "driver_info")] {
+            let before = fields.get("adapter").map(|a| a[key].clone()).filter(|v| *v != now["adapter"][key]);
+            if let Some(before) = before {
+                let after = &now["adapter"][key];
+                log::warn!("the run began on {what} {before} and goes on with {after}: its bits may differ");
+            }
+        }
+        match fields.entry("resumed").or_insert_with(|| json!([])) {
+            Value::Array(list) => list.push(now),
+            _ => return Err(damaged()),
+        }
+        write_atomically(&path, to_json(&manifest)?.as_bytes())
     }
 
     fn open_metrics(&self, keep: u64) -> Result<std::fs::File> {

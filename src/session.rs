@@ -7,7 +7,6 @@ use crate::data::{Batches, DataSet, Split};
 use crate::exec::{Executor, ExecutorExt};
 use crate::kernels::Step;
 use crate::kernels::range::{RANGE_WORDS, RangeRow};
-use crate::plan::ProgramId;
 use crate::plan::layout::RING;
 use crate::plan::lower::{Lowered, ProgramSet};
 use crate::quant::{Quantizer, Scale};
@@ -139,7 +138,7 @@ pub struct Session<'a> {
     /// The lowered network.
     pub lowered: &'a Lowered,
     exec: Box<dyn Executor + 'a>,
-    images: Vec<u8>,
+    images: Vec<u32>,
     labels: Vec<u32>,
     pending: Vec<u32>,
 }
@@ -169,7 +168,7 @@ impl<'a> Session<'a> {
     fn feed(&mut self, split: &Split, indices: &[u32], step: Step) {
         split.gather(indices, &mut self.images, &mut self.labels);
         let layout = &self.lowered.layout;
-        self.exec.write_as(layout.images, &self.images);
+        self.exec.write(layout.images, &self.images);
         self.exec.write(layout.labels, &self.labels);
         self.exec.write_as(layout.step, &[step]);
     }
@@ -255,13 +254,5 @@ impl<'a> Session<'a> {
                 .hint("use an earlier checkpoint; a lower learning rate keeps the next run from it"));
         }
         Ok(evaluation)
-    }
-
-    /// Runs one program, for benchmarks and tests.
-    ///
-    /// # Errors
-    /// A device error.
-    pub fn run(&mut self, program: ProgramId) -> Result<()> {
-        self.exec.run(program)
     }
 }

@@ -1,4 +1,4 @@
-//! Named tensors on the host, in torchvision's names and layouts, and their way into and out of a family's buffer.
+//! Named tensors on the host, in torchvision's names and layouts, and their way into and out of an arena's buffer.
 //!
 //! The device keeps convolutions as `(ky, kx, c_in, c_out)` with padded channels; files keep `(c_out, c_in, ky, kx)`.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::plan::Plan;
 use crate::plan::layout::{Layout, Weights};
-use crate::{Error, Result};
+use crate::{Error, Result, rng};
 
 /// A tensor with its shape, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,22 +53,7 @@ fn for_each_weight(w: &Weights, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Names and shapes of all parameters, in torchvision's terms.
-pub fn parameter_shapes(layout: &Layout) -> BTreeMap<String, Vec<usize>> {
-    let mut shapes = BTreeMap::new();
-    for w in &layout.weights {
-        shapes.insert(format!("{}.weight", w.name), weight_shape(w));
-    }
-    for n in &layout.norms {
-        shapes.insert(format!("{}.weight", n.name), vec![n.channels]);
-        shapes.insert(format!("{}.bias", n.name), vec![n.channels]);
-    }
-    let fc = layout.weights.last().expect("a network has weights");
-    shapes.insert(format!("{}.bias", fc.name), vec![fc.real_out]);
-    shapes
-}
-
-/// The tensors in the words of a family laid out like the parameters (parameters, gradients, momentum).
+/// The tensors in the words of an arena laid out like the parameters (parameters, gradients, momentum).
 pub fn extract(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
     let mut out = Tensors::new();
     for w in &layout.weights {
@@ -91,7 +76,7 @@ pub fn extract(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
     out
 }
 
-/// The inverse of [`extract`]: words of a family, padding zero.
+/// The inverse of [`extract`]: words of an arena, padding zero.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
@@ -144,7 +129,11 @@ pub fn insert_running(plan: &Plan, layout: &Layout, words: usize, tensors: &Tens
     Ok(out)
 }
 
-fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [f32]> {
+/// The values of a tensor of this name and shape.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [f32]> {
     let Some(t) = tensors.get(name) else {
         return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
             .hint("is it a checkpoint of a network with another depth? network.depth must match"));
@@ -159,7 +148,7 @@ fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [
 /// Fresh weights: convolutions N(0, 2 / (c_out k^2)), linear layer U(+-1/sqrt(features)), gamma 1, beta 0
 /// (He et al. 2015, fan-out form).
 pub fn initialise(layout: &Layout, seed: u64) -> Tensors {
-    let mut random = Gaussian { state: seed ^ 0x6a09_e667_f3bc_c908, spare: None };
+    let mut random = Gaussian { key: seed ^ 0x6a09_e667_f3bc_c908, counter: 0, spare: None };
     let mut out = Tensors::new();
     for w in &layout.weights {
         let shape = weight_shape(w);
@@ -187,19 +176,18 @@ pub fn initialise(layout: &Layout, seed: u64) -> Tensors {
     out
 }
 
-/// SplitMix64 with the Box-Muller transform.
+/// Normal numbers by the Box-Muller transform of [`rng::random`].
 struct Gaussian {
-    state: u64,
+    key: u64,
+    counter: u64,
     spare: Option<f64>,
 }
 
 impl Gaussian {
+    /// In `[0, 1)`.
     fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.counter += 1;
+        (rng::random(self.key, self.counter - 1) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn normal(&mut self) -> f64 {

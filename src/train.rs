@@ -10,16 +10,18 @@ use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position, check_finite};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
-use crate::data::{Batches, DataSet, Split, epoch_permutation};
+use crate::data::{Batches, DataSet, epoch_permutation};
+use crate::evaluate::Kind;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::Step;
 use crate::kernels::select::KernelFamily;
 use crate::net::Net;
 use crate::plan::layout::RING;
-use crate::plan::lower::{Lowered, Options, lower_fitting};
-use crate::progress::Progress;
+use crate::plan::lower::{Lowered, Options, lower_fitting, lower_shrinking};
+use crate::progress::{Progress, say};
 use crate::quant::QuantSpec;
-use crate::run::RunFolder;
+use crate::rng;
+use crate::run::{Resumed, RunFolder};
 use crate::safetensors_io;
 use crate::schedule::learning_rate;
 use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
@@ -45,7 +47,20 @@ pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec
 /// A configuration error, or a batch that does not fit.
 pub fn lower_config(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowered> {
     let (net, quant) = network(config, classes)?;
-    let options = Options {
+    lower_fitting(&net, quant.as_ref(), &options(config, gpu)?)
+}
+
+/// As [`lower_config`], with a smaller batch where the configuration's does not fit.
+///
+/// # Errors
+/// A configuration error, or a device on which not even one picture fits.
+pub fn lower_for_evaluation(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    lower_shrinking(&net, quant.as_ref(), &options(config, gpu)?)
+}
+
+fn options(config: &Config, gpu: &Gpu) -> Result<Options> {
+    Ok(Options {
         batch: config.train.batch as usize,
         caps: gpu.caps.clone(),
         family: KernelFamily::choose(config.device.kernels, &gpu.caps)?,
@@ -54,8 +69,7 @@ pub fn lower_config(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowere
         optimizer: config.train.optimizer.clone(),
         host_input: false,
         keep_all: false,
-    };
-    lower_fitting(&net, quant.as_ref(), &options)
+    })
 }
 
 /// How a call of [`Trainer::run`] ended.
@@ -123,7 +137,7 @@ impl<'a> Trainer<'a> {
         let program = GpuProgram::new(gpu, &lowered.plan)?;
         let mut session = Session::new(lowered, Box::new(program), &meta.normalisation);
         session.set_state(&tensors)?;
-        folder.reopen_metrics(meta.metrics_bytes)?;
+        folder.reopen(meta.metrics_bytes, &Resumed::now(&gpu.summary))?;
         Ok(Trainer { config, data, folder, session, at: meta.position, normalisation: meta.normalisation, quiet })
     }
 
@@ -148,17 +162,10 @@ impl<'a> Trainer<'a> {
             }
             self.epoch()?;
             self.end_epoch()?;
+            if INTERRUPTED.load(Ordering::SeqCst) {
+                return Err(self.interrupted());
+            }
         }
-    }
-
-    /// The run's folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// The session, for a last evaluation.
-    pub fn session(&mut self) -> &mut Session<'a> {
-        &mut self.session
     }
 
     fn epochs_done(&self) -> u32 {
@@ -213,6 +220,7 @@ impl<'a> Trainer<'a> {
         let drain_at = (self.config.train.log_every as usize).clamp(1, RING);
         let (form, frozen) = (self.form(), self.frozen());
         let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
+        let before = self.at.totals.count;
         let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, self.quiet);
         for indices in batches.starting_at(self.at.step as usize) {
             let in_phase = u64::from(self.at.epoch) * steps + u64::from(self.at.step);
@@ -238,7 +246,7 @@ impl<'a> Trainer<'a> {
         self.session.drain(&mut self.at.totals)?;
         let elapsed = progress.finish();
         let lr = learning_rate(phase, u64::from(self.at.epoch + 1) * steps - 1, steps * u64::from(epochs));
-        self.log_training(lr, elapsed)
+        self.log_training(lr, elapsed, self.at.totals.count - before)
     }
 
     fn interrupted(&mut self) -> Error {
@@ -257,41 +265,34 @@ impl<'a> Trainer<'a> {
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self) -> Result<()> {
         self.finite_state()?; // before the evaluation, which could not name the tensor
-        let held = self.data.val.as_ref();
-        let (split, name) = held.map_or((&self.data.test, "test"), |v| (v, "val"));
-        let scored = self.score(split, name)?;
-        if self.form() == Form::Quantized {
-            self.log_layers()?;
-        }
-        let t = self.at.totals;
-        let (_, epochs) = self.phase_config();
-        if !self.quiet {
-            eprintln!(
-                "{} {}/{epochs}  loss {:.4}  train {:.2} %  {name} {:.2} %",
-                self.at.phase.name(),
-                self.at.epoch + 1,
-                t.mean_loss(),
-                t.top1_percent(),
-                scored.top1_percent()
-            );
-        }
-        self.at.epoch += 1;
+        let epoch = self.at.epoch + 1;
+        let (scored, name) = self.score(epoch, self.form(), self.frozen())?;
+        let (t, phase, (_, epochs)) = (self.at.totals, self.at.phase.name(), self.phase_config());
+        self.at.epoch = epoch;
         self.at.step = 0;
-        self.save_last()
+        self.save_last()?;
+        if !self.quiet {
+            let (loss, train, scored) = (t.mean_loss(), t.top1_percent(), scored.top1_percent());
+            say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {name} {scored:.2} %");
+        }
+        Ok(())
     }
 
-    fn score(&mut self, split: &Split, name: &str) -> Result<Totals> {
+    /// Scores the validation pictures where there are any, else the test pictures, and writes the lines of an epoch.
+    fn score(&mut self, epoch: u32, form: Form, frozen: bool) -> Result<(Totals, &'static str)> {
         let start = Instant::now();
-        let (form, frozen) = (self.form(), self.frozen());
+        let (split, name) = self.data.val.as_ref().map_or((&self.data.test, "test"), |v| (v, "val"));
         let t = self.session.evaluate(form, split, frozen)?.totals;
-        let seconds = start.elapsed().as_secs_f64();
-        let kind = if form == Form::Quantized { "fake_quant" } else { "float" };
+        let kind = if form == Form::Quantized { Kind::FakeQuant } else { Kind::Float };
         self.folder.log(&json!({
-            "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": name, "evaluation": kind,
+            "kind": "epoch", "phase": self.at.phase.name(), "epoch": epoch, "split": name, "evaluation": kind.name(),
             "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
-            "seconds": seconds,
+            "seconds": start.elapsed().as_secs_f64(),
         }))?;
-        Ok(t)
+        if form == Form::Quantized {
+            self.log_layers(epoch)?;
+        }
+        Ok((t, name))
     }
 
     fn calibrate(&mut self) -> Result<()> {
@@ -322,15 +323,11 @@ impl<'a> Trainer<'a> {
     fn finish(&mut self) -> Result<Outcome> {
         if self.config.quant.method == Method::Cqat && self.config.train.quant_epochs == 0 && !self.at.calibrated {
             self.calibrate()?;
-            let t = self.session.evaluate(Form::Quantized, &self.data.test, true)?.totals;
-            self.folder.log(&json!({
-                "kind": "epoch", "phase": "quant", "epoch": 0, "split": "test", "evaluation": "fake_quant",
-                "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
-            }))?;
-            if !self.quiet {
-                eprintln!("post-training quantization  test {:.2} %", t.top1_percent());
-            }
+            let (t, name) = self.score(0, Form::Quantized, true)?;
             self.save_last()?;
+            if !self.quiet {
+                say!("post-training quantization  {name} {:.2} %", t.top1_percent());
+            }
         }
         Ok(Outcome::Finished)
     }
@@ -387,8 +384,5 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
 
 /// Seed of a step's augmentation: SplitMix64's output for (seed, step).
 fn step_seed(seed: u64, step: u64) -> u32 {
-    let mut z = seed.wrapping_add((step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) as u32
+    rng::random(seed, step) as u32
 }

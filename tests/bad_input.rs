@@ -159,6 +159,42 @@ fn a_resume_with_other_data() {
 }
 
 #[test]
+fn an_evaluation_with_other_data() {
+    let other = data("others", &cifar100(40, 9));
+    let mut without_asking = on_device(place(), &["eval", "run"]);
+    without_asking.env("CQAT_DATA", &other);
+    let message = "holds other pictures (cifar100) than the run was trained on";
+    Ran::of(without_asking).fails(3, message, "point --data at the run's data set");
+    let ran = cqat(place(), &["eval", "run", "--data", &other, "--json"]).ok();
+    assert!(ran.err.contains(message) && ran.out.contains("\"same_data\":false"), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_written_any_more() {
+    let out = place().join("blocked");
+    cqat(place(), &["train", "tiny.yaml", "--out", "blocked", "--stop-after", "1"]).ok();
+    // A folder in the place of the file stops root as well.
+    let metrics = std::fs::read(out.join("metrics.jsonl")).unwrap();
+    std::fs::remove_file(out.join("metrics.jsonl")).unwrap();
+    std::fs::create_dir(out.join("metrics.jsonl")).unwrap();
+    let before = std::fs::read(out.join("last.safetensors")).unwrap();
+    let ran = cqat(place(), &["train", "--resume", "blocked"]);
+    ran.fails(5, "metrics.jsonl cannot be written", "then resume the run");
+    assert!(std::fs::read(out.join("last.safetensors")).unwrap() == before);
+    std::fs::remove_dir(out.join("metrics.jsonl")).unwrap();
+    std::fs::write(out.join("metrics.jsonl"), metrics).unwrap();
+    cqat(place(), &["train", "--resume", "blocked"]).ok();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_under_standard_output() {
+    let mut full = command(place(), &["presets", "cqat"]);
+    full.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    Ran::of(full).fails(5, "failed printing to stdout", "check that the disk has room");
+}
+
+#[test]
 fn an_unwritable_run_folder() {
     // A file as the parent stops root as well.
     std::fs::write(place().join("file"), b"kept").unwrap();
@@ -207,6 +243,26 @@ fn a_batch_that_does_not_fit() {
     cqat(place(), &["plan", "tiny.yaml", "--set", "device.memory_mib=4", "--set", named]).ok();
     let message = "train.batch is 49, expected at most the 48 training pictures";
     training_fails(&["--set", "train.batch=49"], 2, message, "--set train.batch=48 or less");
+}
+
+/// Results of an evaluation do not depend on the batch, so it takes what fits.
+#[test]
+fn an_evaluation_where_the_training_batch_does_not_fit() {
+    let out = place().join("small");
+    std::fs::create_dir_all(&out).unwrap();
+    for (path, bytes) in contents(&place().join("run")) {
+        std::fs::write(out.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let mut checkpoint = cqat::checkpoint::Checkpoint::read(&out.join("last.safetensors")).unwrap();
+    let mut config = checkpoint.config().unwrap();
+    config.device.memory_mib = Some(4);
+    config.train.batch = 32;
+    checkpoint.meta.config = config.to_yaml().unwrap();
+    checkpoint.write(&out.join("last.safetensors")).unwrap();
+    let scored = |run: &str| cqat(place(), &["eval", run, "--json"]).ok().out;
+    assert_eq!(scored("small"), scored("run"));
+    let ran = cqat(place(), &["train", "--resume", "small"]);
+    ran.fails(4, "a batch of 32 does not fit this device", "a run keeps its batch");
 }
 
 #[test]

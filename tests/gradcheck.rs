@@ -324,6 +324,31 @@ fn straight_through_gradients_of_activations_agree_along_whole_codes() {
     assert!((found - along).abs() < 0.05 * along, "gradient {along:e}, by whole codes {found:e}");
 }
 
+/// Codes, values and masks of a step use one scale; what the step has seen moves the range for the next one.
+#[test]
+fn a_step_uses_one_scale_from_beginning_to_end() {
+    for estimator in ["ema_max", "max", "k_sigma"] {
+        let sets = [
+            format!("quant.activations.estimator={estimator}"),
+            "quant.activations.ema_momentum=0".into(),
+            "quant.activations.pow2=true".into(),
+        ];
+        let mut twins = Twins::new(false, Some(&sets.each_ref().map(String::as_str)));
+        let still = twins.gradient();
+        let before = twins.activation_scale("wide.a.relu");
+        // Weights that give other activations than calibration saw.
+        for gamma in twins.tensors().into_iter().filter(|(name, _)| name.ends_with(".gamma")) {
+            twins.params[gamma.1].iter_mut().for_each(|v| *v *= 4.0);
+        }
+        let frozen = twins.gradient();
+        assert_ne!(still, frozen);
+        twins.frozen = 0;
+        let moving = twins.gradient();
+        assert!(twins.activation_scale("wide.a.relu") >= 2.0 * before, "{estimator}: the range has not moved");
+        assert!(frozen == moving, "{estimator}: the step that moves the range already uses it");
+    }
+}
+
 #[test]
 fn the_int_mask_blocks_exactly_the_clipped_weights() {
     let gradients = |mask: &str| {

@@ -4,8 +4,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use cqat::kernels::REGISTRY;
-use cqat::selftest::{cases, check_kernels, check_step};
+use cqat::kernels::{Caps, REGISTRY};
+use cqat::selftest::{cases, check_case, check_kernels, check_step};
 
 #[test]
 fn every_kernel_equals_its_twin() {
@@ -26,9 +26,34 @@ fn every_kernel_equals_its_twin() {
 
 #[test]
 fn every_kernel_has_cases() {
-    let covered: BTreeSet<&str> = cases::all().iter().map(|c| c.kernel.name).collect();
+    let covered: BTreeSet<&str> = cases::all(&Caps::portable(true, 64)).iter().map(|c| c.kernel.name).collect();
     let all: BTreeSet<&str> = REGISTRY.iter().map(|k| k.name).collect();
     assert_eq!(covered, all);
+}
+
+#[test]
+fn a_device_gets_the_kernels_that_it_can_run() {
+    let variants = |caps: &Caps| {
+        let products = cases::all(caps).into_iter().filter(|c| c.kernel.name == "conv");
+        products.map(|c| (c.variant.name.clone(), c.variant.prelude[0].clone())).collect::<BTreeSet<_>>()
+    };
+    let lanes = |caps: &Caps| variants(caps).into_iter().filter(|v| v.0 == "lane").map(|v| v.1).collect::<Vec<_>>();
+    for subgroup in [4, 8, 16] {
+        let caps = Caps { subgroup, ..Caps::portable(true, 64) };
+        assert_eq!(lanes(&caps), [format!("const LANES = {subgroup}u;")]);
+    }
+    for caps in [Caps { subgroup: 0, ..Caps::portable(true, 64) }, Caps::portable(false, 64)] {
+        assert!(lanes(&caps).is_empty() && !variants(&caps).is_empty());
+    }
+}
+
+#[test]
+fn a_kernel_that_the_driver_refuses_is_reported_by_name() {
+    let mut case = cases::all(&Caps::portable(false, 64)).into_iter().find(|c| c.kernel.name == "sgd").unwrap();
+    case.variant = case.variant.with_const("WG", 64); // defined a second time
+    let check = check_case(&common::gpu(false), &case).unwrap();
+    assert!(!check.passed() && check.name == "sgd", "{check:?}");
+    assert!(check.detail.contains("the driver refuses a kernel or a buffer"), "{check:?}");
 }
 
 #[test]

@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn every_tensor_lies_inside_its_buffer_and_members_of_a_family_apart(case in cases()) {
+    fn every_tensor_lies_inside_its_buffer_and_members_of_an_arena_apart(case in cases()) {
         let plan = case.lower().plan;
         let storage = storage_words(&plan);
         for (i, t) in plan.tensors.iter().enumerate() {

@@ -96,18 +96,28 @@ fn stop_before_the_first_step_and_in_each_phase() {
 #[test]
 fn killed_in_the_middle_of_an_epoch() {
     let out = place().join("killed");
-    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "killed"]).spawn().unwrap();
-    wait(&mut child, || out.join("metrics.jsonl").exists() && metrics_lines(&out) >= 3);
-    std::thread::sleep(Duration::from_millis(40));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(at("killed").global_step < 24, "the run was killed before its end");
+    // The kill must fall between the checkpoint of the first epoch and the training line of the second.
+    let caught = (0..10).any(|_| {
+        let _ = std::fs::remove_dir_all(&out);
+        let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "killed"]).spawn().unwrap();
+        wait(&mut child, || out.join("metrics.jsonl").exists() && metrics_lines(&out) >= 3);
+        std::thread::sleep(Duration::from_millis(40));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        metrics_lines(&out) == 3 && at("killed").epoch == 1
+    });
+    assert!(caught, "ten kills missed the second epoch");
+    std::fs::write(out.join("last.99.tmp"), b"half a checkpoint").unwrap();
     // What a crash may leave behind: half a line after the last checkpoint.
     let mut text = std::fs::read(out.join("metrics.jsonl")).unwrap();
     text.extend(b"{\"kind\":\"epo");
     std::fs::write(out.join("metrics.jsonl"), text).unwrap();
     cqat(place(), &["train", "--resume", "killed"]).ok();
     equals_the_undisturbed("killed");
+    assert!(!out.join("last.99.tmp").exists(), "half-written files are removed");
+    let manifest = std::fs::read_to_string(out.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["resumed"][0]["command"][2], "--resume", "{manifest}");
 }
 
 fn metrics_lines(run: &Path) -> usize {
@@ -124,9 +134,34 @@ fn interrupted(run: &str, ready: &str, phase: Phase) {
     assert!(ran.err.contains("finishing the step and saving; interrupt again to quit at once"), "{}", ran.err);
     ran.fails(130, "interrupted; the run was saved", &format!("go on with: cqat train --resume {run}"));
     assert_eq!(at(run).phase, phase);
-    assert!(at(run).step > 0, "a step was finished");
+    assert!(at(run).global_step > 0, "a step was finished");
     cqat(place(), &["train", "--resume", run]).ok();
     equals_the_undisturbed(run);
+}
+
+#[test]
+fn a_second_interrupt_quits_at_once() {
+    // Steps long enough for both interrupts to fall into one.
+    let sets = ["--set", "network.width=64", "--set", "train.batch=48"];
+    let mut child =
+        on_device(place(), &[&["train", "tiny.yaml", "--out", "quit"], &sets[..]].concat()).spawn().unwrap();
+    wait(&mut child, || place().join("quit/last.safetensors").exists());
+    let before = last(&place().join("quit"));
+    signal(&child, "-INT");
+    std::thread::sleep(Duration::from_millis(5));
+    signal(&child, "-INT");
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{}", ran.err);
+    assert!(!ran.err.contains("the run was saved"), "{}", ran.err);
+    assert!(last(&place().join("quit")).tensors == before.tensors, "the checkpoint is as it was");
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_stops_nothing() {
+    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "unread"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    equals_the_undisturbed("unread");
 }
 
 #[test]

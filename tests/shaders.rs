@@ -11,15 +11,18 @@ use cqat::quant::QuantSpec;
 
 /// Every variant that some network on some device selects.
 fn variants() -> BTreeSet<(String, Variant)> {
+    let lanes = [4, 8, 16].into_iter().flat_map(|subgroup| [4, 12].map(|lane_pixels| (subgroup, lane_pixels)));
+    let software = lanes.map(|(subgroup, lane_pixels)| Caps { subgroup, lane_pixels, ..Caps::portable(true, 4096) });
+    let devices: Vec<Caps> = software.chain([Caps::portable(false, 4096)]).collect();
+    let wide: Vec<String> = ["quant.weight_bits=8".into(), "quant.activation_bits=8".into()].into();
     let mut found = BTreeSet::new();
-    for preset in ["cqat", "cqat-literal"] {
-        let config = Config::load(preset, &[]).unwrap();
-        for software in [true, false] {
-            for (depth, width) in [(18, 64), (18, 16), (8, 8), (20, 24)] {
-                let net = Net::resnet(depth, width, 10, 32).unwrap();
-                let quant = QuantSpec::new(&config.quant, &net).unwrap();
-                let options = Options::new(2, Caps::portable(software, 4096));
-                let lowered = lower(&net, quant.as_ref(), &options).unwrap();
+    for (preset, sets) in [("cqat", &[][..]), ("cqat", &wide), ("cqat-literal", &[])] {
+        let config = Config::load(preset, sets).unwrap();
+        for (depth, width) in [(18, 64), (18, 16), (8, 8), (20, 24)] {
+            let net = Net::resnet(depth, width, 10, 32).unwrap();
+            let quant = QuantSpec::new(&config.quant, &net).unwrap();
+            for caps in &devices {
+                let lowered = lower(&net, quant.as_ref(), &Options::new(2, caps.clone())).unwrap();
                 for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
                     found.insert((d.kernel.name.to_string(), d.variant.clone()));
                 }
@@ -27,6 +30,83 @@ fn variants() -> BTreeSet<(String, Variant)> {
         }
     }
     found
+}
+
+/// The source of every kernel module.
+const SOURCES: [&str; 9] = [
+    include_str!("../src/kernels.rs"),
+    include_str!("../src/kernels/activation.rs"),
+    include_str!("../src/kernels/conv.rs"),
+    include_str!("../src/kernels/head.rs"),
+    include_str!("../src/kernels/input.rs"),
+    include_str!("../src/kernels/norm.rs"),
+    include_str!("../src/kernels/optimizer.rs"),
+    include_str!("../src/kernels/range.rs"),
+    include_str!("../src/kernels/weights.rs"),
+];
+
+/// Name, type and offset of each field that is no padding.
+type Fields = Vec<(String, String, u32)>;
+
+/// The fields of a Rust struct of words and structs of words, from the first text that has it.
+fn rust_fields(name: &str, texts: &[&str]) -> Fields {
+    let found = texts.iter().find_map(|text| text.split_once(&format!("pub struct {name} {{")));
+    let (_, body) = found.unwrap_or_else(|| panic!("no struct {name}"));
+    let body = &body[..body.find("\n}").unwrap()];
+    let mut offset = 0;
+    let field = |line: &str| {
+        let (field, ty) = line.trim().strip_prefix("pub ")?.strip_suffix(',')?.split_once(": ")?;
+        let at = offset;
+        offset += match ty {
+            "u32" | "i32" | "f32" => 4,
+            "Quant" => size_of::<cqat::quant::Quant>() as u32,
+            "ScaleRule" => size_of::<cqat::quant::ScaleRule>() as u32,
+            array => 4 * array.strip_prefix("[u32; ")?.strip_suffix(']')?.parse::<u32>().ok()?,
+        };
+        Some((field.to_string(), ty.to_string(), at))
+    };
+    let fields: Fields = body.lines().filter_map(field).collect();
+    fields.into_iter().filter(|(f, ..)| !f.starts_with("pad")).collect()
+}
+
+/// The members of a WGSL struct, types in Rust's words.
+fn wgsl_fields(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Fields {
+    let naga::TypeInner::Struct { members, .. } = &module.types[ty].inner else { panic!("no struct") };
+    let name = |ty: naga::Handle<naga::Type>| match &module.types[ty].inner {
+        naga::TypeInner::Scalar(s) => format!("{}{}", ["i", "u", "f"][s.kind as usize], 8 * s.width),
+        _ => module.types[ty].name.clone().unwrap_or_default(),
+    };
+    let named = members.iter().map(|m| (m.name.clone().unwrap(), name(m.ty), m.offset));
+    named.filter(|(n, ..)| !n.starts_with("pad")).collect()
+}
+
+/// The fields of the struct behind `params_bytes` of a kernel's definition, from the same module.
+fn params_fields(kernel: &str) -> Fields {
+    let found = SOURCES.iter().find_map(|text| Some((text, text.split_once(&format!("name: \"{kernel}\""))?.1)));
+    let (module, definition) = found.unwrap_or_else(|| panic!("no kernel {kernel}"));
+    let after = definition.split_once("params_bytes: size_of::<").unwrap().1;
+    rust_fields(&after[..after.find('>').unwrap()], &[module])
+}
+
+#[test]
+fn structs_of_shaders_lie_as_those_of_the_host() {
+    let shared_sources = [&SOURCES[..], &[include_str!("../src/quant.rs")]].concat();
+    let mut shared = BTreeSet::new();
+    for (name, variant) in variants() {
+        let (module, _) = source::compose(&variant).validate().unwrap();
+        for (_, g) in module.global_variables.iter() {
+            if g.space == naga::AddressSpace::Uniform {
+                assert_eq!(wgsl_fields(&module, g.ty), params_fields(&name), "{name}: Params");
+            }
+        }
+        for (handle, ty) in module.types.iter() {
+            if let Some(rust) = ty.name.as_deref().filter(|n| ["Quant", "ScaleRule", "Step", "WeightRow"].contains(n)) {
+                assert_eq!(wgsl_fields(&module, handle), rust_fields(rust, &shared_sources), "{name}: {rust}");
+                shared.insert(rust.to_string());
+            }
+        }
+    }
+    assert_eq!(shared.len(), 4, "{shared:?}");
 }
 
 fn kernel(name: &str) -> &'static KernelDef {

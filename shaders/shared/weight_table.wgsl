@@ -12,10 +12,10 @@ struct WeightRow {
     rule: ScaleRule,
     sigmas: f32,
     fixed: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: vec4<u32>,
-    pad3: vec4<u32>,
+    real_rows: u32,
+    real_cols: u32,
+    pad0: vec4<u32>,
+    pad1: vec4<u32>,
 }
 const ESTIMATE_MAX = 0u;
 const ESTIMATE_SIGMA = 1u;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Global, train};
-use crate::config::{Config, Method};
+use crate::config::{Config, FirstLast, Method};
 use crate::evaluate::{Kind, Loaded};
 use crate::integer::IntegerNet;
-use crate::net::Layer;
+use crate::net::{Layer, Net};
 use crate::run::now;
+use crate::session::Evaluation;
 use crate::train::network;
 use crate::{Error, Result};
 
@@ -25,72 +26,70 @@ pub(super) struct DemoArgs {
 
 impl DemoArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let config = Config::load("demo", &self.sets)?;
+        let mut config = Config::load("demo", &self.sets)?;
         config.validate()?;
         if config.quant.method == Method::None {
             return Err(Error::config("quant.method is none, but the demo compares float with a quantizer")
                 .hint("use `cqat train demo` with the same --set items to train in float alone"));
         }
-        let data = train::load_data(&config, None)?;
-        let (net, spec) = network(&config, data.classes)?;
+        let data = train::load_data(&mut config, None)?;
+        let (net, spec) = network(&config, train::check_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");
         IntegerNet::check(&net, &spec)?; // before the training, not after it
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}", now())));
-        let out = train::start(config, &out, global, None)?;
-        let float = Loaded::read(&out.join("float.safetensors"))?;
+        train::start(config.clone(), &data, &out, global, None)?;
+        let gpu = global.open(Some(&config))?;
+        let score = |l: &Loaded, kind| l.evaluate(kind, &data.test, net.classes, Some(&gpu));
+        let float = score(&Loaded::read(&out.join("float.safetensors"))?, Kind::Float)?;
         let quantized = Loaded::read(&out)?;
-        let gpu = global.open(Some(&quantized.config))?;
-        let score = |l: &Loaded, kind| l.evaluate(kind, &data.test, data.classes, Some(&gpu));
-        let a = score(&float, Kind::Float)?;
-        let b = score(&quantized, Kind::Folded)?;
+        let integers = score(&quantized, Kind::Folded)?;
         let fake = score(&quantized, Kind::FakeQuant)?;
-        let weights = |bits: &dyn Fn(usize) -> u32| -> f64 {
-            let sizes = net.layers.iter().enumerate().map(|(id, l)| match l {
-                Layer::Conv(c) => (c.kernel * c.kernel * c.real_in * c.to.c) as f64 * f64::from(bits(id)),
-                Layer::Linear(l) => (l.features * l.classes) as f64 * f64::from(bits(id)),
-                _ => 0.0,
-            });
-            sizes.sum::<f64>() / 8.0 / 1024.0
+        let q = &config.quant;
+        let name = format!("W{}A{}", q.weight_bits, q.activation_bits);
+        let saturated = quantized.mean_saturation(&net, &spec).map_or("-".into(), |s| format!("{:.1} %", 100.0 * s));
+        let row = |cells: [&str; 6]| {
+            let [a, b, c, d, e, f] = cells;
+            println!("{a:22} {b:>9} {c:>9} {d:>11} {e:>12} {f:>10}");
         };
-        let q = &quantized.config.quant;
-        let saturated = quantized.mean_saturation(&net, &spec);
+        let top1 = |e: &Evaluation| format!("{:.2} %", e.totals.top1_percent());
+        let kib = |bits: &dyn Fn(usize) -> u32| format!("{:.1}", weight_bytes(&net, bits) / 1024.0);
         println!();
-        println!(
-            "{:22} {:>9} {:>9} {:>10} {:>12} {:>10}",
-            "network", "top-1", "weights", "activations", "weight KiB", "saturated"
-        );
-        println!(
-            "{:22} {:>7.2} % {:>9} {:>10} {:>12.1} {:>10}",
-            "float",
-            a.totals.top1_percent(),
-            "32 bits",
-            "32 bits",
-            weights(&|_| 32),
-            "-"
-        );
-        println!(
-            "{:22} {:>7.2} % {:>9} {:>10} {:>12.1} {:>8.1} %",
-            format!("W{}A{} (integers)", q.weight_bits, q.activation_bits),
-            b.totals.top1_percent(),
-            format!("{} bits", q.weight_bits),
-            format!("{} bits", q.activation_bits),
-            weights(&|id| spec.layer(id).map_or(32, |q| q.bits)),
-            100.0 * saturated
-        );
+        row(["network", "top-1", "weights", "activations", "weight KiB", "saturated"]);
+        row(["float", &top1(&float), "32 bits", "32 bits", &kib(&|_| 32), "-"]);
+        row([
+            &format!("{name} (integers)"),
+            &top1(&integers),
+            &format!("{} bits", q.weight_bits),
+            &format!("{} bits", q.activation_bits),
+            &kib(&|id| spec.layer(id).map_or(32, |q| q.bits)),
+            &saturated,
+        ]);
         println!();
-        println!("fake-quantized evaluation of the same network: {:.2} %", fake.totals.top1_percent());
-        let (gap, half) = paired_gap(&data.test.labels, &a.predictions, &b.predictions);
+        println!("fake-quantized evaluation of the same network: {}", top1(&fake));
+        let (gap, half) = paired_gap(&data.test.labels, &float.predictions, &integers.predictions);
         println!(
-            "float minus W{}A{}: {gap:+.2} points, 95 % interval {:+.2} to {:+.2} ({} test pictures, one seed)",
-            q.weight_bits,
-            q.activation_bits,
+            "float minus {name}: {gap:+.2} points, 95 % interval {:+.2} to {:+.2} ({} test pictures, one seed)",
             gap - half,
             gap + half,
             data.test.len()
         );
-        println!("first and last layer have 8 bits; run folder: {}", out.display());
+        if q.first_last == FirstLast::Eight {
+            println!("the first and the last layer have 8 bits");
+        }
+        println!("run folder: {}", out.display());
         Ok(())
     }
+}
+
+/// Bytes of all weights, where layer `id` has weights of `bits(id)` bits.
+fn weight_bytes(net: &Net, bits: &dyn Fn(usize) -> u32) -> f64 {
+    let count = |layer: &Layer| match layer {
+        Layer::Conv(c) => c.kernel * c.kernel * c.real_in * c.to.c,
+        Layer::Linear(l) => l.features * l.classes,
+        Layer::Input(_) | Layer::Activation(_) | Layer::Pool(_) => 0,
+    };
+    let bits: f64 = net.layers.iter().enumerate().map(|(id, l)| count(l) as f64 * f64::from(bits(id))).sum();
+    bits / 8.0
 }
 
 /// Difference of two accuracies on the same pictures in points, and half its 95 % interval (paired, normal).

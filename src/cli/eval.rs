@@ -48,8 +48,18 @@ pub(super) struct EvalArgs {
 
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let loaded = Loaded::read(&self.run)?;
-        let data = train::load_data(&loaded.config, self.data.as_ref())?;
+        let mut loaded = Loaded::read(&self.run)?;
+        let data = train::load_data(&mut loaded.config, self.data.as_ref())?;
+        let same_data = data.sha256 == loaded.checkpoint.meta.data_sha256;
+        if !same_data {
+            let found = loaded.config.data.dir.as_deref().unwrap_or_default();
+            let message = format!("{found} holds other pictures ({}) than the run was trained on", data.name);
+            if self.data.is_none() {
+                return Err(Error::data(message)
+                    .hint("point --data at the run's data set; --data also scores other pictures on purpose"));
+            }
+            log::warn!("{message}");
+        }
         let split = match self.split {
             SplitName::Test => &data.test,
             SplitName::Train => &data.train,
@@ -74,7 +84,7 @@ impl EvalArgs {
                 "{}",
                 json!({
                     "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,
-                    "kind": kind.name(), "data": data.name, "adapter": adapter,
+                    "kind": kind.name(), "data": data.name, "same_data": same_data, "adapter": adapter,
                 })
             );
         } else {

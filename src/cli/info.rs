@@ -80,15 +80,7 @@ impl PlanArgs {
 fn kernels_of(lowered: &Lowered, layer: usize) -> Vec<String> {
     let train = lowered.quantized.unwrap_or(lowered.float).train;
     let of_layer = lowered.plan.programs[train.0].dispatches.iter().filter(|d| d.layer == Some(layer));
-    of_layer
-        .map(|d| {
-            if d.variant.name == "portable" {
-                d.kernel.name.into()
-            } else {
-                format!("{}/{}", d.kernel.name, d.variant.name)
-            }
-        })
-        .collect()
+    of_layer.map(|d| d.variant.label(d.kernel)).collect()
 }
 
 fn bits(lowered: &Lowered, layer: usize) -> String {

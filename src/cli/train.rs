@@ -1,16 +1,19 @@
 //! `cqat train`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
-use super::{DEFAULT_DATA, Global, data_location};
+use super::{Global, data_location};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{self, DataSet};
+use crate::gpu::Gpu;
+use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, now};
 use crate::train::{INTERRUPTED, Outcome, Trainer, lower_config};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -41,10 +44,10 @@ impl TrainArgs {
             (None, Some(spec)) => {
                 let mut config = Config::load(spec, &self.sets)?;
                 config.validate()?;
-                config.data.dir = Some(data_location(self.data.as_ref(), &config));
+                let data = load_data(&mut config, self.data.as_ref())?;
                 let out = self.out.clone().unwrap_or_else(|| default_folder(spec));
-                let run = start(config, &out, global, self.stop_after)?;
-                println!("run folder: {}", run.display());
+                start(config, &data, &out, global, self.stop_after)?;
+                println!("run folder: {}", out.display());
                 Ok(())
             }
             (None, None) => Err(Error::config("train needs a CONFIG, or --resume RUN")
@@ -56,29 +59,35 @@ impl TrainArgs {
         let folder = RunFolder::open(run)?;
         if !folder.last().exists() {
             return Err(Error::training(format!("{} has no checkpoint yet", run.display()))
-                .hint("it stopped before its first epoch ended: delete the folder and start again"));
+                .hint("it stopped before its first step: delete the folder and start again"));
         }
         let checkpoint = Checkpoint::read(&folder.last())?;
-        let config = checkpoint.config()?;
-        let data = load_data(&config, self.data.as_ref())?;
+        let mut config = checkpoint.config()?;
+        let data = load_data(&mut config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
         let classes = check_classes(&config, &data)?;
-        let lowered = lower_config(&config, classes, &gpu)?;
-        handle_interrupts();
+        let lowered = lower_config(&config, classes, &gpu).map_err(|e| match e.kind() {
+            ErrorKind::Device => e.hint("a run keeps its batch: resume it on the device it began on, or free memory"),
+            _ => e,
+        })?;
+        greet(&data, &gpu, global);
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
-        report(trainer.run(self.stop_after)?, run, global.quiet);
+        train(&mut trainer, self.stop_after, run, global)?;
         println!("run folder: {}", run.display());
         Ok(())
     }
 }
 
-/// Trains a new run in `out` on the pictures in `config.data.dir`; returns the folder.
-pub(super) fn start(config: Config, out: &Path, global: &Global, stop_after: Option<u32>) -> Result<PathBuf> {
-    let mut config = config;
-    let dir = config.data.dir.clone().unwrap_or_else(|| DEFAULT_DATA.into());
-    let data = data::load(&dir, config.data.validation, config.train.seed)?;
-    let classes = check_classes(&config, &data)?;
-    check_batch(&config, &data)?;
+/// Trains a new run in `out`.
+pub(super) fn start(
+    mut config: Config,
+    data: &DataSet,
+    out: &Path,
+    global: &Global,
+    stop_after: Option<u32>,
+) -> Result<()> {
+    let classes = check_classes(&config, data)?;
+    check_batch(&config, data)?;
     config.network.classes = Some(classes as u32);
     let gpu = global.open(Some(&config))?;
     let lowered = lower_config(&config, classes, &gpu)?;
@@ -91,27 +100,38 @@ pub(super) fn start(config: Config, out: &Path, global: &Global, stop_after: Opt
         command: std::env::args().collect(),
         started: now(),
     };
-    if !global.quiet {
-        eprintln!(
-            "{} on {} ({}), {} {}",
-            data.name, gpu.summary.name, gpu.summary.kind, gpu.summary.driver, gpu.summary.driver_info
-        );
-    }
-    handle_interrupts();
+    greet(data, &gpu, global);
     let create = || RunFolder::create(out, &config, &manifest);
-    let mut trainer = Trainer::start(&config, &data, &gpu, &lowered, create, global.quiet)?;
-    report(trainer.run(stop_after)?, out, global.quiet);
-    Ok(out.to_path_buf())
+    let mut trainer = Trainer::start(&config, data, &gpu, &lowered, create, global.quiet)?;
+    train(&mut trainer, stop_after, out, global)
 }
 
-fn report(outcome: Outcome, run: &Path, quiet: bool) {
-    if outcome == Outcome::Stopped && !quiet {
-        eprintln!("stopped as asked; go on with: cqat train --resume {}", run.display());
+fn greet(data: &DataSet, gpu: &Gpu, global: &Global) {
+    if !global.quiet {
+        let a = &gpu.summary;
+        say!("{} on {} ({}), {} {}", data.name, a.name, a.kind, a.driver, a.driver_info);
     }
 }
 
-pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<DataSet> {
-    data::load(&data_location(option, config), config.data.validation, config.train.seed)
+/// Trains to the end, with Ctrl-C in the trainer's hands as long as that takes.
+fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Global) -> Result<()> {
+    handle_interrupts();
+    TRAINING.store(true, Ordering::SeqCst);
+    let outcome = trainer.run(stop_after);
+    TRAINING.store(false, Ordering::SeqCst);
+    if outcome? == Outcome::Stopped && !global.quiet {
+        say!("stopped as asked; go on with: cqat train --resume {}", run.display());
+    }
+    Ok(())
+}
+
+/// Loads the pictures and keeps in `config` where they were found, so that a run can be resumed from anywhere.
+pub(super) fn load_data(config: &mut Config, option: Option<&PathBuf>) -> Result<DataSet> {
+    let dir = data_location(option, config);
+    let data = data::load(&dir, config.data.validation, config.train.seed)?;
+    let found = if dir == data::EMBEDDED { None } else { std::path::absolute(&dir).ok() };
+    config.data.dir = Some(found.map_or(dir, |path| path.display().to_string()));
+    Ok(data)
 }
 
 /// The number of classes, checked against the configuration.
@@ -144,13 +164,15 @@ fn default_folder(spec: &str) -> PathBuf {
     Path::new("runs").join(name)
 }
 
+/// Whether there is a run to save.
+static TRAINING: AtomicBool = AtomicBool::new(false);
+
 fn handle_interrupts() {
-    use std::sync::atomic::Ordering;
     let installed = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+        if !TRAINING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
         }
-        eprintln!("\nfinishing the step and saving; interrupt again to quit at once");
+        say!("\nfinishing the step and saving; interrupt again to quit at once");
     });
     if let Err(e) = installed {
         log::warn!("interrupts are not handled: {e}");

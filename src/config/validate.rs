@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::{
     ActivationQuantConfig, Config, DataConfig, DeviceConfig, Estimator, FORMAT_VERSION, FirstLast, Freeze, Granularity,
-    InputQuant, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, Reduce, Schedule, TrainConfig,
-    WeightQuantConfig,
+    InputQuant, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RangeSource, Reduce, Schedule,
+    TrainConfig, WeightQuantConfig,
 };
 use crate::error::{Error, Result};
 
@@ -225,6 +225,14 @@ fn weights(c: &WeightQuantConfig) -> Result<()> {
 }
 
 fn activations(c: &ActivationQuantConfig) -> Result<()> {
+    let held = matches!(c.estimator, Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2);
+    ensure(!held || c.source == RangeSource::Previous, || {
+        Error::config(
+            "`quant.activations.source` is batch with estimator percentile, mse or fixed_pow2, expected previous: \
+             their ranges stay as calibration found them",
+        )
+        .hint("set quant.activations.source=previous, or an estimator that follows each batch: max, ema_max, k_sigma")
+    })?;
     range_factor("quant.activations", c.range_factor, c.scale_with_bits)?;
     below_one("quant.activations.ema_momentum", c.ema_momentum, "0.99 is the default; 0 follows each step")?;
     estimator_values("quant.activations", c.percentile, c.sigmas, c.fixed_log2_scale)

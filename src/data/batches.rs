@@ -8,15 +8,15 @@
 //! let (mut images, mut labels) = (Vec::new(), Vec::new());
 //! for indices in Batches::training(&order, 128)?.starting_at(7) {
 //!     data.train.gather(indices, &mut images, &mut labels);
-//!     assert_eq!((images.len(), labels.len()), (128 * 3072, 128));
+//!     assert_eq!((images.len(), labels.len()), (128 * 3072 / 4, 128));
 //! }
 //! # Ok::<(), cqat::error::Error>(())
 //! ```
 
 use std::iter::FusedIterator;
 
-use super::rng;
 use crate::error::{Error, Result};
+use crate::rng;
 
 /// The numbers 0..len in the random order of one epoch (0, 1, ...): a Fisher-Yates shuffle driven by SplitMix64.
 ///

@@ -152,8 +152,8 @@ impl<'a> Builder<'a> {
         let module = if self.gpu.checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the shaders are this crate's own; every index is guarded by the extents in their parameters, loops
-            // end, divisors are extents. The kernel tests also run them with the checks on.
+            // SAFETY: the shaders are this crate's own; every index lies within the extents in their parameters or is
+            // replaced by one that does, loops end, divisors are extents. The kernel tests also run them with checks on.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

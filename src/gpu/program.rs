@@ -1,6 +1,7 @@
 //! A plan on a device: buffers, pipelines, bind groups made once; programs replayed for every step.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Gpu;
@@ -11,9 +12,6 @@ use crate::{Error, Result};
 
 /// Steps the host may be ahead of the device.
 const IN_FLIGHT: usize = 2;
-/// Floating-point operations in one submission on a real GPU: a fifth of a second on a slow one (0.5 TFLOP/s), because
-/// some systems reset a driver whose work takes two seconds.
-const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 
 /// Time of one program run.
 #[derive(Debug, Clone, Copy)]
@@ -58,15 +56,12 @@ impl<'a> GpuProgram<'a> {
                 .caused_by(e));
         }
         if let Some(e) = refused {
-            return Err(Error::device("the driver refuses a kernel or a buffer").caused_by(e));
+            return Err(Error::device("the driver refuses a kernel or a buffer")
+                .hint("`cqat selftest` says which kernel; an update of the driver may help, or another adapter with --device")
+                .caused_by(e));
         }
         gpu.faults.check()?;
         Ok(GpuProgram { gpu, plan: plan.clone(), buffers, programs, in_flight: VecDeque::new(), timer })
-    }
-
-    /// Bytes of all buffers.
-    pub fn buffer_bytes(&self) -> u64 {
-        self.plan.bytes()
     }
 
     /// Runs a program alone and measures it.
@@ -109,18 +104,22 @@ impl<'a> GpuProgram<'a> {
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        for (i, b) in list.iter().enumerate() {
-            let writes = wgpu::ComputePassTimestampWrites {
-                query_set: &set,
-                beginning_of_pass_write_index: Some(2 * i as u32),
-                end_of_pass_write_index: Some(2 * i as u32 + 1),
-            };
-            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
-            b.encode(&mut encoder.begin_compute_pass(&descriptor));
+        for part in self.submissions(list) {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+            for i in part.clone() {
+                let writes = wgpu::ComputePassTimestampWrites {
+                    query_set: &set,
+                    beginning_of_pass_write_index: Some(2 * i as u32),
+                    end_of_pass_write_index: Some(2 * i as u32 + 1),
+                };
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+                list[i].encode(&mut encoder.begin_compute_pass(&descriptor));
+            }
+            if part.end == list.len() {
+                encoder.resolve_query_set(&set, 0..count, &resolve, 0);
+            }
+            self.gpu.queue.submit([encoder.finish()]);
         }
-        encoder.resolve_query_set(&set, 0..count, &resolve, 0);
-        self.gpu.queue.submit([encoder.finish()]);
         self.intervals(&resolve, list.len() as u64)
     }
 
@@ -133,36 +132,42 @@ impl<'a> GpuProgram<'a> {
         Ok(ticks.chunks_exact(2).map(time).collect())
     }
 
+    /// The dispatches of each submission: as many as [`crate::kernels::Caps::submission_flops`] allows, at least one.
+    fn submissions(&self, list: &[Bound]) -> Vec<Range<usize>> {
+        let limit = self.gpu.caps.submission_flops;
+        let (mut parts, mut first, mut flops) = (Vec::new(), 0, 0);
+        for (i, b) in list.iter().enumerate() {
+            if i > first && b.flops > limit.saturating_sub(flops) {
+                parts.push(first..i);
+                (first, flops) = (i, 0);
+            }
+            flops += b.flops;
+        }
+        parts.push(first..list.len());
+        parts
+    }
+
     fn submit(&mut self, program: ProgramId, timed: bool) -> Result<()> {
         let list = &self.programs[program.0];
-        let limit = if self.gpu.caps.software { u64::MAX } else { SUBMISSION_FLOPS };
         let timer = self.timer.as_ref().filter(|_| timed);
-        let mut at = 0;
         let mut last = None;
-        while at < list.len() {
-            let mut flops = list[at].flops;
-            let mut end = at + 1;
-            while end < list.len() && flops + list[end].flops <= limit {
-                flops += list[end].flops;
-                end += 1;
-            }
+        for part in self.submissions(list) {
+            let (begins, ends) = (part.start == 0, part.end == list.len());
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
             {
-                let writes = timer.map(|t| wgpu::ComputePassTimestampWrites {
+                let writes = timer.filter(|_| begins || ends).map(|t| wgpu::ComputePassTimestampWrites {
                     query_set: &t.set,
-                    beginning_of_pass_write_index: (at == 0).then_some(0),
-                    end_of_pass_write_index: (end == list.len()).then_some(1),
+                    beginning_of_pass_write_index: begins.then_some(0),
+                    end_of_pass_write_index: ends.then_some(1),
                 });
-                let writes = writes.filter(|_| at == 0 || end == list.len());
                 let mut pass =
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
-                list[at..end].iter().for_each(|b| b.encode(&mut pass));
+                list[part].iter().for_each(|b| b.encode(&mut pass));
             }
-            if let Some(t) = timer.filter(|_| end == list.len()) {
+            if let Some(t) = timer.filter(|_| ends) {
                 encoder.resolve_query_set(&t.set, 0..2, &t.resolve, 0);
             }
             last = Some(self.gpu.queue.submit([encoder.finish()]));
-            at = end;
         }
         self.in_flight.extend(last);
         self.gpu.faults.check()

@@ -48,8 +48,12 @@ pub struct WeightRow {
     pub sigmas: f32,
     /// For [`estimate::FIXED`].
     pub fixed: f32,
+    /// Rows that carry data, the others are padding: what a mean counts.
+    pub real_rows: u32,
+    /// Output channels that carry data.
+    pub real_cols: u32,
     /// Padding.
-    pub pad: [u32; 10],
+    pub pad: [u32; 8],
 }
 
 impl WeightRow {
@@ -162,11 +166,11 @@ fn scale(t: &mut Twin) {
                 let o = (row.stats as usize + 3 * (k * row.cols4 as usize + c / 4)) * 4 + c % 4;
                 one = one.merge(Summary { top: stats[o], sum: stats[o + 4], squares: stats[o + 8] });
             }
-            write(c, one.range(row, row.rows as f32));
+            write(c, one.range(row, row.real_rows as f32));
             all = all.merge(one);
         }
         if row.per_channel == 0 {
-            let range = all.range(row, (row.rows as usize * cols) as f32);
+            let range = all.range(row, (row.real_rows * row.real_cols) as f32);
             (0..cols).for_each(|c| write(c, range));
         }
     }

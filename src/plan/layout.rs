@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::{ALIGN_WORDS, Family, Plan, TensorId};
+use super::{ALIGN_WORDS, Arena, Plan, TensorId};
 use crate::config::{Estimator, Granularity};
 use crate::kernels::range::{BINS, RANGE_WORDS};
 use crate::kernels::weights::{self, WeightRow, estimate};
@@ -45,6 +45,11 @@ impl Weights {
     pub fn words(&self) -> usize {
         self.taps * self.c_in * self.c_out
     }
+
+    /// Whether word `i` of the weight tensor carries data; the others are padding.
+    pub fn is_real(&self, i: usize) -> bool {
+        i / self.c_out % self.c_in < self.real_in && i % self.c_out < self.real_out
+    }
 }
 
 /// Tensors of a batch norm.
@@ -81,7 +86,7 @@ pub struct Layout {
     pub velocity: TensorId,
     /// Running statistics of all norms.
     pub running: TensorId,
-    /// Parameters that decay: words from the start of the family.
+    /// Parameters that decay: words from the start of the arena.
     pub decayed_words: usize,
     /// Parameters that decay, as one tensor.
     pub decayed: TensorId,
@@ -133,19 +138,19 @@ impl Layout {
                     Some((id, c.name.clone(), [c.kernel * c.kernel, c.from.c, c.real_in, c.to.c, c.to.c]))
                 }
                 Layer::Linear(l) => Some((id, l.name.clone(), [1, l.features, l.features, l.padded(), l.classes])),
-                _ => None,
+                Layer::Input(_) | Layer::Activation(_) | Layer::Pool(_) => None,
             })
             .collect();
         let mut weights = Vec::new();
         for (layer, name, [taps, c_in, real_in, c_out, real_out]) in shapes {
             let words = taps * c_in * c_out;
-            let mut member = |family, what: &str, words| plan.member(family, format!("{name}.{what}"), words);
+            let mut member = |arena, what: &str, words| plan.member(arena, format!("{name}.{what}"), words);
             weights.push(Weights {
                 layer,
-                weight: member(Family::Params, "weight", words),
-                grad: member(Family::Grads, "weight.grad", words),
+                weight: member(Arena::Params, "weight", words),
+                grad: member(Arena::Grads, "weight.grad", words),
                 offset4: 0,
-                scales: member(Family::Scales, "weight.scales", 2 * c_out),
+                scales: member(Arena::Scales, "weight.scales", 2 * c_out),
                 name,
                 taps,
                 c_in,
@@ -154,15 +159,15 @@ impl Layout {
                 real_out,
             });
         }
-        let decayed_words = plan.family_words(Family::Params);
-        let decayed = plan.whole(Family::Params);
+        let decayed_words = plan.arena_words(Arena::Params);
+        let decayed = plan.whole(Arena::Params);
         for w in &mut weights {
             w.offset4 = plan.offset(w.weight) as u32 / 4;
         }
-        let mut coded = |family, what: &str| {
-            if textures { plan.whole_texture(family, decayed_words) } else { plan.member(family, what, decayed_words) }
+        let mut coded = |arena, what: &str| {
+            if textures { plan.whole_texture(arena, decayed_words) } else { plan.member(arena, what, decayed_words) }
         };
-        let (codes, transposed) = (coded(Family::Codes, "codes"), coded(Family::Transposed, "transposed"));
+        let (codes, transposed) = (coded(Arena::Codes, "codes"), coded(Arena::Transposed, "transposed"));
         let mut norms = Vec::new();
         for (layer, conv) in net.convs() {
             let channels = conv.to.c;
@@ -170,16 +175,16 @@ impl Layout {
                 layer,
                 name: conv.norm.clone(),
                 channels,
-                affine: plan.member(Family::Params, format!("{}.affine", conv.norm), 2 * channels),
-                grad: plan.member(Family::Grads, format!("{}.affine.grad", conv.norm), 2 * channels),
-                running: plan.member(Family::Norms, format!("{}.running", conv.norm), 2 * channels),
+                affine: plan.member(Arena::Params, format!("{}.affine", conv.norm), 2 * channels),
+                grad: plan.member(Arena::Grads, format!("{}.affine.grad", conv.norm), 2 * channels),
+                running: plan.member(Arena::Norms, format!("{}.running", conv.norm), 2 * channels),
             });
         }
         let (_, linear) = net.linear();
         let cols = linear.padded();
-        let bias = (plan.member(Family::Params, "fc.bias", cols), plan.member(Family::Grads, "fc.bias.grad", cols));
-        let words = plan.family_words(Family::Params);
-        plan.member(Family::Velocity, "velocity", words);
+        let bias = (plan.member(Arena::Params, "fc.bias", cols), plan.member(Arena::Grads, "fc.bias.grad", cols));
+        let words = plan.arena_words(Arena::Params);
+        plan.member(Arena::Velocity, "velocity", words);
         let mut range_rows: Vec<Option<u32>> = vec![None; net.layers.len()];
         range_rows[0] = Some(0);
         for (row, (id, _)) in net.activations().enumerate() {
@@ -189,15 +194,15 @@ impl Layout {
         let rows = weight_rows(plan, &weights, quant);
         Layout {
             bias,
-            params: plan.whole(Family::Params),
-            grads: plan.whole(Family::Grads),
-            velocity: plan.whole(Family::Velocity),
-            running: plan.whole(Family::Norms),
+            params: plan.whole(Arena::Params),
+            grads: plan.whole(Arena::Grads),
+            velocity: plan.whole(Arena::Velocity),
+            running: plan.whole(Arena::Norms),
             decayed_words,
             decayed,
             codes,
             transposed,
-            scales: plan.whole(Family::Scales),
+            scales: plan.whole(Arena::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
             range_rows,
             health: plan.own("health", net.layers.len()),
@@ -269,7 +274,9 @@ fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> V
             quant: quantizer.map_or(Quant::OFF, |q| q.quant),
             rule,
             sigmas: config.map_or(0.0, |c| c.sigmas),
-            fixed: config.map_or(0.0, |c| rule.levels / rule.factor * (c.fixed_log2_scale as f32).exp2()),
+            fixed: config.map_or(0.0, |c| rule.range_of_step((c.fixed_log2_scale as f32).exp2())),
+            real_rows: (w.taps * w.real_in) as u32,
+            real_cols: w.real_out as u32,
             ..WeightRow::zeroed()
         };
         // A fixed window is meant for the narrow layers; layers at the base width keep the range that holds every weight.

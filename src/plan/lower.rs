@@ -153,25 +153,51 @@ fn check_sums(net: &Net, quant: &QuantSpec) -> Result<()> {
 /// # Errors
 /// A device error whose hint names the largest batch that would fit.
 pub fn lower_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
-    let attempt = |batch| {
-        let lowered = lower(net, quant, &Options { batch, ..options.clone() })?;
-        lowered.plan.fits(&options.caps).map(|()| lowered)
-    };
-    let e = match attempt(options.batch) {
+    let e = match attempt(net, quant, options) {
         Err(e) if e.kind() == ErrorKind::Device => e,
         done => return done,
     };
+    let message = format!("a batch of {} does not fit this device: {e}", options.batch);
+    Err(Error::device(message).hint(match largest_fitting(net, quant, options) {
+        Some(batch) => {
+            format!("the largest batch that fits is {batch}: --set train.batch={batch} (or raise device.memory_mib if the device has more)")
+        }
+        None => NOTHING_FITS.into(),
+    }))
+}
+
+/// As [`lower_fitting`], with a smaller batch where `options.batch` does not fit: for evaluation, whose results do not
+/// depend on the batch.
+///
+/// # Errors
+/// A device error where not even one picture fits.
+pub fn lower_shrinking(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
+    match attempt(net, quant, options) {
+        Err(e) if e.kind() == ErrorKind::Device => match largest_fitting(net, quant, options) {
+            Some(batch) => lower(net, quant, &Options { batch, ..options.clone() }),
+            None => Err(e.hint(NOTHING_FITS)),
+        },
+        done => done,
+    }
+}
+
+const NOTHING_FITS: &str =
+    "not even one picture fits: choose a smaller network.width, or raise device.memory_mib if the device has more";
+
+fn attempt(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
+    let lowered = lower(net, quant, options)?;
+    lowered.plan.fits(&options.caps).map(|()| lowered)
+}
+
+/// The largest batch below `options.batch` that fits, if any does.
+fn largest_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Option<usize> {
     let (mut good, mut bad) = (0, options.batch);
     while good + 1 < bad {
-        let middle = (good + bad) / 2;
-        if attempt(middle).is_ok() { good = middle } else { bad = middle }
+        let batch = (good + bad) / 2;
+        let fits = attempt(net, quant, &Options { batch, ..options.clone() }).is_ok();
+        if fits { good = batch } else { bad = batch }
     }
-    let message = format!("a batch of {} does not fit this device: {e}", options.batch);
-    Err(Error::device(message).hint(if good > 0 {
-        format!("the largest batch that fits is {good}: --set train.batch={good} (or raise device.memory_mib if the device has more)")
-    } else {
-        "not even one picture fits: choose a smaller network.width, or raise device.memory_mib if the device has more".into()
-    }))
+    (good > 0).then_some(good)
 }
 
 /// The output of a layer as its consumers see it.
@@ -201,6 +227,8 @@ struct Pass<'a> {
     layout: &'a Layout,
     mode: Mode,
     list: Vec<Dispatch>,
+    /// Updates of ranges, for the end of a training step: until then everybody uses the scale that the codes were made with.
+    range_updates: Vec<Dispatch>,
     values: Vec<Option<Value>>,
     convs: Vec<Option<ConvState>>,
     layer: Option<LayerId>,
@@ -218,7 +246,8 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let layers = net.layers.len();
         let (values, convs) = (vec![None; layers], vec![None; layers]);
-        Pass { net, quant, spec, options, plan, layout, mode, list: Vec::new(), values, convs, layer: None }
+        let (list, range_updates) = (Vec::new(), Vec::new());
+        Pass { net, quant, spec, options, plan, layout, mode, list, range_updates, values, convs, layer: None }
     }
 
     fn emit_all(&mut self) {
@@ -228,6 +257,7 @@ impl<'a> Pass<'a> {
         let dlogits = self.forward();
         if self.mode == Mode::Train {
             self.backward(dlogits);
+            self.list.append(&mut self.range_updates);
             self.optimizer();
         }
     }
@@ -242,16 +272,22 @@ impl<'a> Pass<'a> {
         grid: [u32; 3],
         flops: u64,
     ) {
+        let dispatch = self.dispatch(kernel, variant, params, bind, grid, flops);
+        self.list.push(dispatch);
+    }
+
+    fn dispatch<P: Pod>(
+        &self,
+        kernel: &'static KernelDef,
+        variant: Variant,
+        params: &P,
+        bind: &[TensorId],
+        grid: [u32; 3],
+        flops: u64,
+    ) -> Dispatch {
         let bytes = bind.iter().map(|&t| self.plan.tensor(t).words as u64 * 4).sum();
-        self.list.push(Dispatch {
-            kernel,
-            variant,
-            params: bytemuck::bytes_of(params).to_vec(),
-            bind: bind.to_vec(),
-            grid,
-            layer: self.layer,
-            work: Work { flops, bytes },
-        });
+        let (params, bind) = (bytemuck::bytes_of(params).to_vec(), bind.to_vec());
+        Dispatch { kernel, variant, params, bind, grid, layer: self.layer, work: Work { flops, bytes } }
     }
 
     /// Appends a dispatch of a kernel with one variant.

@@ -6,7 +6,7 @@ mod matrix;
 use bytemuck::Pod;
 
 use crate::kernels::input::random;
-use crate::kernels::{KernelDef, Step, TEXTURE_BASE, Variant};
+use crate::kernels::{Caps, KernelDef, Step, TEXTURE_BASE, Variant};
 
 /// One dispatch with its data.
 pub struct Case {
@@ -43,20 +43,11 @@ impl Case {
         self.exact = true;
         self
     }
-
-    /// Kernel and variant: what results are grouped by.
-    pub fn group(&self) -> String {
-        if self.variant.name == "portable" {
-            self.kernel.name.to_string()
-        } else {
-            format!("{}/{}", self.kernel.name, self.variant.name)
-        }
-    }
 }
 
-/// Every case.
-pub fn all() -> Vec<Case> {
-    let mut cases = matrix::cases();
+/// Every case for a device: all families of matrix kernels that it can run, all tile sizes.
+pub fn all(caps: &Caps) -> Vec<Case> {
+    let mut cases = matrix::cases(caps);
     cases.extend(elementwise::cases());
     cases
 }

@@ -59,7 +59,7 @@ impl Session<'_> {
             let range = match effective_estimator(spec, q) {
                 Estimator::Percentile => counts().percentile(f64::from(a.percentile)),
                 Estimator::Mse => counts().best_range(q),
-                Estimator::FixedPow2 => q.rule.levels / q.rule.factor * (a.fixed_log2_scale as f32).exp2(),
+                Estimator::FixedPow2 => q.rule.range_of_step((a.fixed_log2_scale as f32).exp2()),
                 Estimator::Max | Estimator::EmaMax | Estimator::KSigma => row.range,
             };
             let s = q.rule.scale(range);
@@ -83,6 +83,7 @@ impl Session<'_> {
         for (row, weights) in layout.rows.iter().zip(&layout.weights) {
             let Some(q) = spec.layer(weights.layer).filter(|_| row.estimator == estimate::HOST) else { continue };
             let values = &params[row.offset4 as usize * 4..][..weights.words()];
+            let real = || values.iter().enumerate().filter(|(i, _)| weights.is_real(*i));
             let channels = weights.c_out;
             let range_of = |values: &[f32]| {
                 let top = values.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -93,10 +94,11 @@ impl Session<'_> {
                 }
             };
             let scales: Vec<Scale> = if row.per_channel == 1 {
-                let column = |c: usize| values.iter().skip(c).step_by(channels).copied().collect::<Vec<f32>>();
+                let column =
+                    |c: usize| real().filter(|(i, _)| i % channels == c).map(|(_, v)| *v).collect::<Vec<f32>>();
                 (0..channels).map(|c| q.rule.scale(range_of(&column(c)))).collect()
             } else {
-                vec![q.rule.scale(range_of(values)); channels]
+                vec![q.rule.scale(range_of(&real().map(|(_, v)| *v).collect::<Vec<f32>>())); channels]
             };
             let words: Vec<f32> = scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
             self.exec.write_as(weights.scales, &words);
@@ -168,5 +170,41 @@ impl MagnitudeHistogram {
 
     fn view(&self) -> Histogram<'_> {
         Histogram { counts: &self.counts, range: self.range }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::net::Net;
+
+    #[test]
+    fn a_percentile_is_the_upper_edge_of_its_bin() {
+        let h = Histogram { counts: &[10, 0, 80, 10], range: 4.0 };
+        assert_eq!([0.05, 0.1, 0.11, 0.9, 0.91, 1.0].map(|p| h.percentile(p)), [1.0, 1.0, 3.0, 3.0, 4.0, 4.0]);
+        let values: Vec<f32> = (1..=1000).map(|i| if i % 2 == 0 { i as f32 } else { -(i as f32) }).collect();
+        let found = MagnitudeHistogram::new(&values, 1000.0).view().percentile(0.9);
+        assert!((899.0..=901.0).contains(&found), "{found}");
+    }
+
+    /// Uniform values are best covered by equal steps: 16 codes over [0, 1] reach to 15/15.5.
+    #[test]
+    fn the_best_range_of_uniform_values_covers_them() {
+        let net = Net::resnet(8, 8, 10, 32).unwrap();
+        let config = Config::load("cqat", &[]).unwrap();
+        let spec = QuantSpec::new(&config.quant, &net).unwrap().unwrap();
+        let (id, _) = net.activations().next().unwrap();
+        let q = spec.layer(id).unwrap();
+        let counts = vec![5; BINS];
+        let range = Histogram { counts: &counts, range: 1.0 }.best_range(q);
+        let top = q.rule.scale(range).scale * q.quant.hi as f32;
+        assert!((top - 15.0 / 15.5).abs() < 0.02, "the window reaches to {top}");
+        // One far value among many small ones is not worth the resolution.
+        let mut counts = vec![0; BINS];
+        counts[..BINS / 20].fill(1000);
+        counts[BINS - 1] = 1;
+        let range = Histogram { counts: &counts, range: 1.0 }.best_range(q);
+        assert!(q.rule.scale(range).scale * q.quant.hi as f32 <= 0.1);
     }
 }

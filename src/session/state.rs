@@ -7,7 +7,11 @@ use crate::Result;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::{RANGE_WORDS, RangeRow};
 use crate::net::Layer;
+use crate::plan::TensorId;
 use crate::tensors::{self, NamedTensor, Tensors};
+
+/// Scales of each layer's weights, with the tensor that takes them.
+type Scales<'t> = Vec<(TensorId, &'t [f32])>;
 
 impl Session<'_> {
     /// Rows of activation ranges by layer name, statistics included.
@@ -62,7 +66,7 @@ impl Session<'_> {
         Ok(out)
     }
 
-    /// Loads parameters and running statistics; momentum and quantizer state too where `tensors` has them.
+    /// Loads parameters and running statistics; momentum and quantizer state too where `state` has them.
     ///
     /// # Errors
     /// A tensor that is missing or has another shape; nothing is changed then.
@@ -75,29 +79,34 @@ impl Session<'_> {
             true => tensors::insert(plan, layout, words, state, "momentum.")?,
             false => vec![0.0; words],
         };
+        let quantized = self.lowered.quant.is_some() && state.keys().any(|k| k.starts_with("quant."));
+        let quantizers = quantized.then(|| self.quantizer_state(state)).transpose()?;
         self.exec.write_as(layout.params, &params);
         self.exec.write_as(layout.running, &running);
         self.exec.write_as(layout.velocity, &momentum);
-        self.set_quantizer_state(state)
+        if let Some((ranges, scales)) = quantizers {
+            self.exec.write_as(layout.ranges, &ranges);
+            scales.into_iter().for_each(|(tensor, data)| self.exec.write_as(tensor, data));
+        }
+        Ok(())
     }
 
-    fn set_quantizer_state(&mut self, state: &Tensors) -> Result<()> {
+    /// All rows of ranges, and the scales of each layer's weights.
+    fn quantizer_state<'t>(&mut self, state: &'t Tensors) -> Result<(Vec<RangeRow>, Scales<'t>)> {
         let layout = &self.lowered.layout;
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         for (id, layer) in self.lowered.net.layers.iter().enumerate() {
             let Some(row) = layout.range_rows[id] else { continue };
-            if let Some(t) = state.get(&format!("quant.{}.range", layer.name())).filter(|t| t.data.len() == RANGE_WORDS)
-            {
-                rows[row as usize] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&t.data));
+            if matches!(layer, Layer::Input(_) | Layer::Activation(_)) {
+                let data = tensors::expect(state, &format!("quant.{}.range", layer.name()), &[RANGE_WORDS])?;
+                rows[row as usize] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(data));
             }
         }
-        self.exec.write_as(layout.ranges, &rows);
-        for w in &layout.weights {
-            if let Some(t) = state.get(&format!("quant.{}.scales", w.name)).filter(|t| t.data.len() == 2 * w.c_out) {
-                self.exec.write_as(w.scales, &t.data);
-            }
-        }
-        Ok(())
+        let scales = layout
+            .weights
+            .iter()
+            .map(|w| Ok((w.scales, tensors::expect(state, &format!("quant.{}.scales", w.name), &[2, w.c_out])?)));
+        Ok((rows, scales.collect::<Result<_>>()?))
     }
 
     /// Sets the momentum to zero, at the start of a phase.

@@ -14,9 +14,10 @@ use crate::session::Session;
 const SATURATION_WARNING: f32 = 0.3;
 
 impl Trainer<'_> {
-    pub(super) fn log_training(&mut self, lr: f32, elapsed: Duration) -> Result<()> {
+    /// The training line of an epoch. `elapsed` and `pictures` are those since the program began or resumed.
+    pub(super) fn log_training(&mut self, lr: f32, elapsed: Duration, pictures: f64) -> Result<()> {
         let t = self.at.totals;
-        let rate = t.count / elapsed.as_secs_f64().max(1e-9);
+        let rate = pictures / elapsed.as_secs_f64().max(1e-9);
         self.folder.log(&json!({
             "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": "train",
             "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
@@ -25,23 +26,25 @@ impl Trainer<'_> {
     }
 
     /// One line per quantized tensor, and a warning for saturated activations.
-    pub(super) fn log_layers(&mut self) -> Result<()> {
+    pub(super) fn log_layers(&mut self, epoch: u32) -> Result<()> {
         let ranges = self.session.ranges()?;
         let spec = self.session.lowered.quant.as_ref().expect("a quantized form has quantizers");
-        let line = |name: &str, tensor: &str| json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "layer": name, "tensor": tensor });
+        let line = |name: &str, tensor: &str| json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": epoch, "layer": name, "tensor": tensor });
         let mut lines = Vec::new();
         for (id, a) in self.session.lowered.net.activations() {
             let Some(q) = spec.layer(id) else { continue };
             let row: &RangeRow = &ranges[&a.name];
-            let saturated = row.saturated / row.steps.max(1.0);
+            // Calibration alone counts nothing.
+            let per_step = |sum: f32| (row.steps > 0.0).then(|| sum / row.steps);
+            let saturated = per_step(row.saturated);
             let mut l = line(&a.name, "activation");
             l["bits"] = json!(q.bits);
             l["scale"] = json!(row.scale);
             l["range"] = json!(row.range);
             l["saturated"] = json!(saturated);
-            l["blocked"] = json!(row.blocked / row.steps.max(1.0));
+            l["blocked"] = json!(per_step(row.blocked));
             lines.push(l);
-            if saturated > SATURATION_WARNING {
+            if let Some(saturated) = saturated.filter(|s| *s > SATURATION_WARNING) {
                 log::warn!(
                     "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); a larger \
                      quant.activations.range_factor keeps more of them",
@@ -55,8 +58,12 @@ impl Trainer<'_> {
         for w in weight_statistics(&mut self.session)? {
             let mut l = line(&w.name, "weight");
             l["bits"] = json!(w.bits);
-            l["scale"] = json!(w.scale);
+            l["scale"] = json!(w.scales[1]);
+            if w.scales[0] != w.scales[1] {
+                l["smallest_scale"] = json!(w.scales[0]);
+            }
             l["range"] = json!(w.range);
+            l["largest"] = json!(w.largest);
             l["saturated"] = json!(w.saturated);
             l["blocked"] = json!(w.blocked);
             lines.push(l);
@@ -65,17 +72,21 @@ impl Trainer<'_> {
     }
 }
 
-/// Quantizer statistics of one layer's weights.
+/// Quantizer statistics of one layer's weights, on the host.
 struct WeightStatistics {
     name: String,
     bits: u32,
-    scale: f32,
+    /// Smallest and largest scale of its channels.
+    scales: [f32; 2],
+    /// The range that the largest scale stands for.
     range: f32,
+    largest: f32,
+    /// Fraction of the weights outside the codes.
     saturated: f64,
+    /// Fraction of the weights whose gradient the mask blocks.
     blocked: f64,
 }
 
-/// Statistics of the weights as they are, on the host.
 fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
     let lowered = session.lowered;
     let spec = lowered.quant.as_ref().expect("a quantized form has quantizers");
@@ -85,22 +96,28 @@ fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
     let mut all = Vec::new();
     for w in &layout.weights {
         let Some(q) = spec.layer(w.layer) else { continue };
-        let s = &scales[plan.offset(w.scales)..][..2 * w.c_out];
-        let values = &params[plan.offset(w.weight)..][..w.words()];
-        let (mut saturated, mut blocked, mut count, mut range) = (0u64, 0u64, 0u64, 0f32);
-        for (i, v) in values.iter().enumerate().filter(|(_, v)| **v != 0.0) {
-            let inv = s[w.c_out + i % w.c_out];
-            let code = (v * inv).round_ties_even();
-            let top = q.quant.code(f32::MAX, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
-            let bottom = q.quant.code(f32::MIN, 1.0) as f32 * (1u32 << q.quant.shift) as f32;
-            saturated += u64::from(code > top || code < bottom);
+        let (scale, inverse) = scales[plan.offset(w.scales)..][..2 * w.c_out].split_at(w.c_out);
+        let values = params[plan.offset(w.weight)..][..w.words()].iter().enumerate();
+        let (mut saturated, mut blocked, mut count, mut largest) = (0u64, 0u64, 0u64, 0f32);
+        for (i, v) in values.filter(|(i, _)| w.is_real(*i)) {
+            let inv = inverse[i % w.c_out];
+            saturated += u64::from(q.quant.clips(*v, inv));
             blocked += u64::from(!q.quant.passes(*v, inv));
             count += 1;
-            range = range.max(v.abs());
+            largest = largest.max(v.abs());
         }
+        let fold =
+            |f: fn(f32, f32) -> f32, values: &[f32]| values[..w.real_out].iter().copied().reduce(f).unwrap_or(1.0);
         let fraction = |n: u64| n as f64 / count.max(1) as f64;
-        let (saturated, blocked) = (fraction(saturated), fraction(blocked));
-        all.push(WeightStatistics { name: w.name.clone(), bits: q.bits, scale: s[0], range, saturated, blocked });
+        all.push(WeightStatistics {
+            name: w.name.clone(),
+            bits: q.bits,
+            scales: [fold(f32::min, scale), fold(f32::max, scale)],
+            range: q.rule.range_of_step(1.0 / fold(f32::min, inverse)),
+            largest,
+            saturated: fraction(saturated),
+            blocked: fraction(blocked),
+        });
     }
     Ok(all)
 }

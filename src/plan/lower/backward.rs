@@ -15,7 +15,7 @@ use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
-use crate::plan::{Family, TensorId};
+use crate::plan::{Arena, TensorId};
 use crate::quant::Quant;
 
 /// A tensor as a matrix product reads it, and its first vec4 there.
@@ -46,7 +46,7 @@ impl Pass<'_> {
         self.layer = None;
     }
 
-    /// Weight gradient from the layer's input and `dy`, into the family of gradients.
+    /// Weight gradient from the layer's input and `dy`, into the arena of gradients.
     fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, dy_base): Operand) {
         let value = self.input_value(input);
         let stored = geometry.weight_gradient(value.format);
@@ -215,7 +215,7 @@ impl Pass<'_> {
 
     pub(super) fn optimizer(&mut self) {
         let o = &self.options.optimizer;
-        let words4 = self.plan.family_words(Family::Params) / 4;
+        let words4 = self.plan.arena_words(Arena::Params) / 4;
         let decayed = if o.decay_norms_and_biases { words4 } else { self.layout.decayed_words / 4 };
         let params = SgdParams {
             words4: words4 as u32,

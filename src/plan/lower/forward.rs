@@ -1,7 +1,7 @@
 //! The forward pass.
 
 use super::{ConvState, Mode, Pass, Value, effective_estimator, tracking};
-use crate::config::{Estimator, RangeSource};
+use crate::config::Estimator;
 use crate::kernels::activation::{FORWARD, ForwardParams, forward_variant, shortcut_kind};
 use crate::kernels::conv::{CONV, ConvParams, Geometry};
 use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
@@ -9,10 +9,10 @@ use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
 use crate::kernels::select::select_conv;
-use crate::kernels::{Format, flat_grid, row_chunk};
+use crate::kernels::{Format, Variant, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
-use crate::plan::TensorId;
-use crate::quant::{Quant, Tracking};
+use crate::plan::{Dispatch, TensorId};
+use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
 const EXACT_IN_F32: u64 = 1 << 24;
@@ -24,6 +24,14 @@ pub(super) struct ShortcutOperand {
     pub format: Format,
     pub kind: u32,
     pub row: i32,
+}
+
+/// Statistics of an activation's values: `items` partial ones in `part`, of `values` values, for row `row` of the ranges.
+struct Seen {
+    row: u32,
+    part: TensorId,
+    items: usize,
+    values: usize,
 }
 
 impl Pass<'_> {
@@ -197,21 +205,29 @@ impl Pass<'_> {
             pass.emit(&FORWARD, variant.clone(), &params, &bind, flat_grid(items), 0);
         };
         let values = rows * a.shape.c;
-        match (self.mode, self.quant.zip(q)) {
-            (Mode::Train, Some((spec, q))) => {
-                let mode = tracking(spec, &q);
-                let two_passes = mode == Tracking::Batch && spec.config.activations.source == RangeSource::Batch;
-                if two_passes {
+        let seen = Seen { row, part, items, values };
+        match (self.mode, self.spec.zip(self.spec.and_then(|s| s.layer(id)))) {
+            (Mode::Train, Some((spec, q))) if self.quant.is_some() => {
+                let mode = tracking(spec, q);
+                if mode == Tracking::Batch {
                     run(self, true);
-                    self.update_range(id, row, part, items, values, mode, false);
+                    let update = self.range_update(&seen, spec, q, Tracking::Batch, false);
+                    self.list.push(update);
                 }
                 run(self, false);
-                let mode = if two_passes { Tracking::Hold } else { mode };
-                self.update_range(id, row, part, items, values, mode, true);
+                let mode = if mode == Tracking::Batch { Tracking::Hold } else { mode };
+                let update = self.range_update(&seen, spec, q, mode, true);
+                self.range_updates.push(update);
             }
-            (Mode::Calibrate, _) => {
+            (Mode::Calibrate, Some((spec, q))) => {
                 run(self, false);
-                self.calibrate_range(id, row, part, items, values);
+                let mode = match effective_estimator(spec, q) {
+                    Estimator::FixedPow2 => Tracking::Hold,
+                    Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
+                    Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
+                };
+                let update = self.range_update(&seen, spec, q, mode, false);
+                self.list.push(update);
             }
             _ => run(self, false),
         }
@@ -224,42 +240,22 @@ impl Pass<'_> {
         self.values[id] = Some(Value { tensor: out, format, row });
     }
 
-    fn calibrate_range(&mut self, id: LayerId, row: u32, part: TensorId, items: usize, values: usize) {
-        let Some((spec, q)) = self.spec.and_then(|s| s.layer(id).map(|q| (s, *q))) else { return };
-        let mode = match effective_estimator(spec, &q) {
-            Estimator::FixedPow2 => Tracking::Hold,
-            Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
-            Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
-        };
-        self.update_range(id, row, part, items, values, mode, false);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call site each for training and calibration")]
-    fn update_range(
-        &mut self,
-        id: LayerId,
-        row: u32,
-        part: TensorId,
-        items: usize,
-        values: usize,
-        mode: Tracking,
-        count: bool,
-    ) {
-        let Some((spec, q)) = self.spec.and_then(|s| s.layer(id).map(|q| (s, *q))) else { return };
+    /// The dispatch that moves a range by what a pass has seen; `count` adds to the saturation statistics too.
+    fn range_update(&self, seen: &Seen, spec: &QuantSpec, q: &Quantizer, mode: Tracking, count: bool) -> Dispatch {
         let a = &spec.config.activations;
         let params = range::UpdateParams {
-            parts: items as u32,
-            values: values as u32,
+            parts: seen.items as u32,
+            values: seen.values as u32,
             mode: mode as u32,
-            row,
-            use_sigma: u32::from(effective_estimator(spec, &q) == Estimator::KSigma),
+            row: seen.row,
+            use_sigma: u32::from(effective_estimator(spec, q) == Estimator::KSigma),
             sigmas: a.sigmas,
             ema: a.ema_momentum,
             count_step: u32::from(count),
             rule: q.rule,
         };
-        let bind = [part, self.layout.step, self.layout.ranges];
-        self.emit_only(&range::UPDATE, &params, &bind, [1, 1, 1]);
+        let bind = [seen.part, self.layout.step, self.layout.ranges];
+        self.dispatch(&range::UPDATE, Variant::only(range::UPDATE.name), &params, &bind, [1, 1, 1], 0)
     }
 
     fn pool(&mut self, id: LayerId, p: &Pool) {

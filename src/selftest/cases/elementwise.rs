@@ -82,8 +82,28 @@ fn weight_table(per_channel: u32, estimator: u32, quant: Quant) -> Vec<u32> {
     let rule = ScaleRule { levels: 127.0, factor: 4.0, pow2: 0, shift: quant.shift };
     let common = WeightRow { estimator, per_channel, quant, rule, sigmas: 3.0, fixed: 1.5, ..WeightRow::zeroed() };
     let table = [
-        WeightRow { offset4: 0, rows: 36, cols4: 2, taps: 9, stats: 0, scales: 0, ..common },
-        WeightRow { offset4: 128, rows: 132, cols4: 6, taps: 1, stats: 6, scales: 256, ..common },
+        WeightRow {
+            offset4: 0,
+            rows: 36,
+            cols4: 2,
+            taps: 9,
+            stats: 0,
+            scales: 0,
+            real_rows: 27,
+            real_cols: 7,
+            ..common
+        },
+        WeightRow {
+            offset4: 128,
+            rows: 132,
+            cols4: 6,
+            taps: 1,
+            stats: 6,
+            scales: 256,
+            real_rows: 132,
+            real_cols: 22,
+            ..common
+        },
     ];
     bytemuck::cast_slice::<WeightRow, u32>(&table).to_vec()
 }

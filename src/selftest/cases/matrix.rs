@@ -2,6 +2,7 @@
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
 use super::{Case, bits, in_texture, integers, reals, unset};
+use crate::config::Kernels;
 use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Caps, Format, TEXTURE_BASE};
@@ -35,12 +36,15 @@ fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
     }
 }
 
-/// Software adapters of both tile sizes, whose kernels read f32 textures, and a real GPU, whose kernels read codes too.
-fn devices() -> [(Caps, &'static [Format]); 3] {
+/// The device with the tiled kernels, which read codes too, and, where it can run them, with the lane kernels of both
+/// tile sizes, which read f32 textures.
+fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily, &'static [Format])> {
     const ALL: &[Format] = &[Format::F32, Format::U8, Format::I8];
-    let software = Caps::portable(true, 64);
-    let wide = Caps { lane_pixels: 12, ..software.clone() };
-    [(software, &ALL[..1]), (wide, &ALL[..1]), (Caps::portable(false, 64), ALL)]
+    let mut all = vec![(caps.clone(), KernelFamily::Tiled, ALL)];
+    if let Ok(lane) = KernelFamily::choose(Kernels::Lane, caps) {
+        all.extend([4, 12].map(|lane_pixels| (Caps { lane_pixels, ..caps.clone() }, lane, &ALL[..1])));
+    }
+    all
 }
 
 /// Data after three elements that belong to something else, and where it begins.
@@ -49,9 +53,10 @@ fn after(data: Vec<u32>, format: Format) -> (Vec<u32>, u32) {
 }
 
 /// A convolution whose operands lie as the choice wants them.
-fn conv_case(name: &str, g: &Geometry, caps: &Caps, p: ConvParams, [x, w, out]: [Vec<u32>; 3]) -> Case {
+fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvParams, data: [Vec<u32>; 3]) -> Case {
+    let ([x, w, out], (caps, family)) = (data, device);
     let stored = Format::from_number(p.x_format);
-    let choice = select_conv(&p, stored, caps, KernelFamily::of(caps));
+    let choice = select_conv(&p, stored, caps, family);
     let t = choice.textures;
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
     let (w, w_base) = after(w, Format::F32);
@@ -61,9 +66,10 @@ fn conv_case(name: &str, g: &Geometry, caps: &Caps, p: ConvParams, [x, w, out]: 
     Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, out])
 }
 
-fn wgrad_case(name: &str, g: &Geometry, caps: &Caps, x_format: Format, [x, dy]: [Vec<u32>; 2]) -> Case {
+fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), x_format: Format, data: [Vec<u32>; 2]) -> Case {
+    let ([x, dy], (caps, family)) = (data, device);
     let p = g.weight_gradient(x_format);
-    let choice = select_wgrad(&p, x_format, caps, KernelFamily::of(caps));
+    let choice = select_wgrad(&p, x_format, caps, family);
     let t = choice.textures;
     let place = |data, format| if t { (in_texture(data), TEXTURE_BASE) } else { after(data, format) };
     let ((x, x_base), (dy, dy_base)) = (place(x, x_format), place(dy, Format::F32));
@@ -74,7 +80,7 @@ fn wgrad_case(name: &str, g: &Geometry, caps: &Caps, x_format: Format, [x, dy]: 
     Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, data)
 }
 
-pub(super) fn cases() -> Vec<Case> {
+pub(super) fn cases(caps: &Caps) -> Vec<Case> {
     let mut cases = Vec::new();
     for (k, shape) in SHAPES.iter().enumerate() {
         let g = geometry(*shape);
@@ -83,50 +89,53 @@ pub(super) fn cases() -> Vec<Case> {
         let seed = 10 * k as u32;
         let w = || integers(weights, seed + 1, -16, 15);
         let dy = || integers(outputs, seed + 2, -9, 9);
-        for (caps, formats) in devices() {
+        for (caps, family, formats) in devices(caps) {
+            let device = (&caps, family);
             for &format in formats {
                 let x = || operand(format, inputs, seed);
                 let name = format!("forward {format:?}");
                 let data = [x(), w(), unset(outputs)];
-                cases.push(conv_case(&name, &g, &caps, g.forward(format), data).exact());
-                cases.push(wgrad_case("", &g, &caps, format, [x(), dy()]).exact());
+                cases.push(conv_case(&name, &g, device, g.forward(format), data).exact());
+                cases.push(wgrad_case("", &g, device, format, [x(), dy()]).exact());
             }
             for accumulate in [false, true] {
                 let out = if accumulate { integers(inputs, seed + 3, -99, 99) } else { unset(inputs) };
                 let name = format!("data gradient, accumulate {accumulate}");
                 let p = g.data_gradient(accumulate);
-                cases.push(conv_case(&name, &g, &caps, p, [dy(), w(), out]).exact());
+                cases.push(conv_case(&name, &g, device, p, [dy(), w(), out]).exact());
             }
             let data = [reals(inputs, seed + 4, -1.0, 1.0), reals(weights, seed + 5, -1.0, 1.0), unset(outputs)];
-            cases.push(conv_case("forward, reals", &g, &caps, g.forward(Format::F32), data));
+            cases.push(conv_case("forward, reals", &g, device, g.forward(Format::F32), data));
         }
     }
-    cases.extend(split_wgrad());
-    cases.extend(large_sums());
+    cases.extend(split_wgrad(caps));
+    cases.extend(large_sums(caps));
     cases
 }
 
 /// Sums of 8-bit codes beyond 2^24, where f32 would round: up to 1152 products of 127 and -128, or of 255 and 127.
-fn large_sums() -> Vec<Case> {
+fn large_sums(caps: &Caps) -> Vec<Case> {
     let g = geometry([2, 3, 3, 128, 16, 3, 1]);
     let (inputs, weights) = (g.batch * g.from.len(), 9 * g.from.c * g.to.c);
     let mut cases = Vec::new();
-    for (caps, formats) in devices() {
+    for (caps, family, formats) in devices(caps) {
+        let device = (&caps, family);
         for &format in formats {
             let p = ConvParams { integer: 1, ..g.forward(format) };
             let x = if format == Format::F32 { integers(inputs, 5, 200, 255) } else { operand(format, inputs, 5) };
             let data = [x, integers(weights, 6, 90, 127), unset(g.batch * g.to.len())];
-            cases.push(conv_case(&format!("large sums {format:?}"), &g, &caps, p, data).exact());
+            cases.push(conv_case(&format!("large sums {format:?}"), &g, device, p, data).exact());
         }
     }
     cases
 }
 
 /// Enough pixels for several splits, the last one short.
-fn split_wgrad() -> Vec<Case> {
+fn split_wgrad(caps: &Caps) -> Vec<Case> {
     let g = geometry([11, 29, 31, 8, 16, 3, 1]);
     let (splits, chunk) = g.wgrad_splits();
     assert!(splits > 1 && splits * chunk > g.batch * g.to.pixels());
     let data = || [integers(g.batch * g.from.len(), 1, -9, 9), integers(g.batch * g.to.len(), 2, -9, 9)];
-    devices().map(|(caps, _)| wgrad_case("splits", &g, &caps, Format::F32, data()).exact()).into()
+    let case = |(caps, family, _): (Caps, _, _)| wgrad_case("splits", &g, (&caps, family), Format::F32, data()).exact();
+    devices(caps).into_iter().map(case).collect()
 }

@@ -1,7 +1,7 @@
 //! Random order that is the same on every machine and in every release: SplitMix64, used by counter.
 
 /// The stream that chooses validation pictures; streams below 2^32 are epochs.
-pub(super) const VALIDATION_STREAM: u64 = 1 << 32;
+pub const VALIDATION_STREAM: u64 = 1 << 32;
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -20,7 +20,7 @@ fn stream_key(seed: u64, stream: u64) -> u64 {
 }
 
 /// Value `counter` of a stream: `mix(key + (counter + 1) GAMMA)`, which is SplitMix64 started at `key`.
-fn random(key: u64, counter: u64) -> u64 {
+pub fn random(key: u64, counter: u64) -> u64 {
     mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GAMMA)))
 }
 
@@ -28,8 +28,8 @@ fn random(key: u64, counter: u64) -> u64 {
 ///
 /// The partner of place `i` is `floor(random * (i + 1) / 2^64)`; its bias is below `len / 2^64`. Panics where `len` is
 /// above 2^32.
-pub(super) fn permutation(len: usize, seed: u64, stream: u64) -> Vec<u32> {
-    let mut order = super::in_order(len);
+pub fn permutation(len: usize, seed: u64, stream: u64) -> Vec<u32> {
+    let mut order = crate::data::in_order(len);
     let key = stream_key(seed, stream);
     for (counter, i) in (1..len).rev().enumerate() {
         let wide = u128::from(random(key, counter as u64)) * (i as u128 + 1);

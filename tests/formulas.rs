@@ -1,0 +1,223 @@
+//! What kernels and their twins compute, against formulas written out here a second time.
+
+use bytemuck::{Pod, Zeroable, bytes_of, cast_slice};
+use cqat::config::{Estimator, Granularity, QuantConfig, WeightQuantConfig};
+use cqat::cpu::CpuProgram;
+use cqat::data::PICTURE_BYTES;
+use cqat::exec::{Executor, ExecutorExt};
+use cqat::kernels::input::{AUGMENT, AugmentParams, random};
+use cqat::kernels::optimizer::{SGD, SgdParams};
+use cqat::kernels::range::{RangeRow, UPDATE, UpdateParams};
+use cqat::kernels::{Caps, KernelDef, Step, Twin, TwinBuffer};
+use cqat::net::Net;
+use cqat::plan::lower::{Lowered, Options, lower};
+use cqat::quant::{QuantSpec, ScaleRule, Tracking};
+use cqat::session::{Normalisation, upload_constants};
+use cqat::tensors;
+
+/// Runs a twin; the last buffers are written.
+fn run<P: Pod>(kernel: &KernelDef, params: &P, read: &[&[u32]], write: &mut [&mut Vec<u32>]) {
+    let buffers = read.iter().map(|b| TwinBuffer::Read(b));
+    let buffers = buffers.chain(write.iter_mut().map(|b| TwinBuffer::Write(Some(b)))).collect();
+    (kernel.twin)(&mut Twin::new(bytes_of(params), buffers));
+}
+
+fn step(s: Step) -> Vec<u32> {
+    cast_slice(&[s]).to_vec()
+}
+
+const SIDE: usize = 32;
+
+/// Pictures of random bytes, and a table that tells channels and bytes apart.
+fn pictures(count: usize) -> (Vec<u8>, Vec<f32>) {
+    let bytes = (0..count * PICTURE_BYTES).map(|i| (random(3, i as u32, 0) >> 24) as u8).collect();
+    let mut table: Vec<f32> = (0..768).map(|i| i as f32).collect();
+    table.push(-1.0);
+    (bytes, table)
+}
+
+fn augmented(bytes: &[u8], table: &[f32], crop_padding: u32, flip: u32, cutout: u32) -> Vec<f32> {
+    let batch = (bytes.len() / PICTURE_BYTES) as u32;
+    let p = AugmentParams { batch, size: SIDE as u32, crop_padding, flip, cutout, codes: 0, pad: [0; 2] };
+    let mut out = vec![0; batch as usize * SIDE * SIDE * 4];
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(bytes);
+    run(&AUGMENT, &p, &[&words, &step(Step { seed: 11, ..Step::default() }), cast_slice(table)], &mut [&mut out]);
+    out.into_iter().map(f32::from_bits).collect()
+}
+
+#[test]
+fn a_crop_is_a_window_of_the_padded_picture_and_half_are_mirrored() {
+    const PADDING: usize = 4;
+    let count = 300;
+    let (bytes, table) = pictures(count);
+    let out = augmented(&bytes, &table, PADDING as u32, 1, 0);
+    let mut seen = Vec::new();
+    for (picture, out) in bytes.chunks(PICTURE_BYTES).zip(out.chunks(4 * SIDE * SIDE)) {
+        // Raw zeros around the picture, normalised like any other byte.
+        let padded = |c: usize, y: usize, x: usize| {
+            let inside = (PADDING..PADDING + SIDE).contains(&y) && (PADDING..PADDING + SIDE).contains(&x);
+            let byte = if inside { picture[(c * SIDE + y - PADDING) * SIDE + x - PADDING] } else { 0 };
+            table[256 * c + usize::from(byte)]
+        };
+        let equals = |top: usize, left: usize, mirrored: bool| {
+            (0..SIDE * SIDE).all(|i| {
+                let (y, x) = (i / SIDE, i % SIDE);
+                let x = if mirrored { SIDE - 1 - x } else { x };
+                (0..3).all(|c| out[4 * i + c] == padded(c, top + y, left + x)) && out[4 * i + 3] == 0.0
+            })
+        };
+        let windows = (0..=2 * PADDING).flat_map(|top| (0..=2 * PADDING).map(move |left| (top, left)));
+        let mut found = windows.flat_map(|(t, l)| [(t, l, false), (t, l, true)]).filter(|&(t, l, m)| equals(t, l, m));
+        seen.push(found.next().expect("every picture is a window of its padded form"));
+        assert_eq!(found.next(), None);
+    }
+    for offset in 0..=2 * PADDING {
+        assert!(seen.iter().any(|s| s.0 == offset) && seen.iter().any(|s| s.1 == offset), "offset {offset}");
+    }
+    let mirrored = seen.iter().filter(|s| s.2).count();
+    assert!((count * 2 / 5..count * 3 / 5).contains(&mirrored), "{mirrored} of {count} are mirrored");
+}
+
+#[test]
+fn a_cutout_is_one_square_clipped_by_the_border() {
+    const SQUARE: usize = 9;
+    let (bytes, table) = pictures(100);
+    let plain = augmented(&bytes, &table, 0, 0, 0);
+    let cut = augmented(&bytes, &table, 0, 0, SQUARE as u32);
+    let mut whole = 0;
+    for (plain, cut) in plain.chunks(4 * SIDE * SIDE).zip(cut.chunks(4 * SIDE * SIDE)) {
+        let gone = |i: usize| (0..3).all(|c| cut[4 * i + c] == -1.0);
+        let places: Vec<usize> = (0..SIDE * SIDE).filter(|&i| gone(i)).collect();
+        assert!((0..SIDE * SIDE).all(|i| gone(i) || plain[4 * i..][..4] == cut[4 * i..][..4]));
+        let extent = |f: fn(usize) -> usize| {
+            let (low, high) =
+                (places.iter().map(|&i| f(i)).min().unwrap(), places.iter().map(|&i| f(i)).max().unwrap());
+            // Short of the full side only where it reaches the border.
+            assert!(high - low + 1 == SQUARE || low == 0 || high == SIDE - 1);
+            high - low + 1
+        };
+        let (height, width) = (extent(|i| i / SIDE), extent(|i| i % SIDE));
+        assert!(height <= SQUARE && width <= SQUARE && places.len() == height * width, "{height} x {width}");
+        whole += usize::from(height == SQUARE && width == SQUARE);
+    }
+    assert!(whole > 20, "{whole} squares lie inside");
+}
+
+#[test]
+fn sgd_is_torch_s_and_only_the_first_parameters_decay() {
+    for nesterov in [false, true] {
+        let (lr, momentum, weight_decay) = (0.1f32, 0.9f32, 0.01f32);
+        let p = SgdParams { words4: 3, decayed4: 2, nesterov: nesterov.into(), momentum, weight_decay, pad: [0; 3] };
+        let start: Vec<f32> = (0..12).map(|i| i as f32 - 5.5).collect();
+        let (mut params, mut velocity): (Vec<u32>, _) = (cast_slice(&start).to_vec(), vec![0u32; 12]);
+        let mut expected: Vec<(f64, f64)> = start.iter().map(|w| (f64::from(*w), 0.0)).collect();
+        for turn in 0..3 {
+            let grads: Vec<f32> = (0..12).map(|i| ((i * 7 + turn) % 5) as f32 - 2.0).collect();
+            let lr_step = step(Step { lr, ..Step::default() });
+            run(&SGD, &p, &[cast_slice(&grads), &lr_step], &mut [&mut params, &mut velocity]);
+            for (i, (w, buf)) in expected.iter_mut().enumerate() {
+                let d = f64::from(grads[i]) + if i < 8 { f64::from(weight_decay) * *w } else { 0.0 };
+                *buf = if turn == 0 { d } else { f64::from(momentum) * *buf + d };
+                let direction = if nesterov { d + f64::from(momentum) * *buf } else { *buf };
+                *w -= f64::from(lr) * direction;
+            }
+        }
+        for (found, (w, _)) in params.iter().zip(&expected) {
+            assert!((f64::from(f32::from_bits(*found)) - w).abs() < 1e-5, "nesterov {nesterov}");
+        }
+    }
+}
+
+fn lowered(net: &Net, quant: &QuantConfig) -> Lowered {
+    let spec = QuantSpec::new(quant, net).unwrap();
+    lower(net, spec.as_ref(), &Options::new(2, Caps::portable(false, 1024))).unwrap()
+}
+
+#[test]
+fn weights_decay_and_norms_and_biases_do_not() {
+    let net = Net::resnet(10, 8, 10, 32).unwrap();
+    let l = lowered(&net, &QuantConfig::default());
+    let last = l.plan.programs[l.float.train.0].dispatches.last().unwrap();
+    let p: SgdParams = bytemuck::pod_read_unaligned(&last.params);
+    let decays = |t| l.plan.offset(t) < p.decayed4 as usize * 4;
+    assert!(l.layout.weights.iter().all(|w| decays(w.weight)));
+    assert!(l.layout.norms.iter().map(|n| n.affine).chain([l.layout.bias.0]).all(|t| !decays(t)));
+}
+
+/// Statistics of `values` in two parts, as `act_fwd` leaves them.
+fn parts(values: &[f32]) -> Vec<u32> {
+    let mut all = Vec::new();
+    for half in values.chunks(values.len().div_ceil(2)) {
+        let top = half.iter().copied().fold(0.0, f32::max);
+        let (sum, squares) = (half.iter().sum::<f32>(), half.iter().map(|v| v * v).sum::<f32>());
+        all.extend([top, 0.0, 1.0, 0.0, sum, squares, 0.0, 0.0].map(f32::to_bits));
+    }
+    all
+}
+
+#[test]
+fn ranges_move_as_their_names_say() {
+    let values = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0];
+    let (mean, deviation) = (16.0f32 / 6.0, (66.0f32 / 6.0 - (16.0f32 / 6.0).powi(2)).sqrt());
+    let rule = ScaleRule { levels: 255.0, factor: 8.0, pow2: 0, shift: 0 };
+    let moved = |mode: Tracking, sigmas: Option<f32>, frozen: u32, calibrated: f32| {
+        let p = UpdateParams {
+            parts: 2,
+            values: 6,
+            mode: mode as u32,
+            row: 0,
+            use_sigma: sigmas.is_some().into(),
+            sigmas: sigmas.unwrap_or(0.0),
+            ema: 0.75,
+            count_step: 0,
+            rule,
+        };
+        let mut ranges = cast_slice(&[RangeRow { range: 2.0, calibrated, ..RangeRow::UNIT }]).to_vec();
+        run(&UPDATE, &p, &[&parts(&values), &step(Step { frozen, ..Step::default() })], &mut [&mut ranges]);
+        let row: RangeRow = bytemuck::pod_read_unaligned(cast_slice(&ranges));
+        if row.range != 2.0 {
+            assert!(
+                (row.scale - 8.0 * row.range / 255.0).abs() < 1e-7 && (row.scale * row.inv_scale - 1.0).abs() < 1e-6
+            );
+        }
+        row.range
+    };
+    assert_eq!(moved(Tracking::Hold, None, 0, 0.0), 2.0);
+    assert_eq!(moved(Tracking::Batch, None, 0, 0.0), 6.0);
+    assert_eq!(moved(Tracking::Batch, None, 1, 0.0), 2.0);
+    assert_eq!(moved(Tracking::Ema, None, 0, 0.0), 0.75 * 2.0 + 0.25 * 6.0);
+    assert_eq!(moved(Tracking::Max, None, 0, 0.0), 6.0);
+    assert_eq!(moved(Tracking::Mean, None, 0, 1.0), 4.0); // of one batch with range 2 and this one
+    assert!((moved(Tracking::Batch, Some(2.0), 0, 0.0) - (mean + 2.0 * deviation)).abs() < 1e-5);
+}
+
+/// Scales come from the weights that carry data: conv1 has three input channels stored as four, ten classes are stored
+/// as sixteen columns.
+#[test]
+fn the_deviation_of_weights_counts_no_padding() {
+    for granularity in [Granularity::PerTensor, Granularity::PerChannel] {
+        let weights =
+            WeightQuantConfig { estimator: Estimator::KSigma, sigmas: 2.0, granularity, ..Default::default() };
+        let net = Net::resnet(8, 8, 10, 32).unwrap();
+        let l = lowered(&net, &QuantConfig { weights, ..QuantConfig::default() });
+        let (plan, layout) = (&l.plan, &l.layout);
+        let mut exec = CpuProgram::new(plan);
+        upload_constants(&l, &mut exec, &Normalisation::NEUTRAL);
+        let start = tensors::initialise(layout, 5);
+        let words = plan.tensor(layout.params).words;
+        exec.write_as(layout.params, &tensors::insert(plan, layout, words, &start, "").unwrap());
+        exec.write_as(layout.step, &[Step::zeroed()]);
+        exec.run(l.quantized.unwrap().weights).unwrap();
+        for name in ["conv1", "fc"] {
+            let w = layout.weights.iter().find(|w| w.name == name).unwrap();
+            let values = &start[&format!("{name}.weight")].data;
+            let channel = &values[..values.len() / w.real_out];
+            let of = if granularity == Granularity::PerTensor { &values[..] } else { channel };
+            let mean = of.iter().map(|v| f64::from(*v)).sum::<f64>() / of.len() as f64;
+            let variance = of.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / of.len() as f64;
+            let expected = (mean.abs() + 2.0 * variance.sqrt()) / 127.0; // 8 bits: factor 1
+            let found = f64::from(exec.read_f32(w.scales).unwrap()[0]);
+            assert!((found / expected - 1.0).abs() < 1e-4, "{name} {granularity:?}: {found}, expected {expected}");
+        }
+    }
+}
