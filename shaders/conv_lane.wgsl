@@ -5,30 +5,9 @@
 // zero and stands for what lies outside the picture. Sums in the variant's Sum4.
 // Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
+//use conv_params
 //use gather
 //use texel
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    q_h: u32,
-    q_w: u32,
-    parities: u32,
-    q_stride: u32,
-    kernel: u32,
-    pad: u32,
-    stride: u32,
-    backward: u32,
-    accumulate: u32,
-    x_format: u32,
-    x_base: u32,
-    w_base: u32,
-    integer: u32,
-}
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var w: texture_storage_2d<rgba32float, read>;

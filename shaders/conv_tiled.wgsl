@@ -2,29 +2,8 @@
 // (see gather). Implicit GEMM for real GPUs: M = pixels of one parity class, N = c_out, K = taps x c_in.
 // Sums in the variant's Sum4. x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Tile TILE_M x TILE_N x 16 in workgroup memory,
 // 4 x 4 outputs a thread. Grid: (M / TILE_M, N / TILE_N, parity classes).
+//use conv_params
 //use gather
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    q_h: u32,
-    q_w: u32,
-    parities: u32,
-    q_stride: u32,
-    kernel: u32,
-    pad: u32,
-    stride: u32,
-    backward: u32,
-    accumulate: u32,
-    x_format: u32,
-    x_base: u32,
-    w_base: u32,
-    integer: u32,
-}
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;

@@ -3,25 +3,8 @@
 // shuffled to all lanes. Operands are textures (see texel); texel row 0 of both is zero.
 // Tile: LANES rows x 4 * COLUMNS output channels, UNROLL pixels a turn; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), rows / LANES, splits). chunk is a multiple of UNROLL.
+//use wgrad_params
 //use texel
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    pad: u32,
-    stride: u32,
-    splits: u32,
-    chunk: u32,
-    x_format: u32,
-    x_base: u32,
-    dy_base: u32,
-    pad0: u32,
-}
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var dy: texture_storage_2d<rgba32float, read>;

@@ -1,24 +1,7 @@
 // part[split, tap, ci, co] = sum over the split's output pixels of x[n, oy * S + ky - pad, ox * S + kx - pad, ci] * dy[n, oy, ox, co].
 // For real GPUs: M = c_in, N = c_out, K = pixels; tile TILE x TILE x 16 in workgroup memory, 4 x 4 outputs a thread.
 // x in the variant's operand format, dy f32. Grid: (c_in tiles x c_out tiles, taps, splits).
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    pad: u32,
-    stride: u32,
-    splits: u32,
-    chunk: u32,
-    x_format: u32,
-    x_base: u32,
-    dy_base: u32,
-    pad0: u32,
-}
+//use wgrad_params
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;

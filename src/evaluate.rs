@@ -12,7 +12,7 @@ use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
 use crate::session::{Evaluation, Form, Session};
-use crate::train::{lower_for_evaluation, network};
+use crate::setup::{lower_for_evaluation, network};
 use crate::{Error, Result};
 
 /// Which arithmetic an evaluation uses.
@@ -92,7 +92,7 @@ impl Loaded {
             return integers.evaluate(split);
         }
         let gpu = gpu.ok_or_else(|| Error::device("this evaluation needs a device"))?;
-        let lowered = lower_for_evaluation(&self.config, classes, gpu)?;
+        let lowered = lower_for_evaluation(&self.config, classes, &gpu.caps)?;
         let program = GpuProgram::new(gpu, &lowered.plan)?;
         let mut session = Session::new(&lowered, Box::new(program), &self.checkpoint.meta.normalisation);
         session.set_state(&self.checkpoint.tensors)?;

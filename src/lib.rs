@@ -27,6 +27,7 @@ pub mod safetensors_io;
 pub mod schedule;
 pub mod selftest;
 pub mod session;
+pub mod setup;
 pub mod tensors;
 pub mod train;
 

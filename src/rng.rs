@@ -24,12 +24,18 @@ pub fn random(key: u64, counter: u64) -> u64 {
     mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GAMMA)))
 }
 
+/// The numbers 0..len in order, as evaluation visits them. Panics where `len` is above 2^32.
+pub fn in_order(len: usize) -> Vec<u32> {
+    assert!(len as u64 <= 1 << 32, "{len} pictures do not fit 32-bit indices");
+    (0..len).map(|i| i as u32).collect()
+}
+
 /// The numbers 0..len in the order of a Fisher-Yates shuffle that runs from the last place to the first.
 ///
 /// The partner of place `i` is `floor(random * (i + 1) / 2^64)`; its bias is below `len / 2^64`. Panics where `len` is
 /// above 2^32.
 pub fn permutation(len: usize, seed: u64, stream: u64) -> Vec<u32> {
-    let mut order = crate::data::in_order(len);
+    let mut order = in_order(len);
     let key = stream_key(seed, stream);
     for (counter, i) in (1..len).rev().enumerate() {
         let wide = u128::from(random(key, counter as u64)) * (i as u128 + 1);

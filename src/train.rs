@@ -14,12 +14,9 @@ use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::evaluate::Kind;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::Step;
-use crate::kernels::select::KernelFamily;
-use crate::net::Net;
 use crate::plan::layout::RING;
-use crate::plan::lower::{Lowered, Options, lower_fitting, lower_shrinking};
+use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
-use crate::quant::QuantSpec;
 use crate::rng;
 use crate::run::{Resumed, RunFolder};
 use crate::safetensors_io;
@@ -30,47 +27,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// Set by the first Ctrl-C: finish the step, save, stop.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// The network and quantizers of a configuration.
-///
-/// # Errors
-/// A configuration error.
-pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec>)> {
-    let net = Net::resnet(config.network.depth as usize, config.network.width as usize, classes, 32)?;
-    let quant = QuantSpec::new(&config.quant, &net)?;
-    Ok((net, quant))
-}
-
-/// Lowers a configuration's network for a device.
-///
-/// # Errors
-/// A configuration error, or a batch that does not fit.
-pub fn lower_config(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowered> {
-    let (net, quant) = network(config, classes)?;
-    lower_fitting(&net, quant.as_ref(), &options(config, gpu)?)
-}
-
-/// As [`lower_config`], with a smaller batch where the configuration's does not fit.
-///
-/// # Errors
-/// A configuration error, or a device on which not even one picture fits.
-pub fn lower_for_evaluation(config: &Config, classes: usize, gpu: &Gpu) -> Result<Lowered> {
-    let (net, quant) = network(config, classes)?;
-    lower_shrinking(&net, quant.as_ref(), &options(config, gpu)?)
-}
-
-fn options(config: &Config, gpu: &Gpu) -> Result<Options> {
-    Ok(Options {
-        batch: config.train.batch as usize,
-        caps: gpu.caps.clone(),
-        family: KernelFamily::choose(config.device.kernels, &gpu.caps)?,
-        augment: config.data.augment.clone(),
-        smoothing: config.train.label_smoothing,
-        optimizer: config.train.optimizer.clone(),
-        host_input: false,
-        keep_all: false,
-    })
-}
 
 /// How a call of [`Trainer::run`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{ConfigArgs, Global};
 use crate::bench::measure;
 use crate::config::Method;
 use crate::session::Form;
-use crate::train::lower_config;
+use crate::setup::lower_config;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ impl BenchArgs {
             return Err(Error::config("--steps is 0, expected at least 1"));
         }
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, expected_classes(&config), &gpu)?;
+        let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
         let float = self.float || config.quant.method == Method::None;
         let form = if float { Form::Float } else { Form::Quantized };
         let m = measure(&lowered, &gpu, form, self.steps, start)?;

@@ -11,7 +11,7 @@ use crate::integer::IntegerNet;
 use crate::net::{Layer, Net};
 use crate::run::now;
 use crate::session::Evaluation;
-use crate::train::network;
+use crate::setup::network;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use crate::gpu;
 use crate::kernels::Caps;
 use crate::net::Layer;
 use crate::plan::lower::Lowered;
-use crate::train::lower_config;
+use crate::setup::lower_config;
 use crate::{Error, Result};
 
 pub(super) fn devices(json: bool) -> Result<()> {
@@ -62,7 +62,7 @@ impl PlanArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let config = self.config.load()?;
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, expected_classes(&config), &gpu)?;
+        let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
         if self.json {
             println!("{:#}", to_json(&lowered, &gpu.caps));
             return Ok(());

@@ -12,7 +12,8 @@ use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, now};
-use crate::train::{INTERRUPTED, Outcome, Trainer, lower_config};
+use crate::setup::lower_config;
+use crate::train::{INTERRUPTED, Outcome, Trainer};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ impl TrainArgs {
         let data = load_data(&mut config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
         let classes = check_classes(&config, &data)?;
-        let lowered = lower_config(&config, classes, &gpu).map_err(|e| match e.kind() {
+        let lowered = lower_config(&config, classes, &gpu.caps).map_err(|e| match e.kind() {
             ErrorKind::Device => e.hint("a run keeps its batch: resume it on the device it began on, or free memory"),
             _ => e,
         })?;
@@ -90,7 +91,7 @@ pub(super) fn start(
     check_batch(&config, data)?;
     config.network.classes = Some(classes as u32);
     let gpu = global.open(Some(&config))?;
-    let lowered = lower_config(&config, classes, &gpu)?;
+    let lowered = lower_config(&config, classes, &gpu.caps)?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         program: format!("cqat {}", crate::VERSION),

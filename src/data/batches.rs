@@ -17,6 +17,7 @@ use std::iter::FusedIterator;
 
 use crate::error::{Error, Result};
 use crate::rng;
+pub use crate::rng::in_order;
 
 /// The numbers 0..len in the random order of one epoch (0, 1, ...): a Fisher-Yates shuffle driven by SplitMix64.
 ///
@@ -24,12 +25,6 @@ use crate::rng;
 /// another machine see the same batches. Panics where `len` is above 2^32.
 pub fn epoch_permutation(len: usize, seed: u64, epoch: u32) -> Vec<u32> {
     rng::permutation(len, seed, u64::from(epoch))
-}
-
-/// The numbers 0..len in order, as evaluation visits them. Panics where `len` is above 2^32.
-pub fn in_order(len: usize) -> Vec<u32> {
-    assert!(len as u64 <= 1 << 32, "{len} pictures do not fit 32-bit indices");
-    (0..len).map(|i| i as u32).collect()
 }
 
 /// Iterator over the batches of one epoch: slices of the epoch's order, each the picture indices of a step.

@@ -38,6 +38,7 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_lane",
     "wgrad_reduce",
     "wgrad_tiled",
+    "shared/conv_params",
     "shared/gather",
     "shared/index",
     "shared/operand_f32",
@@ -53,6 +54,7 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/sums_i32",
     "shared/texel",
     "shared/weight_table",
+    "shared/wgrad_params",
 ];
 
 fn file(stem: &str) -> &'static str {

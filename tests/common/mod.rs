@@ -13,7 +13,8 @@ use cqat::gpu::{Gpu, OpenOptions};
 use cqat::kernels::input::random;
 use cqat::plan::lower::Lowered;
 use cqat::run::{FORMAT_VERSION, Manifest, RunFolder};
-use cqat::train::{Outcome, Trainer, lower_config};
+use cqat::setup::lower_config;
+use cqat::train::{Outcome, Trainer};
 use serde_json::Value;
 
 /// The adapter that `CQAT_TEST_DEVICE` names, else the software adapter.
@@ -47,7 +48,7 @@ pub fn embedded(train: usize, test: usize) -> DataSet {
 
 /// The network of `config` for `data`.
 pub fn lowered(config: &Config, data: &DataSet, gpu: &Gpu) -> Lowered {
-    lower_config(config, data.classes, gpu).unwrap_or_else(|e| panic!("{e}"))
+    lower_config(config, data.classes, &gpu.caps).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Starts a run in `out` and trains it.

@@ -1,0 +1,23 @@
+// Parameters of conv_lane and conv_tiled. Twin: ConvParams in src/kernels/conv.rs.
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    q_h: u32,
+    q_w: u32,
+    parities: u32,
+    q_stride: u32,
+    kernel: u32,
+    pad: u32,
+    stride: u32,
+    backward: u32,
+    accumulate: u32,
+    x_format: u32,
+    x_base: u32,
+    w_base: u32,
+    integer: u32,
+}

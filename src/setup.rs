@@ -1,0 +1,50 @@
+//! From a configuration to a network, its quantizers and its plan.
+
+use crate::Result;
+use crate::config::Config;
+use crate::kernels::Caps;
+use crate::kernels::select::KernelFamily;
+use crate::net::Net;
+use crate::plan::lower::{Lowered, Options, lower_fitting, lower_shrinking};
+use crate::quant::QuantSpec;
+
+/// The network and quantizers of a configuration.
+///
+/// # Errors
+/// A configuration error.
+pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec>)> {
+    let net = Net::resnet(config.network.depth as usize, config.network.width as usize, classes, 32)?;
+    let quant = QuantSpec::new(&config.quant, &net)?;
+    Ok((net, quant))
+}
+
+/// Lowers a configuration's network for a device.
+///
+/// # Errors
+/// A configuration error, or a batch that does not fit.
+pub fn lower_config(config: &Config, classes: usize, caps: &Caps) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    lower_fitting(&net, quant.as_ref(), &options(config, caps)?)
+}
+
+/// As [`lower_config`], with a smaller batch where the configuration's does not fit.
+///
+/// # Errors
+/// A configuration error, or a device on which not even one picture fits.
+pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    lower_shrinking(&net, quant.as_ref(), &options(config, caps)?)
+}
+
+fn options(config: &Config, caps: &Caps) -> Result<Options> {
+    Ok(Options {
+        batch: config.train.batch as usize,
+        caps: caps.clone(),
+        family: KernelFamily::choose(config.device.kernels, caps)?,
+        augment: config.data.augment.clone(),
+        smoothing: config.train.label_smoothing,
+        optimizer: config.train.optimizer.clone(),
+        host_input: false,
+        keep_all: false,
+    })
+}
