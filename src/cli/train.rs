@@ -72,6 +72,7 @@ impl TrainArgs {
             _ => e,
         })?;
         greet(&data, &gpu, global);
+        let _interrupts = Interrupts::take();
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
         train(&mut trainer, self.stop_after, run, global)?;
         println!("run folder: {}", run.display());
@@ -103,6 +104,7 @@ pub(super) fn start(
     };
     greet(data, &gpu, global);
     let create = || RunFolder::create(out, &config, &manifest);
+    let _interrupts = Interrupts::take();
     let mut trainer = Trainer::start(&config, data, &gpu, &lowered, create, global.quiet)?;
     train(&mut trainer, stop_after, out, global)
 }
@@ -114,13 +116,9 @@ fn greet(data: &DataSet, gpu: &Gpu, global: &Global) {
     }
 }
 
-/// Trains to the end, with Ctrl-C in the trainer's hands as long as that takes.
+/// Trains to the end, or as far as asked.
 fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Global) -> Result<()> {
-    handle_interrupts();
-    TRAINING.store(true, Ordering::SeqCst);
-    let outcome = trainer.run(stop_after);
-    TRAINING.store(false, Ordering::SeqCst);
-    if outcome? == Outcome::Stopped && !global.quiet {
+    if trainer.run(stop_after)? == Outcome::Stopped && !global.quiet {
         say!("stopped as asked; go on with: cqat train --resume {}", run.display());
     }
     Ok(())
@@ -165,17 +163,32 @@ fn default_folder(spec: &str) -> PathBuf {
     Path::new("runs").join(name)
 }
 
-/// Whether there is a run to save.
+/// While this lives, the first Ctrl-C asks the trainer to save and stop; without it, and from the second on, Ctrl-C ends
+/// the process.
+struct Interrupts;
+
+/// Whether an [`Interrupts`] lives.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 
-fn handle_interrupts() {
-    let installed = ctrlc::set_handler(|| {
-        if !TRAINING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+impl Interrupts {
+    /// To be called before the run has a folder, so that a run that can be seen can be interrupted.
+    fn take() -> Interrupts {
+        TRAINING.store(true, Ordering::SeqCst);
+        let installed = ctrlc::set_handler(|| {
+            if !TRAINING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+                std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+            }
+            say!("\nfinishing the step and saving; interrupt again to quit at once");
+        });
+        if let Err(e) = installed {
+            log::warn!("interrupts are not handled: {e}");
         }
-        say!("\nfinishing the step and saving; interrupt again to quit at once");
-    });
-    if let Err(e) = installed {
-        log::warn!("interrupts are not handled: {e}");
+        Interrupts
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        TRAINING.store(false, Ordering::SeqCst);
     }
 }
