@@ -5,8 +5,7 @@
 export XDG_RUNTIME_DIR ?= /tmp
 
 demo: setup
-	cargo build --release --locked
-	target/release/cqat demo
+	cargo run --release --locked -- demo
 
 # The tests run on the software adapter, wherever they run; CQAT_TEST_DEVICE=gpu runs them on a real one.
 test:

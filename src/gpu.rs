@@ -218,7 +218,7 @@ impl Gpu {
             }
         });
         let budget = match options.memory_mib {
-            Some(mib) => mib << 20,
+            Some(mib) => mib.saturating_mul(1 << 20),
             None => memory::budget(adapter, summary.software),
         };
         let caps = Caps {

@@ -19,6 +19,7 @@ pub struct Progress {
     start: Instant,
     first: u64,
     batch: usize,
+    loss: Option<f64>,
 }
 
 impl Progress {
@@ -30,15 +31,21 @@ impl Progress {
         bar.set_prefix(name.to_string());
         bar.set_position(at);
         bar.reset_eta();
-        Progress { bar, start: Instant::now(), first: at, batch }
+        Progress { bar, start: Instant::now(), first: at, batch, loss: None }
     }
 
-    /// Shows the step and the mean loss.
-    pub fn update(&mut self, at: u64, loss: f64) {
+    /// Shows the step.
+    pub fn update(&mut self, at: u64) {
         let images = (at - self.first) as f64 * self.batch as f64;
         let rate = images / self.start.elapsed().as_secs_f64().max(1e-9);
-        self.bar.set_message(format!("loss {loss:.3} {rate:.0} images/s"));
+        let loss = self.loss.map_or(String::new(), |loss| format!("loss {loss:.3} "));
+        self.bar.set_message(format!("{loss}{rate:.0} images/s"));
         self.bar.set_position(at);
+    }
+
+    /// Takes a new mean loss for the next update.
+    pub fn loss(&mut self, loss: f64) {
+        self.loss = Some(loss);
     }
 
     /// Removes the bar; returns the time since the start.

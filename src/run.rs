@@ -67,12 +67,7 @@ impl RunFolder {
     /// # Errors
     /// A folder that holds a run already, or cannot be written.
     pub fn create(path: &Path, config: &Config, manifest: &Manifest) -> Result<RunFolder> {
-        if ["config.yaml", "metrics.jsonl", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
-            return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
-                "go on with it: cqat train --resume {}; or choose another folder with --out",
-                path.display()
-            )));
-        }
+        Self::check_free(path)?;
         std::fs::create_dir_all(path).map_err(|e| {
             Error::training(format!("the run folder {} cannot be made", path.display()))
                 .hint("choose a folder you may write with --out DIR")
@@ -85,6 +80,34 @@ impl RunFolder {
         // Last, because its presence says that the folder holds a run.
         write_atomically(&run.file("config.yaml"), config.to_yaml()?.as_bytes())?;
         Ok(run)
+    }
+
+    /// Refuses a folder that holds a run.
+    ///
+    /// # Errors
+    /// It holds files of one.
+    pub fn check_free(path: &Path) -> Result<()> {
+        if ["config.yaml", "metrics.jsonl", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
+            return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
+                "go on with it: cqat train --resume {}; or choose another folder with --out",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The configuration in `config.yaml`.
+    ///
+    /// # Errors
+    /// A file that cannot be read as one.
+    pub fn config(&self) -> Result<Config> {
+        let path = self.file("config.yaml");
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Error::training(format!("{} cannot be read", path.display()))
+                .hint("check the path and its permissions")
+                .caused_by(e)
+        })?;
+        Config::from_yaml(&text, &path.display().to_string(), &[])
     }
 
     /// Opens the folder of an existing run for reading.
@@ -106,8 +129,11 @@ impl RunFolder {
     /// A file that cannot be read or written.
     pub fn reopen(&mut self, metrics_bytes: u64, resumed: &Resumed) -> Result<()> {
         let entries = std::fs::read_dir(&self.path).map_err(|e| self.unwritable("", e))?;
-        for entry in entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "tmp")) {
-            std::fs::remove_file(entry.path()).map_err(|e| self.unwritable(&entry.file_name().to_string_lossy(), e))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_temporary(&name) {
+                std::fs::remove_file(entry.path()).map_err(|e| self.unwritable(&name, e))?;
+            }
         }
         self.record(resumed)?;
         self.metrics = Some(self.open_metrics(metrics_bytes)?);
@@ -200,6 +226,12 @@ impl RunFolder {
         let length = f.sync_all().and_then(|()| f.metadata()).map(|m| m.len());
         length.map_err(|e| self.unwritable("metrics.jsonl", e))
     }
+}
+
+/// Whether `write_atomically` makes files of this name for those of a run: `last.1234.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    matches!(parts[..], ["last" | "float" | "manifest" | "config", id, "tmp"] if id.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn to_json(v: &impl Serialize) -> Result<String> {

@@ -124,6 +124,11 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    /// Whether nothing is left to train.
+    pub fn finished(&self) -> bool {
+        self.at.phase == Phase::Quant && self.at.epoch >= self.config.train.quant_epochs
+    }
+
     fn epochs_done(&self) -> u32 {
         self.at.epoch + if self.at.phase == Phase::Quant { self.config.train.float_epochs } else { 0 }
     }
@@ -192,8 +197,9 @@ impl<'a> Trainer<'a> {
             self.at.global_step += 1;
             if self.session.undrained() >= drain_at {
                 self.session.drain(&mut self.at.totals)?;
-                progress.update(u64::from(self.at.step), self.at.totals.mean_loss());
+                progress.loss(self.at.totals.mean_loss());
             }
+            progress.update(u64::from(self.at.step));
             if INTERRUPTED.load(Ordering::SeqCst) {
                 progress.finish();
                 return Err(self.interrupted());

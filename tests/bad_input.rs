@@ -141,8 +141,30 @@ fn a_damaged_checkpoint() {
     assert!(contents(&copy) == before, "nothing in the folder was touched");
     std::fs::remove_file(&file).unwrap();
     cqat(place(), &["train", "--resume", "damaged"]).fails(5, "damaged has no checkpoint", "start again");
+    std::fs::write(copy.join("float.safetensors"), b"any").unwrap();
+    let hint = "train.init_from=damaged/float.safetensors";
+    cqat(place(), &["train", "--resume", "damaged"]).fails(5, "damaged has no checkpoint", hint);
     cqat(place(), &["train", "--resume", "data"]).fails(5, "data is not a run folder", "run folder");
     cqat(place(), &["eval", "nowhere"]).fails(5, "nowhere: cannot be read", "check the path");
+}
+
+#[test]
+fn a_resume_with_another_configuration() {
+    let copy = place().join("edited");
+    std::fs::create_dir_all(&copy).unwrap();
+    for (path, bytes) in contents(&place().join("run")) {
+        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let yaml = std::fs::read_to_string(copy.join("config.yaml")).unwrap();
+    std::fs::write(copy.join("config.yaml"), yaml.replace("quant_epochs: 2", "quant_epochs: 9")).unwrap();
+    std::fs::write(copy.join("notes.tmp"), b"mine").unwrap();
+    let before = contents(&copy);
+    let message = "config.yaml of edited is not what its checkpoint was trained with";
+    cqat(place(), &["train", "--resume", "edited"]).fails(5, message, "undo the change, or start a new run");
+    assert!(contents(&copy) == before);
+    std::fs::write(copy.join("config.yaml"), yaml).unwrap();
+    let ran = cqat(place(), &["train", "--resume", "edited", "--stop-after", "0"]).ok();
+    assert!(copy.join("notes.tmp").exists() && !ran.err.contains("finished"), "{}", ran.err);
 }
 
 #[test]
@@ -161,9 +183,16 @@ fn a_resume_with_other_data() {
 #[test]
 fn an_evaluation_with_other_data() {
     let other = data("others", &cifar100(40, 9));
-    let mut without_asking = on_device(place(), &["eval", "run"]);
-    without_asking.env("CQAT_DATA", &other);
+    // A run knows its data.
+    let mut with_variable = on_device(place(), &["eval", "run", "--json"]);
+    with_variable.env("CQAT_DATA", &other);
+    assert!(Ran::of(with_variable).ok().out.contains("\"same_data\":true"));
     let message = "holds other pictures (cifar100) than the run was trained on";
+    let moved = workplace();
+    cqat(moved.path(), &["train", "tiny.yaml", "--out", "run", "--stop-after", "0"]).ok();
+    std::fs::remove_dir_all(moved.path().join("data")).unwrap();
+    let mut without_asking = on_device(moved.path(), &["eval", "run"]);
+    without_asking.env("CQAT_DATA", place().join(&other));
     Ran::of(without_asking).fails(3, message, "point --data at the run's data set");
     let ran = cqat(place(), &["eval", "run", "--data", &other, "--json"]).ok();
     assert!(ran.err.contains(message) && ran.out.contains("\"same_data\":false"), "{}{}", ran.out, ran.err);

@@ -77,7 +77,8 @@ fn stop_after_two_epochs_then_resume() {
     assert!(ran.out.contains("run folder: two"), "{}", ran.out);
     equals_the_undisturbed("two");
     // Resuming a run that is finished changes nothing.
-    cqat(place(), &["train", "--resume", "two"]).ok();
+    let ran = cqat(place(), &["train", "--resume", "two"]).ok();
+    assert!(ran.err.contains("the run was finished already"), "{}", ran.err);
     equals_the_undisturbed("two");
 }
 

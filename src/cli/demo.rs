@@ -27,11 +27,12 @@ pub(super) struct DemoArgs {
 impl DemoArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let mut config = Config::load("demo", &self.sets)?;
-        config.validate()?;
         if config.quant.method == Method::None {
-            return Err(Error::config("quant.method is none, but the demo compares float with a quantizer")
-                .hint("use `cqat train demo` with the same --set items to train in float alone"));
+            return Err(Error::config("quant.method is none, but the demo compares float with a quantizer").hint(
+                "use `cqat train demo --set quant.method=none --set train.quant_epochs=0` to train in float alone",
+            ));
         }
+        config.validate()?;
         let data = train::load_data(&mut config, None)?;
         let (net, spec) = network(&config, train::check_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");

@@ -32,7 +32,7 @@ enum KindName {
 pub(super) struct EvalArgs {
     /// A run folder, or a checkpoint file
     run: PathBuf,
-    /// Folder of the data set; default: CQAT_DATA, else the run's
+    /// Folder of the data set; default: the run's, else CQAT_DATA
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Which pictures
@@ -49,7 +49,7 @@ pub(super) struct EvalArgs {
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let mut loaded = Loaded::read(&self.run)?;
-        let data = train::load_data(&mut loaded.config, self.data.as_ref())?;
+        let data = train::load_run_data(&mut loaded.config, self.data.as_ref())?;
         let same_data = data.sha256 == loaded.checkpoint.meta.data_sha256;
         if !same_data {
             let found = loaded.config.data.dir.as_deref().unwrap_or_default();

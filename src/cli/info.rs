@@ -17,11 +17,13 @@ pub(super) fn devices(json: bool) -> Result<()> {
     let list = gpu::list();
     if json {
         println!("{}", serde_json::to_string_pretty(&list).expect("summaries are plain data"));
-        return Ok(());
     }
     if list.is_empty() {
         // The error of opening a device says what to install.
         gpu::Gpu::open(&gpu::OpenOptions::default())?;
+    }
+    if json {
+        return Ok(());
     }
     for a in list {
         println!("{}  {}  {} over {}, driver {} {}", a.index, a.name, a.kind, a.backend, a.driver, a.driver_info);

@@ -57,11 +57,17 @@ impl SelftestArgs {
             println!("{}", serde_json::Value::from(lines));
         }
         if failed > 0 {
+            let hint = if self.oracle.is_empty() {
+                "results of this device and driver cannot be trusted; update the driver, or use another adapter"
+            } else {
+                "where `cqat selftest` without a file passes, look at the dump: a ReLU input or a rounding edge within \
+                 float32's error of its threshold moves the following steps on any device; take another draw"
+            };
             return Err(Error::device(format!(
                 "{failed} checks failed on {} ({} {})",
                 gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info
             ))
-            .hint("results of this device and driver cannot be trusted; update the driver, or use another adapter"));
+            .hint(hint));
         }
         if !self.json {
             println!("all checks passed on {} ({} {})", gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info);

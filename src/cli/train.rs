@@ -45,8 +45,9 @@ impl TrainArgs {
             (None, Some(spec)) => {
                 let mut config = Config::load(spec, &self.sets)?;
                 config.validate()?;
-                let data = load_data(&mut config, self.data.as_ref())?;
                 let out = self.out.clone().unwrap_or_else(|| default_folder(spec));
+                RunFolder::check_free(&out)?; // before the data takes its time
+                let data = load_data(&mut config, self.data.as_ref())?;
                 start(config, &data, &out, global, self.stop_after)?;
                 println!("run folder: {}", out.display());
                 Ok(())
@@ -59,12 +60,30 @@ impl TrainArgs {
     fn resume(&self, run: &Path, global: &Global) -> Result<()> {
         let folder = RunFolder::open(run)?;
         if !folder.last().exists() {
-            return Err(Error::training(format!("{} has no checkpoint yet", run.display()))
-                .hint("it stopped before its first step: delete the folder and start again"));
+            let float = folder.float();
+            return Err(Error::training(format!("{} has no checkpoint last.safetensors", run.display())).hint(
+                match float.exists() {
+                    true => {
+                        format!("start a new run from its float network: --set train.init_from={}", float.display())
+                    }
+                    false => "it stopped before its first step: delete the folder and start again".into(),
+                },
+            ));
         }
         let checkpoint = Checkpoint::read(&folder.last())?;
         let mut config = checkpoint.config()?;
-        let data = load_data(&mut config, self.data.as_ref())?;
+        if folder.config()? != config {
+            return Err(Error::training(format!(
+                "config.yaml of {} is not what its checkpoint was trained with",
+                run.display()
+            ))
+            .hint(format!(
+                "a run keeps its configuration: undo the change, or start a new run from its weights with --set \
+                     train.init_from={}",
+                folder.last().display()
+            )));
+        }
+        let data = load_run_data(&mut config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
         let classes = check_classes(&config, &data)?;
         let lowered = lower_config(&config, classes, &gpu.caps).map_err(|e| match e.kind() {
@@ -74,6 +93,9 @@ impl TrainArgs {
         greet(&data, &gpu, global);
         let _interrupts = Interrupts::take();
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
+        if trainer.finished() && !global.quiet {
+            say!("the run was finished already");
+        }
         train(&mut trainer, self.stop_after, run, global)?;
         println!("run folder: {}", run.display());
         Ok(())
@@ -124,6 +146,12 @@ fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Gl
     Ok(())
 }
 
+/// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run.
+pub(super) fn load_run_data(config: &mut Config, option: Option<&PathBuf>) -> Result<DataSet> {
+    let own = config.data.dir.as_ref().map(PathBuf::from).filter(|dir| dir.is_dir());
+    load_data(config, option.or(own.as_ref()))
+}
+
 /// Loads the pictures and keeps in `config` where they were found, so that a run can be resumed from anywhere.
 pub(super) fn load_data(config: &mut Config, option: Option<&PathBuf>) -> Result<DataSet> {
     let dir = data_location(option, config);
@@ -137,8 +165,9 @@ pub(super) fn load_data(config: &mut Config, option: Option<&PathBuf>) -> Result
 pub(super) fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
     match config.network.classes {
         Some(n) if (n as usize) < data.classes => {
-            Err(Error::config(format!("network.classes is {n}, but {} has {} classes", data.name, data.classes))
-                .hint("leave network.classes out to take the data set's"))
+            Err(Error::config(format!("network.classes is {n}, but {} has {} classes", data.name, data.classes)).hint(
+                "a configuration that leaves network.classes out takes the data set's; a run needs data with its own",
+            ))
         }
         Some(n) => Ok(n as usize),
         None => Ok(data.classes),

@@ -70,8 +70,8 @@ fn network(c: &NetworkConfig) -> Result<()> {
         let near = (c.width / 8).clamp(1, 128) * 8;
         wrong("network.width", c.width, "a multiple of 8 from 8 to 1024").hint(format!("{near} would do"))
     })?;
-    ensure(c.classes.is_none_or(|n| n >= 2), || {
-        let error = wrong("network.classes", c.classes.unwrap_or_default(), "at least 2");
+    ensure(c.classes.is_none_or(|n| (2..=1 << 20).contains(&n)), || {
+        let error = wrong("network.classes", c.classes.unwrap_or_default(), "2 to 1048576");
         error.hint("remove the key to take the number of classes from the data set")
     })
 }

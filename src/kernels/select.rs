@@ -86,7 +86,7 @@ impl Choice {
 
 /// Chooses the variant of `conv`. Cooperative-matrix variants will come before the tiled one.
 pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
-    let sums = if p.integer == 1 { "sums_i32" } else { "sums_f32" };
+    let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
             let (columns, pixels) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
@@ -94,14 +94,14 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
                 (_, true) => (8, 4),
                 (_, false) => (4, 4),
             };
-            let variant = lane_variant("conv_lane", caps).with_formats(&[sums]);
+            let variant = lane_variant("conv_lane", suffix, caps).with_formats(&[sums]);
             let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
             let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
             Choice { variant, textures: true, tile }
         }
         KernelFamily::Tiled => {
             let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
-            let variant = tiled_variant("conv_tiled", stored).with_formats(&[sums]);
+            let variant = tiled_variant("conv_tiled", suffix, stored).with_formats(&[sums]);
             let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
             Choice { variant, textures: false, tile: Tile { m, n } }
         }
@@ -117,23 +117,24 @@ pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: Kernel
                 (_, true) => (8, 2),
                 (_, false) => (4, 4),
             };
-            let variant = lane_variant("wgrad_lane", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
+            let variant =
+                lane_variant("wgrad_lane", "", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
             let tile = Tile { m: 4 * caps.subgroup, n: 4 * columns };
             Choice { variant, textures: true, tile }
         }
         KernelFamily::Tiled => {
             let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
-            let variant = tiled_variant("wgrad_tiled", stored).with_const("TILE", tile);
+            let variant = tiled_variant("wgrad_tiled", "", stored).with_const("TILE", tile);
             Choice { variant, textures: false, tile: Tile { m: tile, n: tile } }
         }
     }
 }
 
-fn lane_variant(shader: &'static str, caps: &Caps) -> Variant {
-    let variant = Variant { name: "lane".into(), ..Variant::only(shader) };
+fn lane_variant(shader: &'static str, suffix: &str, caps: &Caps) -> Variant {
+    let variant = Variant { name: format!("lane{suffix}"), ..Variant::only(shader) };
     variant.with_textures(&[0, 1]).with_const("LANES", caps.subgroup)
 }
 
-fn tiled_variant(shader: &'static str, stored: Format) -> Variant {
-    Variant { name: "tiled".into(), ..Variant::only(shader) }.with_formats(&[stored.operand()])
+fn tiled_variant(shader: &'static str, suffix: &str, stored: Format) -> Variant {
+    Variant { name: format!("tiled{suffix}"), ..Variant::only(shader) }.with_formats(&[stored.operand()])
 }

@@ -181,8 +181,8 @@ pub fn lower_shrinking(net: &Net, quant: Option<&QuantSpec>, options: &Options) 
     }
 }
 
-const NOTHING_FITS: &str =
-    "not even one picture fits: choose a smaller network.width, or raise device.memory_mib if the device has more";
+const NOTHING_FITS: &str = "not even one picture fits: choose a smaller network.width, or another device; \
+    device.memory_mib raises the budget, not what the device allows in one buffer or binding";
 
 fn attempt(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     let lowered = lower(net, quant, options)?;

@@ -60,7 +60,7 @@ fn impossible_data_and_networks_are_refused() {
     hint: 1024 would do
 
     network.classes=1
-    error: `network.classes` is 1, expected at least 2
+    error: `network.classes` is 1, expected 2 to 1048576
     hint: remove the key to take the number of classes from the data set
 
     device.memory_mib=0
