@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use common::{Ran, cifar100, command, contents, cqat, on_device, workplace};
@@ -18,6 +18,16 @@ static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
 
 fn place() -> &'static Path {
     PLACE.path()
+}
+
+/// A copy of `run` to damage.
+fn copy_of_the_run(name: &str) -> PathBuf {
+    let copy = place().join(name);
+    std::fs::create_dir_all(&copy).unwrap();
+    for (path, bytes) in contents(&place().join("run")) {
+        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    copy
 }
 
 /// `cqat train tiny.yaml` with more arguments fails like this, and makes no run folder.
@@ -122,11 +132,7 @@ fn a_checkpoint_of_another_network() {
 
 #[test]
 fn a_damaged_checkpoint() {
-    let copy = place().join("damaged");
-    std::fs::create_dir_all(&copy).unwrap();
-    for (path, bytes) in contents(&place().join("run")) {
-        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
-    }
+    let copy = copy_of_the_run("damaged");
     let file = copy.join("last.safetensors");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
@@ -150,11 +156,7 @@ fn a_damaged_checkpoint() {
 
 #[test]
 fn a_resume_with_another_configuration() {
-    let copy = place().join("edited");
-    std::fs::create_dir_all(&copy).unwrap();
-    for (path, bytes) in contents(&place().join("run")) {
-        std::fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
-    }
+    let copy = copy_of_the_run("edited");
     let yaml = std::fs::read_to_string(copy.join("config.yaml")).unwrap();
     std::fs::write(copy.join("config.yaml"), yaml.replace("quant_epochs: 2", "quant_epochs: 9")).unwrap();
     std::fs::write(copy.join("notes.tmp"), b"mine").unwrap();
@@ -275,11 +277,7 @@ fn a_batch_that_does_not_fit() {
 /// Results of an evaluation do not depend on the batch, so it takes what fits.
 #[test]
 fn an_evaluation_where_the_training_batch_does_not_fit() {
-    let out = place().join("small");
-    std::fs::create_dir_all(&out).unwrap();
-    for (path, bytes) in contents(&place().join("run")) {
-        std::fs::write(out.join(path.file_name().unwrap()), bytes).unwrap();
-    }
+    let out = copy_of_the_run("small");
     let mut checkpoint = cqat::checkpoint::Checkpoint::read(&out.join("last.safetensors")).unwrap();
     let mut config = checkpoint.config().unwrap();
     config.device.memory_mib = Some(4);
