@@ -7,8 +7,12 @@ set -eu
 say() { echo "setup: $*" >&2; }
 
 has_loader() {
-    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' && return 0
-    ls /lib/libvulkan.so.1 /usr/lib/libvulkan.so.1 /usr/lib64/libvulkan.so.1 /usr/local/lib/libvulkan.so.1 >/dev/null 2>&1
+    # Not everybody's PATH has ldconfig, and not every ldconfig can list.
+    PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' && return 0
+    for f in /lib/libvulkan.so.1 /usr/lib/libvulkan.so.1 /usr/lib64/libvulkan.so.1 /usr/lib/*/libvulkan.so.1 /usr/local/lib/libvulkan.so.1; do
+        [ -e "$f" ] && return 0
+    done
+    return 1
 }
 
 # Manifests that the loader would read, one a line.

@@ -5,6 +5,7 @@
 //use index
 //use quant
 //use preact
+//use ranges
 struct Params {
     rows: u32,
     cols4: u32,
@@ -22,7 +23,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> context: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> shortcut: array<Operand>;
 @group(0) @binding(5) var<storage, read> shortcut_context: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> ranges: array<f32>;
+@group(0) @binding(6) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(7) var<storage, read_write> part: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -43,7 +44,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     var s_hat_mul = vec4<f32>(0.0);
     var s_hat_add = vec4<f32>(0.0);
     if (SHORTCUT == 1u && p.shortcut_row >= 0) {
-        s_mul = vec4<f32>(ranges[u32(p.shortcut_row) * 8u + 1u]);
+        s_mul = vec4<f32>(ranges[p.shortcut_row].scale);
     }
     if (SHORTCUT == 2u) {
         s_mul = shortcut_context[col];
@@ -51,7 +52,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         s_hat_mul = shortcut_context[2u * p.cols4 + col];
         s_hat_add = shortcut_context[3u * p.cols4 + col];
     }
-    let inv = vec4<f32>(ranges[p.range_row * 8u + 2u]);
+    let inv = vec4<f32>(ranges[p.range_row].inv_scale);
     let zero = vec4<f32>(0.0);
     var sum = zero;
     var hat = zero;

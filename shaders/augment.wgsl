@@ -43,8 +43,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     let sy = y + dy - p.crop_padding; // wraps above the border, then fails the test
     let sx = select(x, p.size - 1u - x, flipped) + dx - p.crop_padding;
     let ok = sy < p.size && sx < p.size;
-    let cy = random(step.seed, n, 3u) % p.size + p.cutout / 2u;
-    let cx = random(step.seed, n, 4u) % p.size + p.cutout / 2u;
+    let cy = random(step.seed, n, 3u) % p.size + (p.cutout + 1u) / 2u;
+    let cx = random(step.seed, n, 4u) % p.size + (p.cutout + 1u) / 2u;
     let cut = p.cutout > 0u && cy - y - 1u < p.cutout && cx - x - 1u < p.cutout;
     var v = vec3<u32>(pixel(n, 0u, sy, sx, ok), pixel(n, 1u, sy, sx, ok), pixel(n, 2u, sy, sx, ok));
     v = select(v, vec3<u32>(table[768u]), cut);

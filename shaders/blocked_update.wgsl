@@ -1,5 +1,6 @@
-// Adds the fraction of gradient magnitude that the clip mask blocked to the activation's row of ranges (word 5).
+// Adds the fraction of gradient magnitude that the clip mask blocked to the activation's row of ranges.
 // part: of act_bwd. Grid: one workgroup of 64.
+//use ranges
 struct Params {
     parts: u32,
     row: u32,
@@ -8,7 +9,7 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> ranges: array<f32>;
+@group(0) @binding(2) var<storage, read_write> ranges: array<RangeRow>;
 var<workgroup> share: array<vec2<f32>, 64>;
 
 @compute @workgroup_size(64)
@@ -26,6 +27,6 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         workgroupBarrier();
     }
     if (lid == 0u && share[0].y > 0.0) {
-        ranges[p.row * 8u + 5u] += share[0].x / share[0].y;
+        ranges[p.row].blocked += share[0].x / share[0].y;
     }
 }

@@ -3,6 +3,7 @@
 // part: four vec4 a (chunk, 4 channels): sum dz, sum dz * xhat of the main branch, of the projection, statistics.
 // grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one invocation a channel.
 //use index
+//use ranges
 struct Params {
     channels: u32,
     rows: u32,
@@ -17,7 +18,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> part: array<f32>;
 @group(0) @binding(2) var<storage, read> affine: array<f32>;
 @group(0) @binding(3) var<storage, read> context: array<f32>;
-@group(0) @binding(4) var<storage, read> ranges: array<f32>;
+@group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<f32>;
 
@@ -39,7 +40,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     grads[p.channels + c] = sum;
     var s = 1.0;
     if (p.x_scale >= 0) {
-        s = ranges[u32(p.x_scale) * 8u + 1u];
+        s = ranges[p.x_scale].scale;
     }
     coefficients[c] = affine[c] * context[2u * p.channels + c] / s;
     coefficients[p.channels + c] = sum / f32(p.rows);

@@ -8,6 +8,7 @@
 // not finite. evaluate = 1 takes the running statistics instead of the batch's. Grid: one invocation a channel.
 //use index
 //use step
+//use ranges
 struct Params {
     channels: u32,
     rows: u32,
@@ -26,7 +27,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> part: array<f32>;
 @group(0) @binding(2) var<storage, read> affine: array<f32>;
 @group(0) @binding(3) var<storage, read> scales: array<f32>;
-@group(0) @binding(4) var<storage, read> ranges: array<f32>;
+@group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read> step: Step;
 @group(0) @binding(6) var<storage, read_write> running: array<f32>;
 @group(0) @binding(7) var<storage, read_write> context: array<f32>;
@@ -44,7 +45,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     }
     var s = 1.0;
     if (p.x_scale >= 0) {
-        s = ranges[u32(p.x_scale) * 8u + 1u];
+        s = ranges[p.x_scale].scale;
     }
     if (p.w_scale == 1u) {
         s *= scales[c];

@@ -1,5 +1,6 @@
 // out[n, c] = s / (H W) * sum over pixels of x[n, pixel, c]; codes are summed exactly. Grid: one invocation a (n, 4 channels).
 //use index
+//use ranges
 struct Params {
     batch: u32,
     pixels: u32,
@@ -8,7 +9,7 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
-@group(0) @binding(2) var<storage, read> ranges: array<f32>;
+@group(0) @binding(2) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -24,7 +25,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     }
     var s = 1.0;
     if (p.x_scale >= 0) {
-        s = ranges[u32(p.x_scale) * 8u + 1u];
+        s = ranges[p.x_scale].scale;
     }
     out[i] = sum * (s / f32(p.pixels));
 }

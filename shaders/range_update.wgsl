@@ -1,8 +1,8 @@
 // Merges the statistics of act_fwd, moves the tracked range and makes the scale from it.
-// ranges row (8 words): range, scale, inv_scale, last observation, sum of saturated fractions, sum of blocked fractions,
-// steps summed, batches seen by calibration. Frozen ranges keep their scale; statistics go on. Grid: one workgroup of 64.
+// Frozen ranges keep their scale; statistics go on. Grid: one workgroup of 64.
 //use quant
 //use step
+//use ranges
 struct Params {
     parts: u32,
     values: u32,      // values in the tensor
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> step: Step;
-@group(0) @binding(3) var<storage, read_write> ranges: array<f32>;
+@group(0) @binding(3) var<storage, read_write> ranges: array<RangeRow>;
 var<workgroup> share_a: array<vec4<f32>, 64>;
 var<workgroup> share_b: array<vec4<f32>, 64>;
 
@@ -47,34 +47,33 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         return;
     }
     let top = share_a[0];
-    let o = p.row * 8u;
     var seen = top.x;
     if (p.use_sigma == 1u) {
         let mean = share_b[0].x / f32(p.values);
         seen = mean + p.sigmas * sqrt(max(share_b[0].y / f32(p.values) - mean * mean, 0.0));
     }
-    var range = ranges[o];
+    var range = ranges[p.row].range;
     if (step.frozen == 0u) {
         switch p.mode {
             case 1u: { range = seen; }
             case 2u: { range = p.ema * range + (1.0 - p.ema) * seen; }
             case 3u: { range = max(range, seen); }
             case 4u: {
-                range += (seen - range) / (ranges[o + 7u] + 1.0);
-                ranges[o + 7u] += 1.0;
+                range += (seen - range) / (ranges[p.row].calibrated + 1.0);
+                ranges[p.row].calibrated += 1.0;
             }
             default: {}
         }
         if (p.mode != 0u) {
             let scale = scale_of(p.rule, range);
-            ranges[o] = range;
-            ranges[o + 1u] = scale.x;
-            ranges[o + 2u] = scale.y;
+            ranges[p.row].range = range;
+            ranges[p.row].scale = scale.x;
+            ranges[p.row].inv_scale = scale.y;
         }
     }
-    ranges[o + 3u] = seen;
+    ranges[p.row].observed = seen;
     if (p.count_step == 1u) {
-        ranges[o + 4u] += top.y / max(top.z, 1.0);
-        ranges[o + 6u] += 1.0;
+        ranges[p.row].saturated += top.y / max(top.z, 1.0);
+        ranges[p.row].steps += 1.0;
     }
 }

@@ -2,6 +2,7 @@
 // x is in codes. Fixed order, so results repeat. Grid: one invocation a vec4 of the (taps * c_in, c_out) gradient.
 //use index
 //use quant
+//use ranges
 struct Params {
     words4: u32,
     cols4: u32,
@@ -13,7 +14,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>; // c_out scales, c_out inverse scales
-@group(0) @binding(4) var<storage, read> ranges: array<f32>;
+@group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read_write> grad: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -27,7 +28,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         g += part[s * p.words4 + i];
     }
     if (p.x_scale >= 0) {
-        g *= ranges[u32(p.x_scale) * 8u + 1u];
+        g *= ranges[p.x_scale].scale;
     }
     if (p.quant.enabled == 1u) {
         let c = i % p.cols4;

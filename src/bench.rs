@@ -9,7 +9,7 @@ use crate::kernels::Step;
 use crate::kernels::input::random;
 use crate::plan::lower::Lowered;
 use crate::plan::{Dispatch, Work};
-use crate::session::{Form, Normalisation, upload_constants};
+use crate::session::{Form, Normalisation, load_parameters, upload_constants};
 use crate::{Error, Result, tensors};
 
 /// Device time of one kernel over a step.
@@ -68,10 +68,8 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
     let layout = &lowered.layout;
     let mut exec = GpuProgram::new(gpu, &lowered.plan)?;
     upload_constants(lowered, &mut exec, &Normalisation::NEUTRAL);
-    let start = tensors::initialise(layout, 0);
+    load_parameters(lowered, &mut exec, &tensors::initialise(layout, 0), "")?;
     let words = |t| lowered.plan.tensor(t).words;
-    exec.write_as(layout.params, &tensors::insert(&lowered.plan, layout, words(layout.params), &start, "")?);
-    exec.write_as(layout.running, &tensors::insert_running(&lowered.plan, layout, words(layout.running), &start, "")?);
     let pictures: Vec<u32> = (0..words(layout.images) as u32).map(|i| random(1, i, 0)).collect();
     let labels: Vec<u32> = (0..lowered.batch as u32).map(|i| random(2, i, 0) % lowered.net.classes as u32).collect();
     exec.write(layout.labels, &labels);

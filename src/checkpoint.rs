@@ -40,9 +40,9 @@ impl Phase {
 pub struct Position {
     /// Phase.
     pub phase: Phase,
-    /// Epoch in the phase, from 0.
+    /// Epoch in the phase, from 0; the number of epochs at the end of the phase.
     pub epoch: u32,
-    /// Step in the epoch, from 0.
+    /// Step in the epoch, from 0; the number of steps when only the epoch's evaluation is left.
     pub step: u32,
     /// Steps taken since the run began.
     pub global_step: u64,
@@ -75,6 +75,9 @@ pub struct Meta {
     pub config: String,
     /// Where the run is.
     pub position: Position,
+    /// Time spent in the steps of the epoch so far.
+    #[serde(default)]
+    pub epoch_seconds: f64,
     /// Normalisation of the input.
     pub normalisation: Normalisation,
     /// Hash of the data set.
@@ -137,7 +140,9 @@ impl Checkpoint {
     /// # Errors
     /// A configuration that this version does not accept.
     pub fn config(&self) -> Result<Config> {
-        Config::from_yaml(&self.meta.config, "the checkpoint's config", &[])
+        let config = Config::from_yaml(&self.meta.config, "the checkpoint's config", &[])?;
+        config.validate()?;
+        Ok(config)
     }
 }
 

@@ -57,8 +57,8 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// A folder with the data set, or `embedded` for the small set inside the program. Default: not named here, so the
-    /// command line has to.
+    /// A folder with the data set, or `embedded` for the small set inside the program. Default: the variable `CQAT_DATA`, else
+    /// `./data`.
     pub dir: Option<String>,
     /// Number of training pictures held out for validation. Default 0: train on all of them.
     pub validation: usize,

@@ -3,9 +3,41 @@
 use std::collections::HashMap;
 
 use crate::Result;
-use crate::exec::Executor;
-use crate::kernels::{Access, Twin, TwinBuffer};
+use crate::exec::{AdapterSummary, Device, Executor};
+use crate::kernels::{Access, Caps, Twin, TwinBuffer};
 use crate::plan::{BufferId, Dispatch, Plan, ProgramId, TensorId};
+
+/// The reference as a device.
+pub struct CpuDevice {
+    caps: Caps,
+    summary: AdapterSummary,
+}
+
+impl CpuDevice {
+    /// One whose plans are made for `caps`.
+    pub fn new(caps: Caps) -> CpuDevice {
+        let (name, none) = ("CPU reference".to_string(), String::new());
+        let (driver, driver_info, backend, kind) = (none.clone(), none, "cpu".to_string(), "software".to_string());
+        CpuDevice {
+            caps,
+            summary: AdapterSummary { index: 0, name, driver, driver_info, backend, kind, software: true },
+        }
+    }
+}
+
+impl Device for CpuDevice {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    fn load<'a>(&'a self, plan: &'a Plan) -> Result<Box<dyn Executor + 'a>> {
+        Ok(Box::new(CpuProgram::new(plan)))
+    }
+}
 
 /// A plan with its memory on the host.
 pub struct CpuProgram {
@@ -45,6 +77,7 @@ impl CpuProgram {
 
 impl Executor for CpuProgram {
     fn write(&mut self, tensor: TensorId, words: &[u32]) {
+        assert!(words.len() <= self.plan.tensor(tensor).words, "{} is smaller", self.plan.tensor(tensor).name);
         let offset = self.plan.offset(tensor);
         let buffer = self.buffers.get_mut(&self.plan.buffer(tensor)).expect("a tensor has a buffer");
         buffer[offset..offset + words.len()].copy_from_slice(words);

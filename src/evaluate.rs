@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::Config;
 use crate::data::Split;
-use crate::gpu::{Gpu, GpuProgram};
+use crate::exec::Device;
 use crate::integer::IntegerNet;
 use crate::kernels::range::RangeRow;
 use crate::net::Net;
@@ -16,13 +16,14 @@ use crate::setup::{lower_for_evaluation, network};
 use crate::{Error, Result};
 
 /// Which arithmetic an evaluation uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum Kind {
-    /// The float network with running statistics.
+    /// The float network, with running statistics
     Float,
-    /// Fake quantization with running statistics and stored scales.
+    /// Fake quantization with running statistics and stored scales, on the device
     FakeQuant,
-    /// Folded: stored statistics and the integer arithmetic that hardware runs.
+    /// Stored statistics and the integer arithmetic of hardware, on the CPU
     Folded,
 }
 
@@ -71,11 +72,17 @@ impl Loaded {
         self.checkpoint.meta.position.calibrated && self.checkpoint.meta.position.phase == Phase::Quant
     }
 
-    /// Scores `split`. `gpu` is needed unless the kind is folded.
+    /// Scores `split`. `device` is needed unless the kind is folded.
     ///
     /// # Errors
     /// A quantized kind of a float run, a network that cannot become integers, a device error.
-    pub fn evaluate(&self, kind: Kind, split: &Split, classes: usize, gpu: Option<&Gpu>) -> Result<Evaluation> {
+    pub fn evaluate(
+        &self,
+        kind: Kind,
+        split: &Split,
+        classes: usize,
+        device: Option<&dyn Device>,
+    ) -> Result<Evaluation> {
         if kind != Kind::Float && !self.quantized() {
             return Err(Error::training(format!(
                 "{} needs a quantized checkpoint, this one is still float",
@@ -91,10 +98,9 @@ impl Loaded {
                 IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)?;
             return integers.evaluate(split);
         }
-        let gpu = gpu.ok_or_else(|| Error::device("this evaluation needs a device"))?;
-        let lowered = lower_for_evaluation(&self.config, classes, &gpu.caps)?;
-        let program = GpuProgram::new(gpu, &lowered.plan)?;
-        let mut session = Session::new(&lowered, Box::new(program), &self.checkpoint.meta.normalisation);
+        let device = device.ok_or_else(|| Error::device("this evaluation needs a device"))?;
+        let lowered = lower_for_evaluation(&self.config, classes, device.caps())?;
+        let mut session = Session::new(&lowered, device.load(&lowered.plan)?, &self.checkpoint.meta.normalisation);
         session.set_state(&self.checkpoint.tensors)?;
         let form = if kind == Kind::Float { Form::Float } else { Form::Quantized };
         session.evaluate(form, split, true)

@@ -77,8 +77,8 @@ pub struct Variant {
     pub name: String,
     /// Shader file stem under `shaders/`.
     pub shader: &'static str,
-    /// Shared files that come first, by stem (operand and output formats).
-    pub formats: Vec<&'static str>,
+    /// Shared files that come first, by stem (operand, sum and output formats).
+    pub files: Vec<&'static str>,
     /// Generated WGSL: `const NAME = value;` lines and outputs in the form that the variant has.
     pub prelude: Vec<String>,
     /// Storage bindings (as in [`KernelDef::bindings`]) that are textures: rgba32float, 1024 wide.
@@ -88,7 +88,7 @@ pub struct Variant {
 impl Variant {
     /// The only variant of a kernel.
     pub fn only(shader: &'static str) -> Variant {
-        Variant { name: "portable".into(), shader, formats: vec![], prelude: vec![], textures: vec![] }
+        Variant { name: "portable".into(), shader, files: vec![], prelude: vec![], textures: vec![] }
     }
 
     /// The kernel and, where it has several, the variant: how reports name it.
@@ -97,8 +97,8 @@ impl Variant {
     }
 
     /// Adds shared format files.
-    pub fn with_formats(mut self, formats: &[&'static str]) -> Variant {
-        self.formats.extend_from_slice(formats);
+    pub fn with_files(mut self, files: &[&'static str]) -> Variant {
+        self.files.extend_from_slice(files);
         self
     }
 
@@ -120,7 +120,7 @@ impl Variant {
         let binding = index + 1;
         self.prelude.push(if texture {
             self.textures.push(index);
-            self.formats.push("texel");
+            self.files.push("texel");
             format!(
                 "@group(0) @binding({binding}) var {name}: texture_storage_2d<rgba32float, write>;\n\
                  fn store_{name}(i: u32, v: vec4<f32>) {{ textureStore({name}, texel(i), v); }}"

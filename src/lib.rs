@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod cpu;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod evaluate;
 pub mod exec;
 pub mod gpu;
 pub mod integer;
+pub mod interrupt;
 pub mod kernels;
 pub mod net;
 pub mod oracle;

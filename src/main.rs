@@ -30,16 +30,23 @@ fn main() -> ExitCode {
     match cqat::cli::Cli::parse().run(start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
-            let mut source = std::error::Error::source(&e);
-            while let Some(cause) = source {
-                eprintln!("  caused by: {cause}");
-                source = cause.source();
-            }
-            if let Some(hint) = e.hint_text() {
-                eprintln!("hint: {hint}");
-            }
+            // Whether or not anybody reads it, the exit code tells.
+            let _ = std::io::stderr().write_all(explain(&e).as_bytes());
             ExitCode::from(e.kind().exit_code())
         }
     }
+}
+
+/// What happened, why, and what to do.
+fn explain(e: &cqat::Error) -> String {
+    let mut text = format!("error: {e}\n");
+    let mut source = std::error::Error::source(e);
+    while let Some(cause) = source {
+        text += &format!("  caused by: {cause}\n");
+        source = cause.source();
+    }
+    if let Some(hint) = e.hint_text() {
+        text += &format!("hint: {hint}\n");
+    }
+    text
 }

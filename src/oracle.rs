@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use crate::compare::{Check, relative_l2};
 use crate::config::{
     ActivationQuantConfig, Estimator, FirstLast, InputQuant, Mask, Method, OptimizerConfig, QuantConfig, RangeSource,
     WeightQuantConfig,
@@ -21,29 +22,9 @@ use crate::net::{Layer, Net};
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
 use crate::safetensors_io;
-use crate::session::{Normalisation, upload_constants};
+use crate::session::{Normalisation, load_parameters, upload_constants};
 use crate::tensors::{self, NamedTensor, Tensors};
 use crate::{Error, ErrorKind, Result};
-
-/// Worst relative L2 error of one group of tensors.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct GroupError {
-    /// Group, such as `grad`.
-    pub group: String,
-    /// Worst relative L2 error of a tensor in it.
-    pub error: f64,
-    /// That tensor.
-    pub worst: String,
-    /// Allowed error.
-    pub limit: f64,
-}
-
-impl GroupError {
-    /// Whether the group is within its limit.
-    pub fn passed(&self) -> bool {
-        self.error <= self.limit // false for NaN
-    }
-}
 
 /// A dump and the network it belongs to.
 pub struct Oracle {
@@ -133,16 +114,12 @@ impl Oracle {
     ///
     /// # Errors
     /// A device error, or a dump that lacks a tensor.
-    pub fn run(&self, lowered: &Lowered, exec: &mut dyn Executor) -> Result<Vec<GroupError>> {
+    pub fn run(&self, lowered: &Lowered, exec: &mut dyn Executor) -> Result<Vec<Check>> {
         let mut compare = Compare { oracle: &self.tensors, groups: BTreeMap::new(), quantized: self.quant.is_some() };
         let (plan, layout) = (&lowered.plan, &lowered.layout);
         upload_constants(lowered, exec, &Normalisation::NEUTRAL);
-        let words = |t| plan.tensor(t).words;
-        let misfit = |e: Error| Error::data(format!("the dump's init.* do not make a network: {e}")).hint(HINT);
-        let params = tensors::insert(plan, layout, words(layout.params), &self.tensors, "init.").map_err(misfit)?;
-        exec.write_as(layout.params, &params);
-        let running = tensors::insert_running(plan, layout, words(layout.running), &self.tensors, "init.");
-        exec.write_as(layout.running, &running.map_err(misfit)?);
+        load_parameters(lowered, exec, &self.tensors, "init.")
+            .map_err(|e| Error::data(format!("the dump's init.* do not make a network: {e}")).hint(HINT))?;
         let labels: Vec<u32> = self.get("labels")?.data.iter().map(|v| *v as u32).collect();
         exec.write(layout.labels, &labels);
         let input = plan.find("input (host)").expect("the plan was lowered with host input");
@@ -313,7 +290,7 @@ fn nchw(v: &[f32], batch: usize, pixels: usize, channels: usize) -> Vec<f32> {
 
 struct Compare<'a> {
     oracle: &'a Tensors,
-    groups: BTreeMap<String, GroupError>,
+    groups: BTreeMap<String, Check>,
     quantized: bool,
 }
 
@@ -349,20 +326,10 @@ impl Compare<'_> {
     }
 
     fn note(&mut self, group: &str, name: &str, error: f64, limit: f64) {
-        let fresh = || GroupError { group: group.into(), error: 0.0, worst: name.into(), limit };
+        let fresh = || Check { name: group.into(), error: 0.0, limit, detail: name.into() };
         let entry = self.groups.entry(group.into()).or_insert_with(fresh);
         if error > entry.error || error.is_nan() {
-            (entry.error, entry.worst) = (error, name.into());
+            (entry.error, entry.detail) = (error, name.into());
         }
     }
-}
-
-/// `|a - b| / |b|`.
-pub fn relative_l2(got: &[f32], want: &[f32]) -> f64 {
-    let square = |v: f64| v * v;
-    let (difference, norm) = got
-        .iter()
-        .zip(want)
-        .fold((0.0, 0.0), |(d, n), (g, w)| (d + square(f64::from(*g) - f64::from(*w)), n + square(f64::from(*w))));
-    (difference / f64::max(norm, 1e-60)).sqrt()
 }

@@ -71,7 +71,7 @@ pub struct Storage {
 pub struct Work {
     /// Floating-point operations (a multiply-add is two).
     pub flops: u64,
-    /// Bytes read and written, each tensor once.
+    /// Bytes read and written, each tensor once (of an arena, what the dispatch uses).
     pub bytes: u64,
 }
 

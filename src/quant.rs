@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::config::{Estimator, FirstLast, InputQuant, Mask, Method, QuantConfig, Reduce};
+use crate::config::{Estimator, FirstLast, InputQuant, LayerBits, Mask, Method, QuantConfig, Reduce};
 use crate::net::{Layer, LayerId, Net};
 
 /// The smallest range a scale is made from; a tensor of zeros would otherwise divide by zero.
@@ -125,12 +125,12 @@ pub struct ScaleRule {
     pub shift: u32,
 }
 
-/// Value scale and the factor from values to base codes.
+/// Value scale and the factor from values to base codes: `scale * inv_scale` is `2^shift`, up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
     /// Value of one stored code.
     pub scale: f32,
-    /// `1 / step` on the base grid: what values are multiplied by.
+    /// `1 / step` of the base grid: values times this are base codes.
     pub inv_scale: f32,
 }
 
@@ -202,18 +202,12 @@ impl QuantSpec {
     /// Decides bit-width, window and scale rule of every quantizer of `net`. `None` where `quant.method` is `none`.
     ///
     /// # Errors
-    /// A key of `quant.layers` that names no layer of the network.
+    /// A key of `quant.layers` that names no layer of the network, or bits that the layer does not have.
     pub fn new(config: &QuantConfig, net: &Net) -> crate::Result<Option<QuantSpec>> {
         if config.method == Method::None {
             return Ok(None);
         }
-        let known: Vec<&str> = net.layers.iter().map(Layer::name).collect();
-        if let Some(unknown) = config.layers.keys().find(|k| !known.contains(&k.as_str())) {
-            return Err(crate::Error::config(format!(
-                "quant.layers names `{unknown}`, which is no layer of this network"
-            ))
-            .hint(format!("the layers are {}", known.join(", "))));
-        }
+        config.layers.iter().try_for_each(|(name, bits)| check_override(net, name, bits))?;
         let last = net.last_activation();
         let layers = (0..net.layers.len())
             .map(|id| match &net.layers[id] {
@@ -252,6 +246,30 @@ impl QuantSpec {
     }
 }
 
+/// Convolutions and the classifier have weights, ReLUs have activations, the rest has no bits of its own.
+fn check_override(net: &Net, name: &str, bits: &LayerBits) -> crate::Result<()> {
+    let wrong = |what: &str, hint: &str| Err(crate::Error::config(format!("`quant.layers.{name}` {what}")).hint(hint));
+    match net.layers.iter().find(|l| l.name() == name) {
+        None => {
+            let known: Vec<&str> = net.layers.iter().map(Layer::name).collect();
+            wrong("names no layer of this network", &format!("the layers are {}", known.join(", ")))
+        }
+        Some(Layer::Conv(_) | Layer::Linear(_)) if bits.activation_bits.is_some() => wrong(
+            "has activation_bits, expected weight_bits: activations belong to a ReLU",
+            "name the ReLU, such as layer1.0.relu1, or set weight_bits",
+        ),
+        Some(Layer::Activation(_)) if bits.weight_bits.is_some() => wrong(
+            "has weight_bits, expected activation_bits: a ReLU has no weights",
+            "name the convolution, such as layer1.0.conv1, or set activation_bits",
+        ),
+        Some(Layer::Input(_) | Layer::Pool(_)) => wrong(
+            "has bits, but that layer has no quantizer of its own",
+            "quant.input chooses the picture's; the pooled vector takes the codes of the last ReLU",
+        ),
+        Some(_) => Ok(()),
+    }
+}
+
 fn edge(net: &Net, id: LayerId) -> bool {
     matches!(&net.layers[id], Layer::Conv(c) if matches!(net.layers[c.input], Layer::Input(_)))
 }
@@ -286,7 +304,7 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
     let rule = ScaleRule {
         levels: ((1u32 << (base - 1)) - 1) as f32,
         factor: config.weight_factor(bits),
-        pow2: u32::from(w.pow2 || fixed(w.estimator, bits)),
+        pow2: u32::from(w.pow2 || w.estimator == Estimator::FixedPow2),
         shift: quant.shift,
     };
     Some(Quantizer { bits, quant, rule })
@@ -311,15 +329,10 @@ fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<
     let rule = ScaleRule {
         levels: ((1u32 << base) - 1) as f32,
         factor: config.activation_factor(bits),
-        pow2: u32::from(a.pow2 || fixed(a.estimator, bits)),
+        pow2: u32::from(a.pow2 || a.estimator == Estimator::FixedPow2),
         shift,
     };
     Some(Quantizer { bits, quant, rule })
-}
-
-/// Whether a tensor has the fixed scale `2^fixed_log2_scale`: meant for the narrow ones, 8-bit ones keep their range.
-fn fixed(estimator: Estimator, bits: u32) -> bool {
-    estimator == Estimator::FixedPow2 && bits < 8
 }
 
 fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: u32) -> Quant {

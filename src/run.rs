@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::gpu::AdapterSummary;
+use crate::exec::AdapterSummary;
 use crate::safetensors_io::write_atomically;
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub struct RunFolder {
     path: PathBuf,
     metrics: Option<std::fs::File>,
+    /// Held while this process trains the run; the system lets go of it when the process ends, however it ends.
+    lock: Option<std::fs::File>,
 }
 
 /// What `manifest.json` records.
@@ -73,7 +75,9 @@ impl RunFolder {
                 .hint("choose a folder you may write with --out DIR")
                 .caused_by(e)
         })?;
-        let mut run = RunFolder { path: path.to_path_buf(), metrics: None };
+        let mut run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        run.lock()?;
+        Self::check_free(path)?; // another process may have been faster
         write_atomically(&run.file("manifest.json"), to_json(manifest)?.as_bytes())?;
         run.metrics = Some(run.open_metrics(0)?);
         run.log(&json!({ "kind": "header", "format_version": FORMAT_VERSION }))?;
@@ -82,12 +86,12 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Refuses a folder that holds a run.
+    /// Refuses a folder that holds a run. What a start leaves that failed before `config.yaml` counts as free.
     ///
     /// # Errors
     /// It holds files of one.
     pub fn check_free(path: &Path) -> Result<()> {
-        if ["config.yaml", "metrics.jsonl", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
+        if ["config.yaml", "float.safetensors", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
             return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
                 "go on with it: cqat train --resume {}; or choose another folder with --out",
                 path.display()
@@ -119,7 +123,34 @@ impl RunFolder {
             return Err(Error::training(format!("{} is not a run folder: it has no config.yaml", path.display()))
                 .hint("a run folder is what `cqat train` printed as `run folder`; runs lie under runs/ by default"));
         }
-        Ok(RunFolder { path: path.to_path_buf(), metrics: None })
+        Ok(RunFolder { path: path.to_path_buf(), metrics: None, lock: None })
+    }
+
+    /// Opens the folder of an existing run and keeps other processes from training it.
+    ///
+    /// # Errors
+    /// A folder without a run, or with one that another process trains.
+    pub fn open_for_training(path: &Path) -> Result<RunFolder> {
+        let mut run = Self::open(path)?;
+        run.lock()?;
+        Ok(run)
+    }
+
+    /// Two processes on one run would cut off each other's metrics and remove each other's files.
+    fn lock(&mut self) -> Result<()> {
+        let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(self.file("run.lock"));
+        let file = file.map_err(|e| self.unwritable("run.lock", e))?;
+        match file.try_lock() {
+            Ok(()) => self.lock = Some(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(Error::training(format!("another process is training {}", self.path.display()))
+                    .hint("wait until it ends, or interrupt it; a new run needs a folder of its own"));
+            }
+            Err(std::fs::TryLockError::Error(e)) => {
+                log::warn!("{} cannot be locked ({e}): train it from one process only", self.path.display());
+            }
+        }
+        Ok(())
     }
 
     /// Prepares an existing run for more training: metrics written after the checkpoint are cut off, half-written files of

@@ -7,6 +7,7 @@ pub mod cases;
 
 use std::collections::BTreeMap;
 
+use crate::compare::{Check, relative_l2, worst_relative};
 use crate::config::Config;
 use crate::cpu::CpuProgram;
 use crate::exec::{Executor, ExecutorExt};
@@ -14,13 +15,12 @@ use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::input::random;
 use crate::kernels::{Access, Step};
 use crate::net::Net;
-use crate::oracle::relative_l2;
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::plan::{Dispatch, Plan, TensorId};
 use crate::quant::QuantSpec;
-use crate::session::{Normalisation, upload_constants};
+use crate::session::{Normalisation, load_parameters, upload_constants};
 use crate::{Result, tensors};
-use cases::Case;
+use cases::{Case, Compare};
 
 /// Words after every binding that a kernel must not touch.
 const GUARD: usize = 64;
@@ -30,26 +30,6 @@ const GUARD_WORD: u32 = 0xdead_beef;
 const LIMIT: f64 = 5e-6;
 /// The same for a whole training step of a float network.
 const STEP_LIMIT: f64 = 2e-5;
-
-/// One line of the report.
-#[derive(Debug, Clone)]
-pub struct Check {
-    /// Kernel and variant, or what was run.
-    pub name: String,
-    /// Worst error.
-    pub error: f64,
-    /// Allowed error; 0 demands equality.
-    pub limit: f64,
-    /// Where the worst error is.
-    pub detail: String,
-}
-
-impl Check {
-    /// Whether the error is within the limit.
-    pub fn passed(&self) -> bool {
-        self.error <= self.limit // false for NaN
-    }
-}
 
 fn plan_of(case: &Case) -> (Plan, Vec<TensorId>) {
     let mut plan = Plan::default();
@@ -96,7 +76,8 @@ pub fn check_case(gpu: &Gpu, case: &Case) -> Result<Check> {
     let (plan, bind) = plan_of(case);
     plan.check()?;
     let want = outputs(case, &plan, &mut CpuProgram::new(&plan), &bind)?;
-    let limit = if case.exact { 0.0 } else { LIMIT };
+    let exact = case.compare == Compare::Equal;
+    let limit = if exact { 0.0 } else { LIMIT };
     let mut check = Check { name: case.variant.label(case.kernel), error: 0.0, limit, detail: String::new() };
     let got = match GpuProgram::new(gpu, &plan).and_then(|mut exec| outputs(case, &plan, &mut exec, &bind)) {
         Ok(got) => got,
@@ -116,7 +97,7 @@ pub fn check_case(gpu: &Gpu, case: &Case) -> Result<Check> {
         if want[length..].iter().chain(&got[length..]).any(|w| *w != GUARD_WORD) {
             fail(f64::INFINITY, "words after the end were overwritten".into());
         }
-        if case.exact {
+        if exact {
             if let Some(at) = (0..length).find(|&k| !equal(got[k], want[k])) {
                 fail(f64::INFINITY, format!("word {at} is {:#x}, expected {:#x}", got[at], want[at]));
             }
@@ -124,7 +105,8 @@ pub fn check_case(gpu: &Gpu, case: &Case) -> Result<Check> {
             fail(f64::INFINITY, format!("word {at} is {:#x}, expected {:#x}", got[at], want[at]));
         } else {
             let f = |w: &[u32]| w[..length].iter().map(|v| f32::from_bits(*v)).collect::<Vec<f32>>();
-            fail(relative_l2(&f(got), &f(want)), "differs".into());
+            let error = if case.compare == Compare::Each { worst_relative } else { relative_l2 };
+            fail(error(&f(got), &f(want)), "differs".into());
         }
     }
     Ok(check)
@@ -145,10 +127,10 @@ fn count(word: u32) -> bool {
 /// # Errors
 /// A device error.
 pub fn check_kernels(gpu: &Gpu) -> Result<Vec<Check>> {
-    let mut worst: BTreeMap<(String, bool), Check> = BTreeMap::new();
+    let mut worst: BTreeMap<(String, Compare), Check> = BTreeMap::new();
     for case in cases::all(&gpu.caps) {
         let check = check_case(gpu, &case)?;
-        let entry = worst.entry((check.name.clone(), case.exact)).or_insert_with(|| check.clone());
+        let entry = worst.entry((check.name.clone(), case.compare)).or_insert_with(|| check.clone());
         if !check.passed() || check.error > entry.error {
             *entry = check;
         }
@@ -197,10 +179,8 @@ pub fn check_step(gpu: &Gpu) -> Result<Vec<Check>> {
 fn step(lowered: &Lowered, exec: &mut dyn Executor, quantized: bool) -> Result<(Vec<f32>, Vec<f32>)> {
     let (plan, layout) = (&lowered.plan, &lowered.layout);
     upload_constants(lowered, exec, &Normalisation::NEUTRAL);
-    let start = tensors::initialise(layout, 3);
+    load_parameters(lowered, exec, &tensors::initialise(layout, 3), "")?;
     let words = |t| plan.tensor(t).words;
-    exec.write_as(layout.params, &tensors::insert(plan, layout, words(layout.params), &start, "")?);
-    exec.write_as(layout.running, &tensors::insert_running(plan, layout, words(layout.running), &start, "")?);
     exec.write(layout.velocity, &vec![0; words(layout.velocity)]);
     let pictures: Vec<u32> = (0..words(layout.images) as u32).map(|i| random(5, i, 0)).collect();
     exec.write(layout.images, &pictures);

@@ -5,11 +5,13 @@ mod state;
 
 use crate::data::{Batches, DataSet, Split};
 use crate::exec::{Executor, ExecutorExt};
+use crate::interrupt;
 use crate::kernels::Step;
 use crate::kernels::range::{RANGE_WORDS, RangeRow};
 use crate::plan::layout::RING;
 use crate::plan::lower::{Lowered, ProgramSet};
 use crate::quant::{Quantizer, Scale};
+use crate::tensors::{self, Tensors};
 use crate::{Error, Result};
 
 /// Normalisation of the input, in units of 0..1.
@@ -71,6 +73,19 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
         exec.write_as(layout.input_tables.1, &codes);
     }
     exec.write_as(layout.ranges, &rows);
+}
+
+/// Writes parameters and running statistics: the tensors of these names, `prefix` before each.
+///
+/// # Errors
+/// A tensor that is missing or has another shape; nothing is written then.
+pub fn load_parameters(lowered: &Lowered, exec: &mut dyn Executor, from: &Tensors, prefix: &str) -> Result<()> {
+    let (plan, layout) = (&lowered.plan, &lowered.layout);
+    let params = tensors::insert(plan, layout, plan.tensor(layout.params).words, from, prefix)?;
+    let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, from, prefix)?;
+    exec.write_as(layout.params, &params);
+    exec.write_as(layout.running, &running);
+    Ok(())
 }
 
 /// Which form of the network runs.
@@ -220,16 +235,16 @@ impl<'a> Session<'a> {
         let first = health.iter().enumerate().filter(|(_, s)| **s > 0).min_by_key(|(layer, s)| (**s, *layer));
         Ok(first.map(|(layer, step)| {
             let name = self.lowered.net.layers[layer].name();
-            format!("the batch statistics of layer {name} went first, in step {}", step - 1)
+            format!("the batch statistics of layer {name} went first, in step {step}")
         }))
     }
 
     /// Evaluates a split.
     ///
-    /// `frozen` keeps the stored weight scales; otherwise they are made anew from the weights.
+    /// `frozen` keeps the stored weight scales; otherwise they are made anew from the weights, and stored.
     ///
     /// # Errors
-    /// A device error, or a loss that is not finite.
+    /// A device error, a loss that is not finite, or [`crate::ErrorKind::Interrupted`].
     pub fn evaluate(&mut self, form: Form, split: &Split, frozen: bool) -> Result<Evaluation> {
         let programs = self.programs(form)?;
         let layout = &self.lowered.layout;
@@ -239,6 +254,7 @@ impl<'a> Session<'a> {
         let order = crate::data::in_order(split.len());
         let mut evaluation = Evaluation::default();
         for indices in Batches::evaluation(&order, self.lowered.batch)? {
+            interrupt::check()?;
             step.valid = indices.len() as u32;
             self.feed(split, indices, step);
             self.exec.run(programs.evaluate)?;

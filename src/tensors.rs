@@ -100,6 +100,28 @@ pub fn insert(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, pre
     Ok(out)
 }
 
+/// Refuses weights of layers that the network does not have: those of a deeper one fit a shallower one by name and shape,
+/// and would make half a network. `momentum.*` and `quant.*` go by the weights; `num_batches_tracked` is nobody's.
+///
+/// # Errors
+/// Names such a tensor.
+pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
+    let weights = layout.weights.iter().map(|w| w.name.as_str());
+    let layers: std::collections::BTreeSet<&str> =
+        weights.chain(layout.norms.iter().map(|n| n.name.as_str())).collect();
+    let known = |name: &str| {
+        let own = name.starts_with("momentum.") || name.starts_with("quant.") || name.ends_with(".num_batches_tracked");
+        own || name.rsplit_once('.').is_some_and(|(layer, _)| layers.contains(layer))
+    };
+    match tensors.keys().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::training(format!("the checkpoint has a tensor {name}, but the network has no such layer"))
+                .hint("is it a checkpoint of a network with another depth? network.depth must match"))
+        }
+    }
+}
+
 /// Running statistics by name.
 pub fn extract_running(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
     let mut out = Tensors::new();

@@ -3,18 +3,14 @@
 mod report;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position, check_finite};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, epoch_permutation};
-use crate::evaluate::Kind;
-use crate::gpu::{Gpu, GpuProgram};
+use crate::exec::Device;
+use crate::interrupt;
 use crate::kernels::Step;
-use crate::plan::layout::RING;
 use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
 use crate::rng;
@@ -24,9 +20,6 @@ use crate::schedule::learning_rate;
 use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
 use crate::tensors::{self, Tensors};
 use crate::{Error, ErrorKind, Result};
-
-/// Set by the first Ctrl-C: finish the step, save, stop.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How a call of [`Trainer::run`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +37,14 @@ pub struct Trainer<'a> {
     folder: RunFolder,
     session: Session<'a>,
     at: Position,
+    /// Time spent in the steps of the epoch so far.
+    seconds: f64,
     normalisation: Normalisation,
     quiet: bool,
 }
 
 impl<'a> Trainer<'a> {
-    /// A new run on `gpu`, from fresh weights or `train.init_from`. `create` makes its folder, once everything else is
+    /// A new run on `device`, from fresh weights or `train.init_from`. `create` makes its folder, once everything else is
     /// known to work; the run's first checkpoint is written at once.
     ///
     /// # Errors
@@ -57,17 +52,17 @@ impl<'a> Trainer<'a> {
     pub fn start(
         config: &'a Config,
         data: &'a DataSet,
-        gpu: &'a Gpu,
+        device: &'a dyn Device,
         lowered: &'a Lowered,
         create: impl FnOnce() -> Result<RunFolder>,
         quiet: bool,
     ) -> Result<Trainer<'a>> {
         let normalisation = Normalisation::of(data);
-        let program = GpuProgram::new(gpu, &lowered.plan)?;
-        let mut session = Session::new(lowered, Box::new(program), &normalisation);
+        let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.set_state(&start_tensors(config, lowered)?)?;
         let folder = create()?;
-        let mut trainer = Trainer { config, data, folder, session, at: Position::START, normalisation, quiet };
+        let mut trainer =
+            Trainer { config, data, folder, session, at: Position::START, seconds: 0.0, normalisation, quiet };
         trainer.save_last()?;
         Ok(trainer)
     }
@@ -79,7 +74,7 @@ impl<'a> Trainer<'a> {
     pub fn resume(
         config: &'a Config,
         data: &'a DataSet,
-        gpu: &'a Gpu,
+        device: &'a dyn Device,
         lowered: &'a Lowered,
         mut folder: RunFolder,
         checkpoint: Checkpoint,
@@ -90,11 +85,11 @@ impl<'a> Trainer<'a> {
             return Err(Error::data(format!("the run was trained on other data than {}", data.name))
                 .hint("point --data at the data set the run started with"));
         }
-        let program = GpuProgram::new(gpu, &lowered.plan)?;
-        let mut session = Session::new(lowered, Box::new(program), &meta.normalisation);
+        let mut session = Session::new(lowered, device.load(&lowered.plan)?, &meta.normalisation);
         session.set_state(&tensors)?;
-        folder.reopen(meta.metrics_bytes, &Resumed::now(&gpu.summary))?;
-        Ok(Trainer { config, data, folder, session, at: meta.position, normalisation: meta.normalisation, quiet })
+        folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
+        let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
+        Ok(Trainer { config, data, folder, session, at, seconds, normalisation, quiet })
     }
 
     /// Trains until the end, `stop_after` epochs of the whole run, or an interruption.
@@ -116,17 +111,21 @@ impl<'a> Trainer<'a> {
             if self.at.phase == Phase::Quant && self.at.epoch == self.config.quant.delay_epochs && !self.at.calibrated {
                 self.calibrate()?;
             }
-            self.epoch()?;
-            self.end_epoch()?;
-            if INTERRUPTED.load(Ordering::SeqCst) {
-                return Err(self.interrupted());
+            let lr = self.epoch()?;
+            self.end_epoch(lr)?;
+            if interrupt::requested() {
+                return Err(self.was_saved());
             }
         }
     }
 
     /// Whether nothing is left to train.
     pub fn finished(&self) -> bool {
-        self.at.phase == Phase::Quant && self.at.epoch >= self.config.train.quant_epochs
+        let (t, q) = (&self.config.train, &self.config.quant);
+        match self.at.phase {
+            Phase::Float => q.method == Method::None && self.at.epoch >= t.float_epochs && self.folder.float().exists(),
+            Phase::Quant => self.at.epoch >= t.quant_epochs && (t.quant_epochs > 0 || self.at.calibrated),
+        }
     }
 
     fn epochs_done(&self) -> u32 {
@@ -163,10 +162,10 @@ impl<'a> Trainer<'a> {
         epoch_permutation(self.data.train.len(), self.config.train.seed, self.epochs_done())
     }
 
-    /// The rest of the current epoch.
-    fn epoch(&mut self) -> Result<()> {
+    /// The rest of the current epoch's steps; returns the learning rate of the last one.
+    fn epoch(&mut self) -> Result<f32> {
         if self.at.step == 0 {
-            self.at.totals = Totals::default();
+            (self.at.totals, self.seconds) = (Totals::default(), 0.0);
             self.session.reset_statistics()?;
             let moving = self.form() == Form::Quantized && !self.frozen();
             if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
@@ -178,10 +177,9 @@ impl<'a> Trainer<'a> {
         let order = self.order();
         let batches = Batches::training(&order, batch)?;
         let steps = batches.steps() as u64;
-        let drain_at = (self.config.train.log_every as usize).clamp(1, RING);
+        let drain_at = self.config.train.log_every as usize;
         let (form, frozen) = (self.form(), self.frozen());
         let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
-        let before = self.at.totals.count;
         let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, self.quiet);
         for indices in batches.starting_at(self.at.step as usize) {
             let in_phase = u64::from(self.at.epoch) * steps + u64::from(self.at.step);
@@ -200,24 +198,22 @@ impl<'a> Trainer<'a> {
                 progress.loss(self.at.totals.mean_loss());
             }
             progress.update(u64::from(self.at.step));
-            if INTERRUPTED.load(Ordering::SeqCst) {
-                progress.finish();
-                return Err(self.interrupted());
+            if interrupt::requested() {
+                break;
             }
         }
         self.session.drain(&mut self.at.totals)?;
-        let elapsed = progress.finish();
-        let lr = learning_rate(phase, u64::from(self.at.epoch + 1) * steps - 1, steps * u64::from(epochs));
-        self.log_training(lr, elapsed, self.at.totals.count - before)
+        self.seconds += progress.finish().as_secs_f64();
+        if interrupt::requested() {
+            self.save_last()?;
+            return Err(self.was_saved());
+        }
+        Ok(learning_rate(phase, u64::from(self.at.epoch + 1) * steps - 1, steps * u64::from(epochs)))
     }
 
-    fn interrupted(&mut self) -> Error {
-        let saved = self.session.drain(&mut self.at.totals).and_then(|()| self.save_last());
-        match saved {
-            Ok(()) => Error::new(ErrorKind::Interrupted, "interrupted; the run was saved")
-                .hint(format!("go on with: cqat train --resume {}", self.folder.path().display())),
-            Err(e) => e,
-        }
+    fn was_saved(&self) -> Error {
+        Error::new(ErrorKind::Interrupted, "interrupted; the run was saved")
+            .hint(format!("go on with: cqat train --resume {}", self.folder.path().display()))
     }
 
     fn save_last(&mut self) -> Result<()> {
@@ -225,36 +221,36 @@ impl<'a> Trainer<'a> {
     }
 
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
-    fn end_epoch(&mut self) -> Result<()> {
+    fn end_epoch(&mut self, lr: f32) -> Result<()> {
         self.finite_state()?; // before the evaluation, which could not name the tensor
+        let scores = match self.evaluate(self.form(), self.frozen()) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {
+                self.save_last()?;
+                return Err(self.was_saved());
+            }
+            scores => scores?,
+        };
         let epoch = self.at.epoch + 1;
-        let (scored, name) = self.score(epoch, self.form(), self.frozen())?;
+        self.log_training(lr)?;
+        self.log_scores(epoch, &scores)?;
         let (t, phase, (_, epochs)) = (self.at.totals, self.at.phase.name(), self.phase_config());
         self.at.epoch = epoch;
         self.at.step = 0;
         self.save_last()?;
         if !self.quiet {
-            let (loss, train, scored) = (t.mean_loss(), t.top1_percent(), scored.top1_percent());
-            say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {name} {scored:.2} %");
+            let (loss, train, scored) = (t.mean_loss(), t.top1_percent(), scores.totals.top1_percent());
+            say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {} {scored:.2} %", scores.split);
         }
         Ok(())
     }
 
-    /// Scores the validation pictures where there are any, else the test pictures, and writes the lines of an epoch.
-    fn score(&mut self, epoch: u32, form: Form, frozen: bool) -> Result<(Totals, &'static str)> {
+    /// Scores the validation pictures where there are any, else the test pictures.
+    fn evaluate(&mut self, form: Form, frozen: bool) -> Result<Scores> {
         let start = Instant::now();
-        let (split, name) = self.data.val.as_ref().map_or((&self.data.test, "test"), |v| (v, "val"));
-        let t = self.session.evaluate(form, split, frozen)?.totals;
-        let kind = if form == Form::Quantized { Kind::FakeQuant } else { Kind::Float };
-        self.folder.log(&json!({
-            "kind": "epoch", "phase": self.at.phase.name(), "epoch": epoch, "split": name, "evaluation": kind.name(),
-            "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
-            "seconds": start.elapsed().as_secs_f64(),
-        }))?;
-        if form == Form::Quantized {
-            self.log_layers(epoch)?;
-        }
-        Ok((t, name))
+        let (pictures, split) = self.data.val.as_ref().map_or((&self.data.test, "test"), |v| (v, "val"));
+        log::debug!("scoring {} pictures", pictures.len());
+        let totals = self.session.evaluate(form, pictures, frozen)?.totals;
+        Ok(Scores { form, split, totals, seconds: start.elapsed().as_secs_f64() })
     }
 
     fn calibrate(&mut self) -> Result<()> {
@@ -285,10 +281,15 @@ impl<'a> Trainer<'a> {
     fn finish(&mut self) -> Result<Outcome> {
         if self.config.quant.method == Method::Cqat && self.config.train.quant_epochs == 0 && !self.at.calibrated {
             self.calibrate()?;
-            let (t, name) = self.score(0, Form::Quantized, true)?;
+            let scores = match self.evaluate(Form::Quantized, true) {
+                // The float network was; calibration is done again.
+                Err(e) if e.kind() == ErrorKind::Interrupted => return Err(self.was_saved()),
+                scores => scores?,
+            };
+            self.log_scores(0, &scores)?;
             self.save_last()?;
             if !self.quiet {
-                say!("post-training quantization  {name} {:.2} %", t.top1_percent());
+                say!("post-training quantization  {} {:.2} %", scores.split, scores.totals.top1_percent());
             }
         }
         Ok(Outcome::Finished)
@@ -302,6 +303,7 @@ impl<'a> Trainer<'a> {
             program: crate::VERSION.to_string(),
             config: self.config.to_yaml()?,
             position: self.at,
+            epoch_seconds: self.seconds,
             normalisation: self.normalisation,
             data_sha256: self.data.sha256.clone(),
             metrics_bytes: self.folder.metrics_bytes()?,
@@ -325,6 +327,15 @@ impl<'a> Trainer<'a> {
         let bad = tensors.iter().filter(|(_, t)| !t.is_finite()).map(|(name, _)| name.as_str());
         bad.min_by_key(|name| place(name).unwrap_or(weights.len()))
     }
+}
+
+/// The evaluation of an epoch.
+struct Scores {
+    form: Form,
+    /// Name of the pictures.
+    split: &'static str,
+    totals: Totals,
+    seconds: f64,
 }
 
 /// Weights to start from: fresh ones, or those of `train.init_from`.

@@ -123,6 +123,10 @@ fn a_checkpoint_of_another_network() {
     place();
     let deeper = ["--set", "train.init_from=run", "--set", "network.depth=20"];
     training_fails(&deeper, 5, "the checkpoint has no tensor layer1.1.conv1.weight", "network.depth must match");
+    // A deeper network has every tensor of a shallower one, in the same shapes.
+    cqat(place(), &["train", "tiny.yaml", "--out", "deep", "--set", "network.depth=20", "--stop-after", "0"]).ok();
+    let message = "has a tensor layer1.1.bn1.bias, but the network has no such layer";
+    training_fails(&["--set", "train.init_from=deep"], 5, message, "network.depth must match");
     let wider = ["--set", "train.init_from=run/last.safetensors", "--set", "network.width=16"];
     let message = "tensor conv1.weight has shape [8, 3, 3, 3], expected [16, 3, 3, 3]";
     training_fails(&wider, 5, message, "network.depth, network.width and network.classes must match the checkpoint");
@@ -232,6 +236,34 @@ fn an_unwritable_run_folder() {
     let ran = cqat(place(), &["train", "tiny.yaml", "--out", "file/run"]);
     ran.fails(5, "the run folder file/run cannot be made", "choose a folder you may write with --out DIR");
     assert_eq!(std::fs::read(place().join("file")).unwrap(), b"kept");
+}
+
+#[test]
+fn a_run_that_another_process_trains() {
+    place();
+    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "busy", "--quiet"]).spawn().unwrap();
+    while !place().join("busy/last.safetensors").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended too early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let message = "another process is training busy";
+    cqat(place(), &["train", "--resume", "busy"]).fails(5, message, "wait until it ends, or interrupt it");
+    assert!(Ran::from(child.wait_with_output().unwrap()).code == 0, "the first process was not disturbed");
+    cqat(place(), &["eval", "busy"]).ok();
+}
+
+/// What a start leaves that fails before `config.yaml`, as on a full disk.
+#[test]
+fn a_folder_that_a_failed_start_left() {
+    place();
+    let out = place().join("failed");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("manifest.json"), "{").unwrap();
+    std::fs::write(out.join("metrics.jsonl"), "{\"kind\":\"header\",\"format_version\":1}\n").unwrap();
+    let ran = cqat(place(), &["train", "--resume", "failed"]);
+    ran.fails(5, "failed is not a run folder: it has no config.yaml", "cqat train");
+    cqat(place(), &["train", "tiny.yaml", "--out", "failed", "--stop-after", "1"]).ok();
+    assert_eq!(common::metrics(&out).len(), 3);
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use cqat::config::{
-    Config, Estimator, FORMAT_VERSION, Freeze, InputQuant, Kernels, LayerBits, Mask, Method, Reduce, Schedule, presets,
+    Config, Estimator, FORMAT_VERSION, Freeze, Kernels, LayerBits, Mask, Method, Reduce, Schedule, presets,
 };
 use cqat::error::{Error, ErrorKind};
+use cqat::integer::IntegerNet;
+use cqat::setup::network;
 
 #[path = "config/invalid.rs"]
 mod invalid;
@@ -77,10 +79,15 @@ fn every_file_in_configs_is_a_preset() {
 }
 
 #[test]
-fn every_preset_but_the_literal_one_can_become_integers() {
+fn every_quantized_preset_but_the_literal_one_can_become_integers() {
     for (name, ..) in presets() {
-        let quant = Config::load(name, &[]).unwrap().quant;
-        let integers = quant.input == InputQuant::Signed8 && quant.freeze != Freeze::Never;
+        let config = Config::load(name, &[]).unwrap();
+        let (net, spec) = network(&config, 100).unwrap();
+        let Some(spec) = spec else {
+            assert_eq!(*name, "float");
+            continue;
+        };
+        let integers = IntegerNet::check(&net, &spec).is_ok() && config.quant.freeze != Freeze::Never;
         assert_eq!(integers, *name != "cqat-literal", "{name}");
     }
 }
@@ -194,4 +201,14 @@ fn post_training_quantization_and_training_from_scratch_are_allowed() {
         with_sets(group).validate().unwrap_or_else(|e| panic!("{group:?}: {}", shown(&e)));
     }
     assert_eq!(with_sets(&["quant.reduce=drop_lsb_floor"]).quant.reduce, Reduce::DropLsbFloor);
+}
+
+/// The block in docs/configuration.md has every key, and each with its default.
+#[test]
+fn the_documented_configuration_is_the_default_one() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let block = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the file has a block");
+    let documented: serde_yaml::Value = serde_yaml::from_str(block).unwrap();
+    let default: serde_yaml::Value = serde_yaml::from_str(&Config::default().to_yaml().unwrap()).unwrap();
+    assert_eq!(documented, default);
 }

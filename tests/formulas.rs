@@ -101,6 +101,12 @@ fn a_cutout_is_one_square_clipped_by_the_border() {
         whole += usize::from(height == SQUARE && width == SQUARE);
     }
     assert!(whole > 20, "{whole} squares lie inside");
+    // The centre is a pixel of the picture, so one pixel always goes, and each row's turn comes.
+    let cut = augmented(&bytes, &table, 0, 0, 1);
+    let gone: Vec<usize> = (0..cut.len() / 4).filter(|&i| (0..3).all(|c| cut[4 * i + c] == -1.0)).collect();
+    assert_eq!(gone.iter().map(|i| i / (SIDE * SIDE)).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    let rows: std::collections::BTreeSet<usize> = gone.iter().map(|i| i / SIDE % SIDE).collect();
+    assert!(rows.len() > SIDE / 2 && rows.contains(&(SIDE - 1)), "{rows:?}");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! network. No device.
 //!
 //! The loss is computed here, in f64, from the logits: an independent statement of softmax cross-entropy with label
-//! smoothing. Differences go along most elements of a tensor's gradient at once, chosen at random: far above the rounding
-//! of the f32 twins, and every element is seen after a few draws. A step that moves the loss by 1e-5 is lost in that
-//! rounding to about 0.3 %; one ten times as long carries single values across the corner of a ReLU, most often on one
-//! side. So the best of four steps counts, central or to one side: a wrong gradient agrees with none (a test shows it).
+//! smoothing. Differences go along all elements of a tensor at once: along the gradient, which is far above the rounding of
+//! the f32 twins, and to either side of it at random, which sees a gradient that is 0 where it should not be. A step that
+//! moves the loss by 1e-5 is lost in that rounding to about 0.3 %; one ten times as long carries single values across the
+//! corner of a ReLU, most often on one side. So the best of four steps counts, central or to one side: a wrong gradient agrees
+//! with none (a test shows it).
 
 use cqat::config::Config;
 use cqat::cpu::CpuProgram;
@@ -222,16 +223,23 @@ impl Twins {
         let range = self.range_of(name);
         let gradient = self.gradient();
         for draw in 0..2 {
-            let mut direction = vec![0f32; gradient.len()];
-            for i in range.clone() {
-                direction[i] = if uniform(40 + draw, i) > -0.5 { gradient[i] } else { 0.0 };
-            }
-            normalise(&mut direction);
-            let (along, error) = self.error(&gradient, &direction);
+            let (along, error) = self.error(&gradient, &tilted(&gradient, range.clone(), 40 + draw));
             assert!(along > 1e-4, "{name}: the gradient is {along:e}, nothing to check");
             assert!(error < TOLERANCE, "{name}: slope {along:e}, differences are off by {error:e}");
         }
     }
+}
+
+/// The gradient of the words `range`, and twice as much in a random direction, the one of the two in which the loss rises.
+fn tilted(gradient: &[f32], range: std::ops::Range<usize>, seed: u32) -> Vec<f32> {
+    let squares = gradient[range.clone()].iter().map(|g| g * g).sum::<f32>();
+    let rms = (squares / range.len() as f32).sqrt();
+    let mut direction = vec![0f32; gradient.len()];
+    let sign = |i: usize| uniform(seed, i).signum();
+    let rise = range.clone().map(|i| gradient[i] * sign(i)).sum::<f32>().signum();
+    range.for_each(|i| direction[i] = gradient[i] + 2.0 * rms * rise * sign(i));
+    normalise(&mut direction);
+    direction
 }
 
 fn normalise(direction: &mut [f32]) {
@@ -273,6 +281,14 @@ fn the_check_sees_a_gradient_that_is_wrong() {
     normalise(&mut direction);
     let (along, error) = twins.error(&wrong, &direction);
     assert!(error > 2.0 * TOLERANCE, "slope {along:e}, differences are off by only {error:e}");
+    // A tap, one of nine, is left out; a row of input channels is.
+    let w = twins.lowered.layout.weights.iter().find(|w| w.name == "same.b").unwrap().clone();
+    for missing in [4 * w.c_in * w.c_out..5 * w.c_in * w.c_out, 30 * w.c_out..31 * w.c_out] {
+        let mut wrong = gradient.clone();
+        wrong[range.start + missing.start..range.start + missing.end].fill(0.0);
+        let errors = [40, 41].map(|seed| twins.error(&wrong, &tilted(&wrong, range.clone(), seed)).1);
+        assert!(errors.iter().any(|e| *e > 1.5 * TOLERANCE), "{missing:?}: differences are off by only {errors:?}");
+    }
 }
 
 /// Parameters after the last quantizer see a smooth loss.

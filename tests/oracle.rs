@@ -5,13 +5,14 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use cqat::compare::Check;
 use cqat::config::Kernels;
 use cqat::cpu::CpuProgram;
 use cqat::exec::Executor;
 use cqat::gpu::{Gpu, GpuProgram};
 use cqat::kernels::Caps;
 use cqat::kernels::select::KernelFamily;
-use cqat::oracle::{GroupError, Oracle};
+use cqat::oracle::Oracle;
 use cqat::plan::lower::Lowered;
 use cqat::safetensors_io::{self, File};
 use cqat::tensors::NamedTensor;
@@ -31,30 +32,30 @@ fn lower(oracle: &Oracle, caps: &Caps, kernels: Kernels) -> Lowered {
     oracle.lower(caps, family.unwrap_or(KernelFamily::Tiled)).unwrap()
 }
 
-fn on_cpu(oracle: &Oracle, kernels: Kernels) -> cqat::Result<Vec<GroupError>> {
+fn on_cpu(oracle: &Oracle, kernels: Kernels) -> cqat::Result<Vec<Check>> {
     let lowered = lower(oracle, &Caps::portable(true, 4096), kernels);
     oracle.run(&lowered, &mut CpuProgram::new(&lowered.plan))
 }
 
-fn on_gpu(oracle: &Oracle, gpu: &Gpu, kernels: Kernels) -> Vec<GroupError> {
+fn on_gpu(oracle: &Oracle, gpu: &Gpu, kernels: Kernels) -> Vec<Check> {
     let lowered = lower(oracle, &gpu.caps, kernels);
     let exec: &mut dyn Executor = &mut GpuProgram::new(gpu, &lowered.plan).unwrap();
     oracle.run(&lowered, exec).unwrap()
 }
 
 /// Every group was compared and is within its limit.
-fn assert_passes(what: &str, dump: &str, groups: &[GroupError]) {
+fn assert_passes(what: &str, dump: &str, groups: &[Check]) {
     let expected: &[&str] = match dump {
         "fp32" => &["act", "after1", "after3", "bn_after1", "eval_logits", "grad", "logits", "loss", "losses"],
         _ => &["act", "after1", "bn_after1", "grad", "logits", "loss", "losses", "losses 2 and 3", "scale"],
     };
-    assert_eq!(groups.iter().map(|g| g.group.as_str()).collect::<Vec<_>>(), expected, "{what}");
+    assert_eq!(groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(), expected, "{what}");
     for g in groups {
-        assert!(g.passed(), "{what}: {} is off by {:e}, limit {:e}", g.worst, g.error, g.limit);
+        assert!(g.passed(), "{what}: {} is off by {:e}, limit {:e}", g.detail, g.error, g.limit);
         assert!(
-            g.limit <= if g.group == "losses 2 and 3" { 0.02 } else { 2e-5 },
+            g.limit <= if g.name == "losses 2 and 3" { 0.02 } else { 2e-5 },
             "{what}: {} has limit {}",
-            g.group,
+            g.name,
             g.limit
         );
     }
@@ -109,7 +110,7 @@ impl Altered {
 
     fn failures(&self) -> Vec<String> {
         let groups = on_cpu(&Oracle::read(&self.path()).unwrap(), Kernels::Tiled).unwrap();
-        groups.into_iter().filter(|g| !g.passed()).map(|g| g.group).collect()
+        groups.into_iter().filter(|g| !g.passed()).map(|g| g.name).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use cqat::net::Net;
 use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
 use cqat::plan::{BufferId, Home, Plan, Program, TensorId};
 use cqat::quant::QuantSpec;
-use cqat::session::{Normalisation, upload_constants};
+use cqat::session::{Normalisation, load_parameters, upload_constants};
 use cqat::tensors;
 use proptest::prelude::*;
 
@@ -194,7 +194,7 @@ fn sums_are_integers_where_f32_would_round() {
         let quant = QuantSpec::new(&config, &net).unwrap();
         let lowered = lower(&net, quant.as_ref(), &Options::new(2, Caps::portable(false, 4096))).unwrap();
         let step = &lowered.plan.programs[lowered.quantized.unwrap().train.0].dispatches;
-        let exact = step.iter().filter(|d| d.variant.formats.contains(&"sums_i32"));
+        let exact = step.iter().filter(|d| d.variant.files.contains(&"sums_i32"));
         exact.map(|d| net.layers[d.layer.unwrap()].name().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(integer_layers(5, 4, 64), [""; 0]);
@@ -223,11 +223,8 @@ fn garbage_in_the_slots_changes_nothing() {
             let (plan, layout) = (&lowered.plan, &lowered.layout);
             let mut exec = CpuProgram::new(plan);
             upload_constants(&lowered, &mut exec, &Normalisation::NEUTRAL);
-            let start = tensors::initialise(layout, 3);
+            load_parameters(&lowered, &mut exec, &tensors::initialise(layout, 3), "").unwrap();
             let words = |t| plan.tensor(t).words;
-            exec.write_as(layout.params, &tensors::insert(plan, layout, words(layout.params), &start, "").unwrap());
-            let running = tensors::insert_running(plan, layout, words(layout.running), &start, "").unwrap();
-            exec.write_as(layout.running, &running);
             let pictures: Vec<u32> = (0..words(layout.images) as u32).map(|i| random(5, i, 0)).collect();
             exec.write(layout.images, &pictures);
             exec.write(layout.labels, &[1, 2, 3]);
@@ -277,8 +274,7 @@ fn variants_on_made_up_devices() {
         for d in step.iter().filter(|d| d.variant.name != "portable" || !d.variant.textures.is_empty()) {
             let tile: Vec<&str> =
                 d.variant.prelude.iter().filter(|line| line.starts_with("const")).map(|s| s.as_str()).collect();
-            let line =
-                format!("{} {} {} {}", d.kernel.name, d.variant.name, d.variant.formats.join(" "), tile.join(" "));
+            let line = format!("{} {} {} {}", d.kernel.name, d.variant.name, d.variant.files.join(" "), tile.join(" "));
             *counts.entry(line.trim_end().replace(['\n', ';'], "").replace("const ", "")).or_default() += 1;
         }
         text += &format!("{name}\n");
@@ -300,4 +296,14 @@ fn a_family_of_kernels_can_be_forced() {
     }
     let error = KernelFamily::choose(Kernels::Lane, &Caps { subgroup: 0, ..Caps::portable(true, 64) }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Device);
+}
+
+/// The largest step that the project promises to fit: W5A4, width 64, batch 128, 1.2 GiB of buffers.
+#[test]
+fn a_step_of_width_64_and_batch_128_stays_under_its_bound() {
+    for software in [false, true] {
+        let case = Case::new(18, 64, 32, 128, "cqat", Caps::portable(software, 4096));
+        let bytes = case.lower().plan.bytes();
+        assert!(bytes < 12 * (1 << 30) / 10, "{bytes} bytes");
+    }
 }

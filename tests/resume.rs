@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Child;
 use std::sync::LazyLock;
@@ -140,6 +141,50 @@ fn interrupted(run: &str, ready: &str, phase: Phase) {
     equals_the_undisturbed(run);
 }
 
+/// The pictures have moved: a run is told where they are, as often as it goes on.
+#[test]
+fn resumed_with_data_that_has_moved() {
+    cqat(place(), &["train", "tiny.yaml", "--out", "moved", "--stop-after", "1"]).ok();
+    let elsewhere = place().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for file in ["train.bin", "test.bin"] {
+        std::fs::copy(place().join("data").join(file), elsewhere.join(file)).unwrap();
+    }
+    cqat(place(), &["train", "--resume", "moved", "--data", "elsewhere", "--stop-after", "2"]).ok();
+    cqat(place(), &["train", "--resume", "moved", "--stop-after", "3"]).ok();
+    cqat(place(), &["train", "--resume", "moved", "--data", "./elsewhere/../elsewhere"]).ok();
+    equals_the_undisturbed("moved");
+}
+
+/// An evaluation may take longer than the epoch: it can be interrupted, and the epoch is not lost with it.
+#[test]
+fn interrupted_in_the_evaluation_of_an_epoch() {
+    let place = workplace();
+    let file = |name: &str, count| std::fs::write(place.path().join("data").join(name), common::cifar100(count, 2));
+    file("train.bin", 960).unwrap();
+    file("test.bin", 959).unwrap();
+    let sets = ["train.batch=48", "train.float_epochs=2", "train.quant_epochs=0", "quant.method=none"];
+    let sets: Vec<&str> = sets.iter().flat_map(|s| ["--set", s]).collect();
+    let train = |out| [&["train", "tiny.yaml", "--out", out], &sets[..]].concat();
+    cqat(place.path(), &train("full")).ok();
+    let out = place.path().join("stopped");
+    let mut command = on_device(place.path(), &train("stopped"));
+    let mut child = command.env("RUST_LOG", "cqat=debug").spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("scoring 959 pictures")));
+    signal(&child, "-INT");
+    let said: Vec<String> = said.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(said.iter().any(|line| line == "error: interrupted; the run was saved"), "{said:?}");
+    assert_eq!((last(&out).meta.position.epoch, last(&out).meta.position.step), (0, 20), "only the evaluation is left");
+    cqat(place.path(), &["train", "--resume", "stopped"]).ok();
+    assert_eq!(metrics(&out), metrics(&place.path().join("full")));
+    assert!(last(&out).tensors == last(&place.path().join("full")).tensors);
+    // A float run is finished too, when it is.
+    let ran = cqat(place.path(), &["train", "--resume", "stopped"]).ok();
+    assert!(ran.err.contains("the run was finished already"), "{}", ran.err);
+}
+
 #[test]
 fn a_second_interrupt_quits_at_once() {
     // Steps long enough for both interrupts to fall into one.
@@ -163,6 +208,10 @@ fn a_standard_error_that_nobody_reads_stops_nothing() {
     drop(child.stderr.take());
     assert!(child.wait().unwrap().success());
     equals_the_undisturbed("unread");
+    // An error keeps its exit code.
+    let mut child = on_device(place(), &["train", "tiny.yaml", "--out", "unread"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
 #[test]

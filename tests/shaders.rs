@@ -100,13 +100,15 @@ fn structs_of_shaders_lie_as_those_of_the_host() {
             }
         }
         for (handle, ty) in module.types.iter() {
-            if let Some(rust) = ty.name.as_deref().filter(|n| ["Quant", "ScaleRule", "Step", "WeightRow"].contains(n)) {
+            if let Some(rust) =
+                ty.name.as_deref().filter(|n| ["Quant", "RangeRow", "ScaleRule", "Step", "WeightRow"].contains(n))
+            {
                 assert_eq!(wgsl_fields(&module, handle), rust_fields(rust, &shared_sources), "{name}: {rust}");
                 shared.insert(rust.to_string());
             }
         }
     }
-    assert_eq!(shared.len(), 4, "{shared:?}");
+    assert_eq!(shared.len(), 5, "{shared:?}");
 }
 
 fn kernel(name: &str) -> &'static KernelDef {

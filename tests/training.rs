@@ -7,8 +7,10 @@ use std::path::Path;
 use common::{embedded, gpu, last, lowered, metrics, tiny, train};
 use cqat::checkpoint::{Checkpoint, Phase};
 use cqat::config::{Config, presets};
+use cqat::cpu::CpuDevice;
 use cqat::data::DataSet;
 use cqat::evaluate::{Kind, Loaded};
+use cqat::exec::Device;
 use cqat::gpu::Gpu;
 use cqat::run::RunFolder;
 use cqat::train::{Outcome, Trainer};
@@ -72,6 +74,25 @@ fn a_tiny_network_learns_64_pictures_by_heart() {
         let (line, scored) = (lines.last().unwrap(), score(file, kind, &data.test).totals);
         assert_eq!((&line["evaluation"], &line["top1"]), (&json!(kind.name()), &json!(scored.top1_percent())));
         assert_eq!(line["loss"], json!(scored.mean_loss()), "{phase}");
+    }
+}
+
+/// The trainer knows devices only by their trait: the CPU reference trains the same network to the same losses.
+#[test]
+fn the_cpu_reference_trains_as_the_device_does() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(24, 8));
+    let config = tiny(&["train.float_epochs=1", "train.quant_epochs=1"]);
+    let cpu = CpuDevice::new(gpu.caps.clone());
+    let devices: [(&str, &dyn Device); 2] = [("cpu", &cpu), ("gpu", &gpu)];
+    let [cpu, gpu] = devices.map(|(name, device)| {
+        let out = folder.path().join(name);
+        assert_eq!(train(&config, &data, device, &out, None).unwrap(), Outcome::Finished);
+        let of = |phase, split| lines(&out, phase, split)[0]["loss"].as_f64().unwrap();
+        [of("float", "train"), of("float", "test"), of("quant", "train"), of("quant", "test")]
+    });
+    for (a, b) in cpu.iter().zip(&gpu) {
+        // A value on a rounding edge falls either way.
+        assert!((a - b).abs() < 0.02 * b, "{cpu:?} and {gpu:?}");
     }
 }
 
@@ -241,7 +262,7 @@ fn a_loss_that_is_not_finite_stops_and_names_the_layer() {
     says(
         &error,
         ErrorKind::Training,
-        "the loss is not finite: the batch statistics of layer conv1 went first, in step 1",
+        "the loss is not finite: the batch statistics of layer conv1 went first, in step 2",
         "lower train.float.lr",
     );
     let kept = last(&out);
@@ -284,7 +305,7 @@ fn poisoned_weights_are_found_in_the_layer_that_has_them() {
     says(
         &error,
         ErrorKind::Training,
-        "the loss is not finite: the batch statistics of layer layer2.0.conv1 went first, in step 2",
+        "the loss is not finite: the batch statistics of layer layer2.0.conv1 went first, in step 3",
         "lower train.float.lr",
     );
     assert_eq!(last(&out).tensors, good.tensors);

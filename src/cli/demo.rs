@@ -33,7 +33,8 @@ impl DemoArgs {
             ));
         }
         config.validate()?;
-        let data = train::load_data(&mut config, None)?;
+        let (data, dir) = train::load_data(&config, None)?;
+        config.data.dir = Some(dir);
         let (net, spec) = network(&config, train::check_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");
         IntegerNet::check(&net, &spec)?; // before the training, not after it

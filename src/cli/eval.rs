@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Global, train};
 use crate::config::Method;
 use crate::evaluate::{Kind, Loaded};
+use crate::exec::Device;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -15,17 +16,6 @@ enum SplitName {
     Test,
     Val,
     Train,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum KindName {
-    /// The float network
-    Float,
-    /// Fake quantization with running statistics, on the device
-    FakeQuant,
-    /// The integer arithmetic of hardware, on the CPU
-    Folded,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +30,7 @@ pub(super) struct EvalArgs {
     split: SplitName,
     /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
     #[arg(long, value_enum)]
-    kind: Option<KindName>,
+    kind: Option<Kind>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -48,11 +38,10 @@ pub(super) struct EvalArgs {
 
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let mut loaded = Loaded::read(&self.run)?;
-        let data = train::load_run_data(&mut loaded.config, self.data.as_ref())?;
+        let loaded = Loaded::read(&self.run)?;
+        let (data, found) = train::load_run_data(&loaded.config, self.data.as_ref())?;
         let same_data = data.sha256 == loaded.checkpoint.meta.data_sha256;
         if !same_data {
-            let found = loaded.config.data.dir.as_deref().unwrap_or_default();
             let message = format!("{found} holds other pictures ({}) than the run was trained on", data.name);
             if self.data.is_none() {
                 return Err(Error::data(message)
@@ -68,15 +57,13 @@ impl EvalArgs {
             })?,
         };
         let kind = match self.kind {
-            Some(KindName::Float) => Kind::Float,
-            Some(KindName::FakeQuant) => Kind::FakeQuant,
-            Some(KindName::Folded) => Kind::Folded,
+            Some(kind) => kind,
             None if loaded.config.quant.method != Method::None && loaded.quantized() => Kind::FakeQuant,
             None => Kind::Float,
         };
         let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
         let classes = train::check_classes(&loaded.config, &data)?;
-        let evaluation = loaded.evaluate(kind, split, classes, gpu.as_ref())?;
+        let evaluation = loaded.evaluate(kind, split, classes, gpu.as_ref().map(|g| g as &dyn Device))?;
         let t = evaluation.totals;
         let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);
         if self.json {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Global;
+use crate::compare::Check;
 use crate::gpu::GpuProgram;
 use crate::kernels::select::KernelFamily;
 use crate::oracle::Oracle;
@@ -27,7 +28,9 @@ impl SelftestArgs {
         let gpu = global.open(None)?;
         let mut lines = Vec::new();
         let mut failed = 0;
-        let mut note = |name: String, error: f64, limit: f64, passed: bool, detail: String| {
+        let mut note = |check: Check| {
+            let passed = check.passed();
+            let Check { name, error, limit, detail } = check;
             failed += usize::from(!passed);
             if !self.json {
                 let verdict = if passed { "ok  " } else { "FAIL" };
@@ -36,11 +39,8 @@ impl SelftestArgs {
             lines.push(json!({ "name": name, "error": error, "limit": limit, "passed": passed, "detail": detail }));
         };
         if self.oracle.is_empty() {
-            let mut results = check_kernels(&gpu)?;
-            results.extend(check_step(&gpu)?);
-            for r in results {
-                note(r.name.clone(), r.error, r.limit, r.passed(), r.detail.clone());
-            }
+            check_kernels(&gpu)?.into_iter().for_each(&mut note);
+            check_step(&gpu)?.into_iter().for_each(&mut note);
         }
         for file in &self.oracle {
             let oracle = Oracle::read(file)?;
@@ -49,9 +49,7 @@ impl SelftestArgs {
             }
             let lowered = oracle.lower(&gpu.caps, KernelFamily::of(&gpu.caps))?;
             let mut exec = GpuProgram::new(&gpu, &lowered.plan)?;
-            for g in oracle.run(&lowered, &mut exec)? {
-                note(g.group.clone(), g.error, g.limit, g.passed(), g.worst.clone());
-            }
+            oracle.run(&lowered, &mut exec)?.into_iter().for_each(&mut note);
         }
         if self.json {
             println!("{}", serde_json::Value::from(lines));

@@ -10,10 +10,11 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
+use crate::interrupt;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, now};
 use crate::setup::lower_config;
-use crate::train::{INTERRUPTED, Outcome, Trainer};
+use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, Args)]
@@ -47,7 +48,8 @@ impl TrainArgs {
                 config.validate()?;
                 let out = self.out.clone().unwrap_or_else(|| default_folder(spec));
                 RunFolder::check_free(&out)?; // before the data takes its time
-                let data = load_data(&mut config, self.data.as_ref())?;
+                let (data, dir) = load_data(&config, self.data.as_ref())?;
+                config.data.dir = Some(dir);
                 start(config, &data, &out, global, self.stop_after)?;
                 println!("run folder: {}", out.display());
                 Ok(())
@@ -58,7 +60,7 @@ impl TrainArgs {
     }
 
     fn resume(&self, run: &Path, global: &Global) -> Result<()> {
-        let folder = RunFolder::open(run)?;
+        let folder = RunFolder::open_for_training(run)?;
         if !folder.last().exists() {
             let float = folder.float();
             return Err(Error::training(format!("{} has no checkpoint last.safetensors", run.display())).hint(
@@ -71,7 +73,7 @@ impl TrainArgs {
             ));
         }
         let checkpoint = Checkpoint::read(&folder.last())?;
-        let mut config = checkpoint.config()?;
+        let config = checkpoint.config()?;
         if folder.config()? != config {
             return Err(Error::training(format!(
                 "config.yaml of {} is not what its checkpoint was trained with",
@@ -83,7 +85,7 @@ impl TrainArgs {
                 folder.last().display()
             )));
         }
-        let data = load_run_data(&mut config, self.data.as_ref())?;
+        let (data, _) = load_run_data(&config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
         let classes = check_classes(&config, &data)?;
         let lowered = lower_config(&config, classes, &gpu.caps).map_err(|e| match e.kind() {
@@ -93,10 +95,11 @@ impl TrainArgs {
         greet(&data, &gpu, global);
         let _interrupts = Interrupts::take();
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
-        if trainer.finished() && !global.quiet {
+        if !trainer.finished() {
+            train(&mut trainer, self.stop_after, run, global)?;
+        } else if !global.quiet {
             say!("the run was finished already");
         }
-        train(&mut trainer, self.stop_after, run, global)?;
         println!("run folder: {}", run.display());
         Ok(())
     }
@@ -146,19 +149,18 @@ fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Gl
     Ok(())
 }
 
-/// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run.
-pub(super) fn load_run_data(config: &mut Config, option: Option<&PathBuf>) -> Result<DataSet> {
+/// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run. And the place.
+pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
     let own = config.data.dir.as_ref().map(PathBuf::from).filter(|dir| dir.is_dir());
     load_data(config, option.or(own.as_ref()))
 }
 
-/// Loads the pictures and keeps in `config` where they were found, so that a run can be resumed from anywhere.
-pub(super) fn load_data(config: &mut Config, option: Option<&PathBuf>) -> Result<DataSet> {
+/// The pictures, and where they were found: an absolute path, so that a run can be resumed from anywhere.
+pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
     let dir = data_location(option, config);
     let data = data::load(&dir, config.data.validation, config.train.seed)?;
     let found = if dir == data::EMBEDDED { None } else { std::path::absolute(&dir).ok() };
-    config.data.dir = Some(found.map_or(dir, |path| path.display().to_string()));
-    Ok(data)
+    Ok((data, found.map_or(dir, |path| path.display().to_string())))
 }
 
 /// The number of classes, checked against the configuration.
@@ -204,7 +206,7 @@ impl Interrupts {
     fn take() -> Interrupts {
         TRAINING.store(true, Ordering::SeqCst);
         let installed = ctrlc::set_handler(|| {
-            if !TRAINING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+            if !TRAINING.load(Ordering::SeqCst) || interrupt::request() {
                 std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
             }
             say!("\nfinishing the step and saving; interrupt again to quit at once");

@@ -19,8 +19,10 @@ impl Config {
     /// Reads a configuration: `spec` is the name of a preset or the path of a YAML file (write `./demo` for a file
     /// that is called like a preset). Every item of `sets` is a `key.path=value` override, applied in order.
     ///
-    /// Errors: no such file or preset, a file over 1 MiB, invalid YAML, an unknown key, a value of the wrong type.
     /// Impossible combinations are left to [`Config::validate`].
+    ///
+    /// # Errors
+    /// No such file or preset, a file over 1 MiB, invalid YAML, an unknown key, a value of the wrong type.
     pub fn load(spec: &str, sets: &[String]) -> Result<Config> {
         match presets().iter().find(|(name, ..)| *name == spec) {
             Some((name, _, yaml)) => Config::from_yaml(yaml, &format!("preset {name}"), sets),
@@ -29,6 +31,9 @@ impl Config {
     }
 
     /// [`Config::load`] of the YAML `text`, which error messages call `origin`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
     pub fn from_yaml(text: &str, origin: &str, sets: &[String]) -> Result<Config> {
         shallow(text, origin)?;
         let in_file = |e| diagnose::in_file(origin, e);
@@ -44,6 +49,9 @@ impl Config {
     }
 
     /// The whole configuration, defaults included, as YAML that [`Config::load`] reads back unchanged.
+    ///
+    /// # Errors
+    /// None that a configuration can cause.
     pub fn to_yaml(&self) -> Result<String> {
         serde_yaml::to_string(self).map_err(|e| Error::config("cannot write the configuration as YAML").caused_by(e))
     }

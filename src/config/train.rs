@@ -17,7 +17,8 @@ pub struct TrainConfig {
     /// Epochs of the quantized phase. Default 15; 0 with a quantizing method is post-training quantization: the float
     /// network is calibrated and not trained further.
     pub quant_epochs: u32,
-    /// A run folder or a `.safetensors` file whose parameters the run starts from. Default: random initial weights.
+    /// A `.safetensors` file whose parameters the run starts from, or a run folder: the end of its float phase where it has
+    /// one, else its last checkpoint. Default: random initial weights.
     pub init_from: Option<PathBuf>,
     /// Probability mass e moved from the true class to all classes alike: target = (1 - e) * onehot + e / classes.
     /// Default 0.1.
@@ -29,7 +30,8 @@ pub struct TrainConfig {
     /// Learning rate of the quantized phase; `lr` defaults to 0.02.
     #[serde(deserialize_with = "quantized_phase")]
     pub quant: PhaseConfig,
-    /// Steps between two progress lines. Default 20.
+    /// Steps between two readings of the metrics, 1 to 256: so fresh is the loss beside the progress bar, and so late is a loss
+    /// noticed that is not finite. Default 20.
     pub log_every: u32,
 }
 

@@ -9,11 +9,15 @@ use super::{
     TrainConfig, WeightQuantConfig,
 };
 use crate::error::{Error, Result};
+use crate::plan::layout::RING;
+use crate::setup;
 
 impl Config {
-    /// Refuses, with a hint, what cannot run: values out of range and settings that contradict each other.
+    /// Refuses, with a hint, what cannot run: values out of range, settings that contradict each other, bits of layers that
+    /// the network does not have.
     ///
-    /// Names in `quant.layers` are checked where the network is known.
+    /// # Errors
+    /// The first such key.
     pub fn validate(&self) -> Result<()> {
         if self.format_version != FORMAT_VERSION {
             let error = wrong("format_version", self.format_version, FORMAT_VERSION);
@@ -26,7 +30,8 @@ impl Config {
         phase("train.quant", &self.train.quant)?;
         quant(&self.quant)?;
         epochs(&self.train, &self.quant)?;
-        device(&self.device)
+        device(&self.device)?;
+        setup::network(self, self.network.classes.unwrap_or(10) as usize).map(|_| ()) // any number of classes will do
     }
 }
 
@@ -80,7 +85,9 @@ fn train(c: &TrainConfig) -> Result<()> {
     ensure((1..=65_536).contains(&c.batch), || {
         wrong("train.batch", c.batch, "1 to 65536").hint("128 is the recipe's batch; lower it where memory is short")
     })?;
-    at_least_one("train.log_every", c.log_every, "it counts steps between progress lines; 20 is the default")?;
+    ensure((1..=RING as u32).contains(&c.log_every), || {
+        wrong("train.log_every", c.log_every, format!("1 to {RING} steps")).hint("20 is the default")
+    })?;
     below_one("train.label_smoothing", c.label_smoothing, "0 switches it off, 0.1 is the default")?;
     ensure(c.init_from.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), || {
         let error = wrong("train.init_from", "empty", "a run folder or a .safetensors file");
@@ -126,7 +133,6 @@ fn quant(c: &QuantConfig) -> Result<()> {
     for (key, value) in tensor_bits(c) {
         bits(c, &key, value)?;
     }
-    layer_kinds(c)?;
     window(c)?;
     ensure(c.first_last != FirstLast::Eight || c.base_bits == 8, || {
         Error::config(format!("`quant.first_last` is eight with quant.base_bits {}, expected 8 base bits", c.base_bits))
@@ -165,27 +171,6 @@ fn bits(c: &QuantConfig, key: &str, value: u32) -> Result<()> {
         wrong(key, value, format!("at most quant.base_bits, {}", c.base_bits))
             .hint("raise quant.base_bits or lower the bits")
     })
-}
-
-/// Convolutions and the classifier have weights, ReLUs have activations.
-fn layer_kinds(c: &QuantConfig) -> Result<()> {
-    for (layer, b) in &c.layers {
-        let last = layer.rsplit('.').next().unwrap_or_default();
-        let has_weights = last.starts_with("conv") || last == "fc" || layer.ends_with("downsample.0");
-        ensure(b.weight_bits.is_none() || !last.starts_with("relu"), || {
-            Error::config(format!(
-                "`quant.layers.{layer}` has weight_bits, expected activation_bits: a ReLU has no weights"
-            ))
-            .hint("name the convolution, such as layer1.0.conv1, or set activation_bits")
-        })?;
-        ensure(b.activation_bits.is_none() || !has_weights, || {
-            Error::config(format!(
-                "`quant.layers.{layer}` has activation_bits, expected weight_bits: activations belong to a ReLU"
-            ))
-            .hint("name the ReLU, such as layer1.0.relu1, or set weight_bits")
-        })?;
-    }
-    Ok(())
 }
 
 fn window(c: &QuantConfig) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::range::RANGE_WORDS;
+use super::range;
 use super::{Access, Format, KernelDef, Twin, Variant};
 use crate::net::Shortcut;
 use crate::quant::Quant;
@@ -59,12 +59,12 @@ pub fn shortcut_kind(s: Shortcut) -> u32 {
 /// Variant of `act_fwd`.
 pub fn forward_variant(shortcut: u32, shortcut_format: Format, quantized: bool) -> Variant {
     let output = if quantized { "output_u8" } else { "output_f32" };
-    Variant::only("act_fwd").with_const("SHORTCUT", shortcut).with_formats(&[shortcut_format.operand(), output])
+    Variant::only("act_fwd").with_const("SHORTCUT", shortcut).with_files(&[shortcut_format.operand(), output])
 }
 
 /// Variant of `act_bwd`.
 pub fn backward_variant(shortcut: u32, shortcut_format: Format) -> Variant {
-    Variant::only("act_bwd").with_const("SHORTCUT", shortcut).with_formats(&[shortcut_format.operand()])
+    Variant::only("act_bwd").with_const("SHORTCUT", shortcut).with_files(&[shortcut_format.operand()])
 }
 
 /// The value before the ReLU, its parts, and the xhat of both branches, for one element.
@@ -105,10 +105,6 @@ impl Branches<'_> {
     }
 }
 
-fn identity_scale(row: i32, ranges: &[f32]) -> f32 {
-    if row >= 0 { ranges[row as usize * RANGE_WORDS + 1] } else { 1.0 }
-}
-
 fn forward(t: &mut Twin) {
     let p: ForwardParams = t.params();
     let ranges = t.f32(4);
@@ -120,11 +116,11 @@ fn forward(t: &mut Twin) {
         shortcut_context: t.f32(3),
         kind: p.shortcut,
         format: Format::from_number(p.shortcut_format),
-        identity_scale: identity_scale(p.shortcut_row, ranges),
+        identity_scale: range::scale_or_one(ranges, p.shortcut_row),
     };
     let out = t.words_mut(5);
     let part = t.f32_mut(6);
-    let inv = ranges[p.range_row as usize * RANGE_WORDS + 2];
+    let inv = range::row(ranges, p.range_row).inv_scale;
     for (item, o) in part.chunks_exact_mut(8).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
         let first = chunk * p.chunk as usize;
@@ -205,11 +201,11 @@ fn backward(t: &mut Twin) {
         shortcut_context: t.f32(4),
         kind: p.shortcut,
         format: Format::from_number(p.shortcut_format),
-        identity_scale: identity_scale(p.shortcut_row, ranges),
+        identity_scale: range::scale_or_one(ranges, p.shortcut_row),
     };
     let d = t.f32_mut(0);
     let part = t.f32_mut(6);
-    let inv = ranges[p.range_row as usize * RANGE_WORDS + 2];
+    let inv = range::row(ranges, p.range_row).inv_scale;
     for (item, o) in part.chunks_exact_mut(16).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
         let first = chunk * p.chunk as usize;

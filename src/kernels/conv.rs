@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::range::scale_or_one;
 use super::{Access, Format, KernelDef, Twin};
 use crate::net::Shape;
 use crate::quant::Quant;
@@ -337,9 +338,7 @@ fn wgrad_reduce(t: &mut Twin) {
     let (words, cols) = (p.words4 as usize * 4, p.cols4 as usize * 4);
     for i in 0..words {
         let mut g = (0..p.splits as usize).fold(0f32, |g, s| g + part[s * words + i]);
-        if p.x_scale >= 0 {
-            g *= ranges[p.x_scale as usize * 8 + 1];
-        }
+        g *= scale_or_one(ranges, p.x_scale);
         if p.quant.enabled == 1 {
             g /= scales[i % cols];
             if !p.quant.passes(weights[i], scales[cols + i % cols]) {

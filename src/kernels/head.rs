@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::range::scale_or_one;
 use super::{Access, Format, KernelDef, Twin, Variant};
 
 /// Parameters of `pool_fwd` and `pool_bwd`.
@@ -28,7 +29,7 @@ pub static POOL_FORWARD: KernelDef = KernelDef {
 
 /// Variant of `pool_fwd`. Its input is u8 codes exactly where `x_scale` names a row.
 pub fn pool_variant(format: Format) -> Variant {
-    Variant::only("pool_fwd").with_formats(&[format.operand()])
+    Variant::only("pool_fwd").with_files(&[format.operand()])
 }
 
 fn pool_forward(t: &mut Twin) {
@@ -36,8 +37,8 @@ fn pool_forward(t: &mut Twin) {
     let (x, ranges) = (t.words(0), t.f32(1));
     let out = t.f32_mut(2);
     let channels = p.cols4 as usize * 4;
-    let (format, s) =
-        if p.x_scale >= 0 { (Format::U8, ranges[p.x_scale as usize * 8 + 1]) } else { (Format::F32, 1.0) };
+    let format = if p.x_scale >= 0 { Format::U8 } else { Format::F32 };
+    let s = scale_or_one(ranges, p.x_scale);
     for n in 0..p.batch as usize {
         for c in 0..channels {
             let pixel = |k| format.load(x, (n * p.pixels as usize + k) * channels + c);

@@ -53,7 +53,7 @@ fn augment(t: &mut Twin) {
         let draw = |d| random(step.seed, n, d);
         let (dy, dx) = (draw(0) % span, draw(1) % span);
         let flipped = p.flip == 1 && draw(2) & 1 == 1;
-        let (cy, cx) = (draw(3) % s + p.cutout / 2, draw(4) % s + p.cutout / 2);
+        let (cy, cx) = (draw(3) % s + p.cutout.div_ceil(2), draw(4) % s + p.cutout.div_ceil(2));
         for y in 0..s {
             for x in 0..s {
                 let sy = (y + dy).wrapping_sub(p.crop_padding);
@@ -104,7 +104,7 @@ pub static STAGE: KernelDef = KernelDef {
 
 /// The variant of `stage` for a format.
 pub fn stage_variant(format: Format) -> Variant {
-    Variant::only("stage").with_formats(&[format.operand()]).with_textures(&[1])
+    Variant::only("stage").with_files(&[format.operand()]).with_textures(&[1])
 }
 
 fn stage(t: &mut Twin) {

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant};
 
 /// Variance offset, as everywhere.
@@ -100,7 +101,7 @@ fn merge(t: &mut Twin) {
     let (running, context, health) = (t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
     let channels = p.channels as usize;
     for c in 0..channels {
-        let mut s = if p.x_scale >= 0 { ranges[p.x_scale as usize * 8 + 1] } else { 1.0 };
+        let mut s = scale_or_one(ranges, p.x_scale);
         if p.w_scale == 1 {
             s *= scales[c];
         }
@@ -183,7 +184,7 @@ fn bwd_merge(t: &mut Twin) {
         }
         grads[c] = dot;
         grads[channels + c] = sum;
-        let s = if p.x_scale >= 0 { ranges[p.x_scale as usize * 8 + 1] } else { 1.0 };
+        let s = scale_or_one(ranges, p.x_scale);
         coefficients[c] = affine[c] * context[2 * channels + c] / s;
         coefficients[channels + c] = sum / p.rows as f32;
         coefficients[2 * channels + c] = dot / p.rows as f32;

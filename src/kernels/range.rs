@@ -16,9 +16,9 @@ pub const BINS: usize = 2048;
 pub struct RangeRow {
     /// Tracked range, in value units.
     pub range: f32,
-    /// Value of one code.
+    /// Value of one stored code.
     pub scale: f32,
-    /// Factor from values to base codes.
+    /// `1 / step` of the base grid: values times this are base codes; `2^shift / scale`, see [`crate::quant::Scale`].
     pub inv_scale: f32,
     /// The last batch's observation.
     pub observed: f32,
@@ -44,6 +44,21 @@ impl RangeRow {
         steps: 0.0,
         calibrated: 0.0,
     };
+}
+
+/// A row of the words of the `ranges` tensor.
+pub fn row(ranges: &[f32], row: u32) -> RangeRow {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&ranges[row as usize * RANGE_WORDS..][..RANGE_WORDS]))
+}
+
+/// Value of one code of the tensor with this row; 1 where there is none (-1).
+pub fn scale_or_one(ranges: &[f32], row: i32) -> f32 {
+    u32::try_from(row).map_or(1.0, |r| self::row(ranges, r).scale)
+}
+
+fn row_mut(ranges: &mut [f32], row: u32) -> &mut RangeRow {
+    let words = &mut ranges[row as usize * RANGE_WORDS..][..RANGE_WORDS];
+    bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(words))
 }
 
 /// Parameters of `range_update`.
@@ -95,8 +110,7 @@ fn range_update(t: &mut Twin) {
         let mean = sum / p.values as f32;
         seen = mean + p.sigmas * (squares / p.values as f32 - mean * mean).max(0.0).sqrt();
     }
-    let row: &mut RangeRow =
-        bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut ranges[p.row as usize * RANGE_WORDS..][..RANGE_WORDS]));
+    let row = row_mut(ranges, p.row);
     if step.frozen == 0 && p.mode != Tracking::Hold as u32 {
         row.range = match p.mode {
             m if m == Tracking::Batch as u32 => seen,
@@ -147,7 +161,7 @@ fn blocked_update(t: &mut Twin) {
         reaching += q[13];
     }
     if reaching > 0.0 {
-        ranges[p.row as usize * RANGE_WORDS + 5] += blocked / reaching;
+        row_mut(ranges, p.row).blocked += blocked / reaching;
     }
 }
 
@@ -175,7 +189,7 @@ fn histogram(t: &mut Twin) {
     let p: HistogramParams = t.params();
     let (x, ranges) = (t.f32(0), t.f32(1));
     let counts = t.words_mut(2);
-    let inv_width = BINS as f32 / ranges[p.row as usize * RANGE_WORDS].max(1e-8);
+    let inv_width = BINS as f32 / row(ranges, p.row).range.max(1e-8);
     for v in &x[..p.words4 as usize * 4] {
         let bin = ((v * inv_width).max(0.0) as usize).min(BINS - 1);
         counts[p.row as usize * BINS + bin] += 1;

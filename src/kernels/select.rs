@@ -94,14 +94,14 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
                 (_, true) => (8, 4),
                 (_, false) => (4, 4),
             };
-            let variant = lane_variant("conv_lane", suffix, caps).with_formats(&[sums]);
+            let variant = lane_variant("conv_lane", suffix, caps).with_files(&[sums]);
             let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
             let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
             Choice { variant, textures: true, tile }
         }
         KernelFamily::Tiled => {
             let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
-            let variant = tiled_variant("conv_tiled", suffix, stored).with_formats(&[sums]);
+            let variant = tiled_variant("conv_tiled", suffix, stored).with_files(&[sums]);
             let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
             Choice { variant, textures: false, tile: Tile { m, n } }
         }
@@ -136,5 +136,5 @@ fn lane_variant(shader: &'static str, suffix: &str, caps: &Caps) -> Variant {
 }
 
 fn tiled_variant(shader: &'static str, suffix: &str, stored: Format) -> Variant {
-    Variant { name: format!("tiled{suffix}"), ..Variant::only(shader) }.with_formats(&[stored.operand()])
+    Variant { name: format!("tiled{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()])
 }

@@ -48,6 +48,7 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/output_u8",
     "shared/preact",
     "shared/quant",
+    "shared/ranges",
     "shared/rng",
     "shared/step",
     "shared/sums_f32",
@@ -70,7 +71,7 @@ pub struct Source {
     pub origin: Vec<(String, usize)>,
 }
 
-/// Puts a variant together: prelude, formats, the files that the shader names with `//use NAME`, the shader itself.
+/// Puts a variant together: prelude, its files, those that the shader names with `//use NAME`, the shader itself.
 pub fn compose(variant: &Variant) -> Source {
     let mut source = Source { text: String::new(), origin: Vec::new() };
     for line in variant.prelude.iter().flat_map(|text| text.lines()) {
@@ -79,7 +80,7 @@ pub fn compose(variant: &Variant) -> Source {
     let body = file(variant.shader);
     let used = body.lines().filter_map(|l| l.strip_prefix("//use "));
     let mut included = std::collections::BTreeSet::new();
-    for stem in variant.formats.iter().copied().chain(used).map(str::trim) {
+    for stem in variant.files.iter().copied().chain(used).map(str::trim) {
         if included.insert(stem) {
             let stem = format!("shared/{stem}");
             source.push_file(&stem, file(&stem));

@@ -257,7 +257,7 @@ fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> V
         let quantizer = quant.and_then(|q| q.layer(w.layer));
         let config = quant.map(|q| &q.config.weights);
         let rule = quantizer.map_or(ScaleRule::UNIT, |q| q.rule);
-        let mut row = WeightRow {
+        let row = WeightRow {
             offset4: w.offset4,
             rows: (w.taps * w.c_in) as u32,
             cols4: w.c_out as u32 / 4,
@@ -279,10 +279,6 @@ fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> V
             real_cols: w.real_out as u32,
             ..WeightRow::zeroed()
         };
-        // A fixed window is meant for the narrow layers; layers at the base width keep the range that holds every weight.
-        if row.estimator == estimate::FIXED && quantizer.is_some_and(|q| q.bits >= 8) {
-            row.estimator = estimate::MAX;
-        }
         stats += stats_of(&row) as u32;
         rows.push(row);
     }

@@ -8,6 +8,7 @@ use bytemuck::Pod;
 use super::layout::Layout;
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
+use crate::kernels::conv::{CONV, ConvParams};
 use crate::kernels::input::{STAGE, StageParams, stage_variant};
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams, prepare_variant};
@@ -276,6 +277,15 @@ impl<'a> Pass<'a> {
         self.list.push(dispatch);
     }
 
+    /// Appends a convolution with the weights of layer `id`. Bound are those of all layers, in `weights`.
+    fn emit_conv(&mut self, id: LayerId, choice: Choice, params: &ConvParams, bind: [TensorId; 3], flops: u64) {
+        let others = self.plan.tensor(bind[1]).words - self.layout.weights_of(id).1.words();
+        let grid = choice.conv_grid(params);
+        let mut dispatch = self.dispatch(&CONV, choice.variant, params, &bind, grid, flops);
+        dispatch.work.bytes -= 4 * others as u64;
+        self.list.push(dispatch);
+    }
+
     fn dispatch<P: Pod>(
         &self,
         kernel: &'static KernelDef,
@@ -351,21 +361,12 @@ impl<'a> Pass<'a> {
 }
 
 /// How a training step moves the range of an activation quantizer.
-pub fn tracking(spec: &QuantSpec, q: &Quantizer) -> Tracking {
+pub fn tracking(spec: &QuantSpec) -> Tracking {
     let a = &spec.config.activations;
-    let estimator = effective_estimator(spec, q);
-    match (estimator, a.source) {
+    match (a.estimator, a.source) {
         (Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2, _) => Tracking::Hold,
         (_, RangeSource::Batch) => Tracking::Batch,
         (Estimator::Max, RangeSource::Previous) => Tracking::Max,
         (Estimator::EmaMax | Estimator::KSigma, RangeSource::Previous) => Tracking::Ema,
-    }
-}
-
-/// The estimator of an activation: a fixed window is meant for the narrow layers, 8-bit ones track their maximum.
-pub fn effective_estimator(spec: &QuantSpec, q: &Quantizer) -> Estimator {
-    match spec.config.activations.estimator {
-        Estimator::FixedPow2 if q.bits >= 8 => Estimator::EmaMax,
-        e => e,
     }
 }

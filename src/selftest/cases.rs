@@ -22,8 +22,19 @@ pub struct Case {
     pub grid: [u32; 3],
     /// Contents of every binding; of outputs, what they hold before.
     pub data: Vec<Vec<u32>>,
-    /// Whether the result must be equal.
-    pub exact: bool,
+    /// How the result is compared.
+    pub compare: Compare,
+}
+
+/// How a result is compared with the twin's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compare {
+    /// It must be equal.
+    Equal,
+    /// By the relative L2 error of each binding.
+    Whole,
+    /// By the relative error of each value: for tables whose values differ by orders of magnitude.
+    Each,
 }
 
 impl Case {
@@ -36,12 +47,15 @@ impl Case {
         data: Vec<Vec<u32>>,
     ) -> Case {
         let params = bytemuck::bytes_of(params).to_vec();
-        Case { name: name.into(), kernel, variant, params, grid, data, exact: false }
+        Case { name: name.into(), kernel, variant, params, grid, data, compare: Compare::Whole }
     }
 
-    fn exact(mut self) -> Case {
-        self.exact = true;
-        self
+    fn exact(self) -> Case {
+        Case { compare: Compare::Equal, ..self }
+    }
+
+    fn each(self) -> Case {
+        Case { compare: Compare::Each, ..self }
     }
 }
 

@@ -7,7 +7,6 @@ use crate::exec::ExecutorExt;
 use crate::kernels::Step;
 use crate::kernels::range::{BINS, RangeRow};
 use crate::kernels::weights::estimate;
-use crate::plan::lower::effective_estimator;
 use crate::quant::{QuantSpec, Quantizer, Scale};
 use crate::{Error, Result};
 
@@ -30,6 +29,7 @@ impl Session<'_> {
         }
         let counted = |e: Estimator| matches!(e, Estimator::Percentile | Estimator::Mse);
         if counted(spec.config.activations.estimator) {
+            self.countable(batches.len())?;
             let histogram = self.lowered.layout.histogram;
             let words = self.lowered.plan.tensor(histogram).words;
             self.exec.write(histogram, &vec![0; words]);
@@ -45,6 +45,19 @@ impl Session<'_> {
         self.exec.run(programs.weights)
     }
 
+    /// Histograms count in 32 bits, and in a sparse tensor nearly all values may fall into one bin.
+    fn countable(&self, batches: usize) -> Result<()> {
+        let largest = self.lowered.net.activations().map(|(_, a)| a.shape.len() as u64).max().unwrap_or(1);
+        let most = u64::from(u32::MAX) / (largest * self.lowered.batch as u64);
+        if batches as u64 <= most {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "calibration over {batches} batches may count past 2^32 values in one bin, expected {most} at most"
+        ))
+        .hint(format!("set quant.calibration_batches={most} or less")))
+    }
+
     /// Ranges that the host decides: percentile, mean squared error, fixed windows.
     fn finish_ranges(&mut self, spec: &QuantSpec) -> Result<()> {
         let layout = &self.lowered.layout;
@@ -56,7 +69,7 @@ impl Session<'_> {
             let at = layout.range_rows[id].expect("an activation has a row of ranges") as usize;
             let row = &mut rows[at];
             let counts = || Histogram { counts: &histogram[at * BINS..][..BINS], range: row.range };
-            let range = match effective_estimator(spec, q) {
+            let range = match a.estimator {
                 Estimator::Percentile => counts().percentile(f64::from(a.percentile)),
                 Estimator::Mse => counts().best_range(q),
                 Estimator::FixedPow2 => q.rule.range_of_step((a.fixed_log2_scale as f32).exp2()),

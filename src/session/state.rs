@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Session;
+use super::{Session, load_parameters};
 use crate::Result;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::{RANGE_WORDS, RangeRow};
@@ -69,20 +69,18 @@ impl Session<'_> {
     /// Loads parameters and running statistics; momentum and quantizer state too where `state` has them.
     ///
     /// # Errors
-    /// A tensor that is missing or has another shape; nothing is changed then.
+    /// A tensor that is missing, has another shape or belongs to no layer; nothing is changed then.
     pub fn set_state(&mut self, state: &Tensors) -> Result<()> {
         let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
         let words = plan.tensor(layout.params).words;
-        let params = tensors::insert(plan, layout, words, state, "")?;
-        let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, state, "")?;
+        tensors::refuse_strangers(layout, state)?;
         let momentum = match state.keys().any(|k| k.starts_with("momentum.")) {
             true => tensors::insert(plan, layout, words, state, "momentum.")?,
             false => vec![0.0; words],
         };
         let quantized = self.lowered.quant.is_some() && state.keys().any(|k| k.starts_with("quant."));
         let quantizers = quantized.then(|| self.quantizer_state(state)).transpose()?;
-        self.exec.write_as(layout.params, &params);
-        self.exec.write_as(layout.running, &running);
+        load_parameters(self.lowered, self.exec.as_mut(), state, "")?;
         self.exec.write_as(layout.velocity, &momentum);
         if let Some((ranges, scales)) = quantizers {
             self.exec.write_as(layout.ranges, &ranges);

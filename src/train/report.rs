@@ -1,32 +1,43 @@
 //! What a run writes about its epochs: metrics.jsonl and warnings.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use super::Trainer;
+use super::{Scores, Trainer};
 use crate::Result;
+use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
-use crate::session::Session;
+use crate::session::{Form, Session};
 
 /// Fraction of an activation's positive values above the top code from which a warning is given.
 const SATURATION_WARNING: f32 = 0.3;
 
 impl Trainer<'_> {
-    /// The training line of an epoch. `elapsed` and `pictures` are those since the program began or resumed.
-    pub(super) fn log_training(&mut self, lr: f32, elapsed: Duration, pictures: f64) -> Result<()> {
+    /// The training line of an epoch. `lr` is that of its last step.
+    pub(super) fn log_training(&mut self, lr: f32) -> Result<()> {
         let t = self.at.totals;
-        let rate = pictures / elapsed.as_secs_f64().max(1e-9);
+        let rate = t.count / self.seconds.max(1e-9);
         self.folder.log(&json!({
             "kind": "epoch", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "split": "train",
             "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(), "samples": t.count,
-            "lr": lr, "step": self.at.global_step, "seconds": elapsed.as_secs_f64(), "images_per_second": rate,
+            "lr": lr, "step": self.at.global_step, "seconds": self.seconds, "images_per_second": rate,
         }))
     }
 
+    /// The line of an epoch's evaluation, and of a quantized one those of its tensors.
+    pub(super) fn log_scores(&mut self, epoch: u32, scores: &Scores) -> Result<()> {
+        let t = scores.totals;
+        let kind = if scores.form == Form::Quantized { Kind::FakeQuant } else { Kind::Float };
+        self.folder.log(&json!({
+            "kind": "epoch", "phase": self.at.phase.name(), "epoch": epoch, "split": scores.split,
+            "evaluation": kind.name(), "loss": t.mean_loss(), "top1": t.top1_percent(), "top5": t.top5_percent(),
+            "samples": t.count, "seconds": scores.seconds,
+        }))?;
+        if scores.form == Form::Quantized { self.log_layers(epoch) } else { Ok(()) }
+    }
+
     /// One line per quantized tensor, and a warning for saturated activations.
-    pub(super) fn log_layers(&mut self, epoch: u32) -> Result<()> {
+    fn log_layers(&mut self, epoch: u32) -> Result<()> {
         let ranges = self.session.ranges()?;
         let spec = self.session.lowered.quant.as_ref().expect("a quantized form has quantizers");
         let line = |name: &str, tensor: &str| json!({ "kind": "layer", "phase": self.at.phase.name(), "epoch": epoch, "layer": name, "tensor": tensor });

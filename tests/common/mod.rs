@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use cqat::checkpoint::Checkpoint;
 use cqat::config::Config;
 use cqat::data::{DataSet, EMBEDDED, PICTURE_BYTES, load};
+use cqat::exec::Device;
 use cqat::gpu::{Gpu, OpenOptions};
 use cqat::kernels::input::random;
 use cqat::plan::lower::Lowered;
@@ -47,24 +48,30 @@ pub fn embedded(train: usize, test: usize) -> DataSet {
 }
 
 /// The network of `config` for `data`.
-pub fn lowered(config: &Config, data: &DataSet, gpu: &Gpu) -> Lowered {
-    lower_config(config, data.classes, &gpu.caps).unwrap_or_else(|e| panic!("{e}"))
+pub fn lowered(config: &Config, data: &DataSet, device: &dyn Device) -> Lowered {
+    lower_config(config, data.classes, device.caps()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Starts a run in `out` and trains it.
-pub fn train(config: &Config, data: &DataSet, gpu: &Gpu, out: &Path, stop_after: Option<u32>) -> cqat::Result<Outcome> {
-    let lowered = lowered(config, data, gpu);
+pub fn train(
+    config: &Config,
+    data: &DataSet,
+    device: &dyn Device,
+    out: &Path,
+    stop_after: Option<u32>,
+) -> cqat::Result<Outcome> {
+    let lowered = lowered(config, data, device);
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         program: "test".into(),
-        adapter: &gpu.summary,
+        adapter: device.summary(),
         data: &data.name,
         data_sha256: &data.sha256,
         command: vec![],
         started: 0,
     };
     let create = || RunFolder::create(out, config, &manifest);
-    Trainer::start(config, data, gpu, &lowered, create, true)?.run(stop_after)
+    Trainer::start(config, data, device, &lowered, create, true)?.run(stop_after)
 }
 
 /// The last checkpoint of a run.

@@ -99,8 +99,8 @@ fn impossible_training_is_refused() {
     hint: 128 is the recipe's batch; lower it where memory is short
 
     train.log_every=0
-    error: `train.log_every` is 0, expected at least 1
-    hint: it counts steps between progress lines; 20 is the default
+    error: `train.log_every` is 0, expected 1 to 256 steps
+    hint: 20 is the default
 
     train.label_smoothing=1
     error: `train.label_smoothing` is 1, expected at least 0 and below 1
@@ -173,6 +173,9 @@ fn impossible_quantizers_are_refused() {
         &["quant.layers.layer1.0.relu1.weight_bits=4"],
         &["quant.layers.layer1.0.conv1.activation_bits=4"],
         &["quant.layers.layer2.0.downsample.0.activation_bits=4"],
+        &["quant.layers.stem.weight_bits=4"],
+        &["quant.layers.pool.activation_bits=4"],
+        &["network.depth=8", "quant.layers.layer1.1.conv1.weight_bits=4"],
         &["quant.reduce=shift_round_saturate"],
         &["quant.window_shift=2"],
         &["quant.reduce=shift_round_saturate", "quant.window_shift=4"],
@@ -226,6 +229,18 @@ fn impossible_quantizers_are_refused() {
     quant.layers.layer2.0.downsample.0.activation_bits=4
     error: `quant.layers.layer2.0.downsample.0` has activation_bits, expected weight_bits: activations belong to a ReLU
     hint: name the ReLU, such as layer1.0.relu1, or set weight_bits
+
+    quant.layers.stem.weight_bits=4
+    error: `quant.layers.stem` has weight_bits, expected activation_bits: a ReLU has no weights
+    hint: name the convolution, such as layer1.0.conv1, or set activation_bits
+
+    quant.layers.pool.activation_bits=4
+    error: `quant.layers.pool` has bits, but that layer has no quantizer of its own
+    hint: quant.input chooses the picture's; the pooled vector takes the codes of the last ReLU
+
+    network.depth=8 quant.layers.layer1.1.conv1.weight_bits=4
+    error: `quant.layers.layer1.1.conv1` names no layer of this network
+    hint: the layers are input, conv1, stem, layer1.0.conv1, layer1.0.relu1, layer1.0.conv2, layer1.0.relu2, layer2.0.conv1, layer2.0.relu1, layer2.0.conv2, layer2.0.downsample.0, layer2.0.relu2, layer3.0.conv1, layer3.0.relu1, layer3.0.conv2, layer3.0.downsample.0, layer3.0.relu2, pool, fc
 
     quant.reduce=shift_round_saturate
     error: `quant.reduce` is shift_round_saturate, expected quant.window_shift beside it

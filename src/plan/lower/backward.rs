@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::{Pass, Value};
 use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
-use crate::kernels::conv::{CONV, ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
+use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
 use crate::kernels::optimizer::{SGD, SgdParams};
@@ -85,8 +85,7 @@ impl Pass<'_> {
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
         let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-        let grid = choice.conv_grid(&params);
-        self.emit(&CONV, choice.variant, &params, &[dy, self.layout.transposed, dx], grid, geometry.flops());
+        self.emit_conv(id, choice, &params, [dy, self.layout.transposed, dx], geometry.flops());
     }
 
     fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {

@@ -1,9 +1,9 @@
 //! The forward pass.
 
-use super::{ConvState, Mode, Pass, Value, effective_estimator, tracking};
+use super::{ConvState, Mode, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{FORWARD, ForwardParams, forward_variant, shortcut_kind};
-use crate::kernels::conv::{CONV, ConvParams, Geometry};
+use crate::kernels::conv::{ConvParams, Geometry};
 use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
@@ -106,8 +106,7 @@ impl Pass<'_> {
         let w_base = self.layout.weights_of(id).1.offset4;
         let x_format = choice.x_format(input.format) as u32;
         let params = ConvParams { x_format, x_base, w_base, ..stored };
-        let grid = choice.conv_grid(&params);
-        self.emit(&CONV, choice.variant, &params, &[x, self.layout.codes, y], grid, g.flops());
+        self.emit_conv(id, choice, &params, [x, self.layout.codes, y], g.flops());
         y
     }
 
@@ -208,7 +207,7 @@ impl Pass<'_> {
         let seen = Seen { row, part, items, values };
         match (self.mode, self.spec.zip(self.spec.and_then(|s| s.layer(id)))) {
             (Mode::Train, Some((spec, q))) if self.quant.is_some() => {
-                let mode = tracking(spec, q);
+                let mode = tracking(spec);
                 if mode == Tracking::Batch {
                     run(self, true);
                     let update = self.range_update(&seen, spec, q, Tracking::Batch, false);
@@ -221,7 +220,7 @@ impl Pass<'_> {
             }
             (Mode::Calibrate, Some((spec, q))) => {
                 run(self, false);
-                let mode = match effective_estimator(spec, q) {
+                let mode = match spec.config.activations.estimator {
                     Estimator::FixedPow2 => Tracking::Hold,
                     Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
                     Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
@@ -248,7 +247,7 @@ impl Pass<'_> {
             values: seen.values as u32,
             mode: mode as u32,
             row: seen.row,
-            use_sigma: u32::from(effective_estimator(spec, q) == Estimator::KSigma),
+            use_sigma: u32::from(a.estimator == Estimator::KSigma),
             sigmas: a.sigmas,
             ema: a.ema_momentum,
             count_step: u32::from(count),

@@ -121,7 +121,7 @@ fn weight_cases(cases: &mut Vec<Case>) {
             let frozen = step(Step { frozen, ..Step::default() });
             let data = vec![table, stats, frozen, reals(512, 6, 0.1, 1.0)];
             let name = format!("estimator {estimator} per channel {per_channel}");
-            cases.push(Case::new(&weights::SCALE, only(&weights::SCALE), name, &p, [2, 1, 1], data));
+            cases.push(Case::new(&weights::SCALE, only(&weights::SCALE), name, &p, [2, 1, 1], data).each());
         }
     }
     let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
@@ -299,13 +299,13 @@ fn range_cases(cases: &mut Vec<Case>) {
             let data = vec![reals(8 * parts, 1, 1.0, 9.0), frozen, ranges(3)];
             let name = format!("mode {mode} sigma {use_sigma} pow2 {pow2}");
             let variant = only(&range::UPDATE);
-            cases.push(Case::new(&range::UPDATE, variant, name, &p, [1, 1, 1], data));
+            cases.push(Case::new(&range::UPDATE, variant, name, &p, [1, 1, 1], data).each());
         }
     }
     let p = BlockedParams { parts: parts as u32, row: 2, pad: [0; 2] };
     let data = vec![reals(16 * parts, 2, 0.0, 2.0), ranges(3)];
     let variant = only(&range::BLOCKED_UPDATE);
-    cases.push(Case::new(&range::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data));
+    cases.push(Case::new(&range::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data).each());
     let p = HistogramParams { words4: 130, row: 1, pad: [0; 2] };
     let data = vec![quarters(520, 3, -1, 10), ranges(3), vec![0; 3 * BINS]];
     cases.push(Case::new(&range::HISTOGRAM, only(&range::HISTOGRAM), "", &p, flat_grid(130), data).exact());
