@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Result;
 use crate::config::Config;
 use crate::gpu::{Gpu, OpenOptions};
+use crate::setup;
 
 /// Train low-bit image classifiers on any GPU, and hand the exact integers to hardware.
 #[derive(Debug, Parser)]
@@ -55,7 +56,7 @@ struct ConfigArgs {
 impl ConfigArgs {
     fn load(&self) -> Result<Config> {
         let config = Config::load(&self.config, &self.sets)?;
-        config.validate()?;
+        setup::check(&config)?;
         Ok(config)
     }
 }

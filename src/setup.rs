@@ -18,6 +18,15 @@ pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec
     Ok((net, quant))
 }
 
+/// Refuses what cannot run: what [`Config::validate`] knows, and bits of layers that the network does not have.
+///
+/// # Errors
+/// The first such key.
+pub fn check(config: &Config) -> Result<()> {
+    config.validate()?;
+    network(config, config.network.classes.unwrap_or(10) as usize).map(|_| ()) // any number of classes will do
+}
+
 /// Lowers a configuration's network for a device.
 ///
 /// # Errors

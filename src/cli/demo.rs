@@ -11,7 +11,7 @@ use crate::integer::IntegerNet;
 use crate::net::{Layer, Net};
 use crate::run::now;
 use crate::session::Evaluation;
-use crate::setup::network;
+use crate::setup::{self, network};
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ impl DemoArgs {
                 "use `cqat train demo --set quant.method=none --set train.quant_epochs=0` to train in float alone",
             ));
         }
-        config.validate()?;
+        setup::check(&config)?;
         let (data, dir) = train::load_data(&config, None)?;
         config.data.dir = Some(dir);
         let (net, spec) = network(&config, train::check_classes(&config, &data)?)?;

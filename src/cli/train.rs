@@ -13,7 +13,7 @@ use crate::gpu::Gpu;
 use crate::interrupt;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, now};
-use crate::setup::lower_config;
+use crate::setup::{self, lower_config};
 use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result};
 
@@ -45,7 +45,7 @@ impl TrainArgs {
             (Some(run), _) => self.resume(run, global),
             (None, Some(spec)) => {
                 let mut config = Config::load(spec, &self.sets)?;
-                config.validate()?;
+                setup::check(&config)?;
                 let out = self.out.clone().unwrap_or_else(|| default_folder(spec));
                 RunFolder::check_free(&out)?; // before the data takes its time
                 let (data, dir) = load_data(&config, self.data.as_ref())?;

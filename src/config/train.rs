@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// Steps whose metrics the device keeps.
+pub const MOST_LOG_EVERY: u32 = 256;
+
 /// Length, seed, optimizer and learning rates of a run: a float phase, then a quantized phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,7 +33,7 @@ pub struct TrainConfig {
     /// Learning rate of the quantized phase; `lr` defaults to 0.02.
     #[serde(deserialize_with = "quantized_phase")]
     pub quant: PhaseConfig,
-    /// Steps between two readings of the metrics, 1 to 256: so fresh is the loss beside the progress bar, and so late is a loss
+    /// Steps between two readings of the metrics, 1 to [`MOST_LOG_EVERY`]: so fresh is the loss beside the progress bar, and so late is a loss
     /// noticed that is not finite. Default 20.
     pub log_every: u32,
 }

@@ -5,16 +5,14 @@ use std::ops::RangeInclusive;
 
 use super::{
     ActivationQuantConfig, Config, DataConfig, DeviceConfig, Estimator, FORMAT_VERSION, FirstLast, Freeze, Granularity,
-    InputQuant, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RangeSource, Reduce, Schedule,
-    TrainConfig, WeightQuantConfig,
+    InputQuant, MOST_LOG_EVERY, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RangeSource, Reduce,
+    Schedule, TrainConfig, WeightQuantConfig,
 };
 use crate::error::{Error, Result};
-use crate::plan::layout::RING;
-use crate::setup;
 
 impl Config {
-    /// Refuses, with a hint, what cannot run: values out of range, settings that contradict each other, bits of layers that
-    /// the network does not have.
+    /// Refuses, with a hint, what cannot run: values out of range and settings that contradict each other.
+    /// [`crate::setup::check`] knows the network as well.
     ///
     /// # Errors
     /// The first such key.
@@ -30,8 +28,7 @@ impl Config {
         phase("train.quant", &self.train.quant)?;
         quant(&self.quant)?;
         epochs(&self.train, &self.quant)?;
-        device(&self.device)?;
-        setup::network(self, self.network.classes.unwrap_or(10) as usize).map(|_| ()) // any number of classes will do
+        device(&self.device)
     }
 }
 
@@ -85,8 +82,8 @@ fn train(c: &TrainConfig) -> Result<()> {
     ensure((1..=65_536).contains(&c.batch), || {
         wrong("train.batch", c.batch, "1 to 65536").hint("128 is the recipe's batch; lower it where memory is short")
     })?;
-    ensure((1..=RING as u32).contains(&c.log_every), || {
-        wrong("train.log_every", c.log_every, format!("1 to {RING} steps")).hint("20 is the default")
+    ensure((1..=MOST_LOG_EVERY).contains(&c.log_every), || {
+        wrong("train.log_every", c.log_every, format!("1 to {MOST_LOG_EVERY} steps")).hint("20 is the default")
     })?;
     below_one("train.label_smoothing", c.label_smoothing, "0 switches it off, 0.1 is the default")?;
     ensure(c.init_from.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), || {

@@ -3,7 +3,7 @@
 use bytemuck::Zeroable;
 
 use super::{ALIGN_WORDS, Arena, Plan, TensorId};
-use crate::config::{Estimator, Granularity};
+use crate::config::{Estimator, Granularity, MOST_LOG_EVERY};
 use crate::kernels::range::{BINS, RANGE_WORDS};
 use crate::kernels::weights::{self, WeightRow, estimate};
 use crate::kernels::{self};
@@ -11,7 +11,7 @@ use crate::net::{Layer, LayerId, Net};
 use crate::quant::{Quant, QuantSpec, ScaleRule};
 
 /// Rows of the metrics ring.
-pub const RING: usize = 256;
+pub const RING: usize = MOST_LOG_EVERY as usize;
 
 /// Tensors of a layer with weights.
 #[derive(Debug, Clone)]

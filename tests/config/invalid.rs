@@ -1,12 +1,13 @@
 //! The whole text of every error of validation.
 
+use cqat::setup;
 use insta::assert_snapshot;
 
 use super::{shown, with_sets};
 
 /// The errors of validating the defaults with each group of overrides.
 fn invalid(groups: &[&[&str]]) -> String {
-    let report = |group: &&[&str]| match with_sets(group).validate() {
+    let report = |group: &&[&str]| match setup::check(&with_sets(group)) {
         Ok(()) => panic!("valid: {group:?}"),
         Err(error) => format!("{}\n{}", group.join(" "), shown(&error)),
     };
