@@ -66,6 +66,9 @@ pub struct Storage {
     pub texture: bool,
 }
 
+/// Workgroups in one dimension of a grid, WebGPU's default limit.
+const MOST_WORKGROUPS: u32 = 65_535;
+
 /// Arithmetic and traffic of a dispatch, for reports and for splitting long steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
@@ -242,45 +245,31 @@ impl Plan {
         self.buffers().iter().map(|(_, s)| s.words as u64 * 4).sum::<u64>() + uniforms as u64
     }
 
-    /// Checks what the executors rely on.
+    /// Asserts what the executors rely on.
     ///
-    /// # Errors
-    /// A dispatch whose bindings, parameters or grid do not fit its kernel, or that would bind one buffer for reading and
-    /// writing at once.
-    pub fn check(&self) -> Result<()> {
-        for program in &self.programs {
-            for (i, d) in program.dispatches.iter().enumerate() {
-                let fail =
-                    |what: String| Error::device(format!("{} dispatch {i} ({}): {what}", program.name, d.kernel.name));
-                if d.bind.len() != d.kernel.bindings.len() {
-                    return Err(fail(format!("{} bindings, expected {}", d.bind.len(), d.kernel.bindings.len())));
-                }
-                if d.params.len() != d.kernel.params_bytes {
-                    return Err(fail(format!(
-                        "{} bytes of parameters, expected {}",
-                        d.params.len(),
-                        d.kernel.params_bytes
-                    )));
-                }
-                for (k, &t) in d.bind.iter().enumerate() {
-                    if d.variant.textures.contains(&k) != self.tensor(t).texture {
-                        return Err(fail(format!("{} is bound as the wrong kind of memory", self.tensor(t).name)));
-                    }
-                }
-                if d.grid.iter().any(|&n| n == 0 || n > 65_535) {
-                    return Err(fail(format!("grid {:?}, expected 1 to 65535 workgroups a dimension", d.grid)));
-                }
-                let buffers: Vec<BufferId> = d.bind.iter().map(|&t| self.buffer(t)).collect();
-                for (a, (name, access)) in d.kernel.bindings.iter().enumerate() {
-                    if *access == Access::ReadWrite
-                        && buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a])
-                    {
-                        return Err(fail(format!("{name} shares its buffer with another binding")));
-                    }
-                }
+    /// # Panics
+    /// A dispatch whose bindings or parameters are not those of its kernel, or that binds one buffer for reading and writing
+    /// at once: a bug of whoever made the plan.
+    pub fn assert_sound(&self) {
+        for (program, d) in self.programs.iter().flat_map(|p| p.dispatches.iter().map(move |d| (p, d))) {
+            let at = format!("{} ({})", program.name, d.kernel.name);
+            assert_eq!(d.bind.len(), d.kernel.bindings.len(), "{at}: bindings");
+            assert_eq!(d.params.len(), d.kernel.params_bytes, "{at}: bytes of parameters");
+            assert!(d.grid.iter().all(|&n| n > 0), "{at}: grid {:?}", d.grid);
+            for (k, &t) in d.bind.iter().enumerate() {
+                assert_eq!(
+                    d.variant.textures.contains(&k),
+                    self.tensor(t).texture,
+                    "{at}: memory of {}",
+                    self.tensor(t).name
+                );
+            }
+            let buffers: Vec<BufferId> = d.bind.iter().map(|&t| self.buffer(t)).collect();
+            for (a, (name, access)) in d.kernel.bindings.iter().enumerate() {
+                let shared = buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a]);
+                assert!(*access == Access::Read || !shared, "{at}: {name} shares its buffer with another binding");
             }
         }
-        Ok(())
     }
 
     /// Whether the plan fits a device.
@@ -308,6 +297,12 @@ impl Plan {
             }
         }
         for d in self.programs.iter().flat_map(|p| &p.dispatches) {
+            if let Some(n) = d.grid.iter().find(|n| **n > MOST_WORKGROUPS) {
+                return Err(Error::device(format!(
+                    "{} needs {n} workgroups in one dimension, the device allows {MOST_WORKGROUPS}",
+                    d.kernel.name
+                )));
+            }
             for &t in d.bind.iter().filter(|t| !self.tensor(**t).texture) {
                 let bytes = self.tensor(t).words as u64 * 4;
                 if bytes > caps.max_binding_bytes {

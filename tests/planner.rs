@@ -178,10 +178,13 @@ fn a_network_that_never_fits_is_told_so() {
 
 #[test]
 fn a_batch_of_too_many_workgroups_is_told_the_largest_that_fits() {
-    let case = Case::new(8, 16, 32, 65_536, "cqat", Caps::portable(false, 1 << 20));
+    let generous = Caps { max_buffer_bytes: u64::MAX, max_binding_bytes: u64::MAX, ..Caps::portable(false, 1 << 20) };
+    let case = Case::new(8, 16, 32, 65_536, "cqat", generous);
     let error = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Device);
+    let message = "workgroups in one dimension, the device allows 65535";
     assert!(error.to_string().starts_with("a batch of 65536 does not fit this device"), "{error}");
+    assert!(error.to_string().ends_with(message), "{error}");
     assert!(error.hint_text().unwrap().contains("--set train.batch="), "{:?}", error.hint_text());
 }
 

@@ -131,7 +131,7 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     let float = ProgramSet { weights: weights("weights float", false), ..float };
     let quantized = quantized.map(|q| ProgramSet { weights: weights("weights quantized", true), ..q });
     plan.assign_slots(options.keep_all);
-    plan.check()?;
+    plan.assert_sound();
     let (net, quant) = (net.clone(), quant.cloned());
     Ok(Lowered { plan, layout, net, quant, batch: options.batch, float, quantized, calibrate })
 }
