@@ -4,8 +4,11 @@
 # Drivers look for a desktop session and complain where there is none.
 export XDG_RUNTIME_DIR ?= /tmp
 
+# A driver may be installed and still find no device.
 demo: setup
-	cargo run --release --locked -- demo
+	cargo build --release --locked
+	cargo run --release --locked --quiet -- devices >/dev/null 2>&1 || scripts/setup-vulkan.sh --software
+	cargo run --release --locked --quiet -- demo
 
 # The tests run on the software adapter, wherever they run; CQAT_TEST_DEVICE=gpu runs them on a real one.
 test:

@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// `println!` panics where it cannot write. `cqat plan paper | head -1` closes the pipe early, which is no news to anyone;
+/// What a panic prints. `println!` panics where it cannot write. `cqat plan paper | head -1` closes the pipe early, which is no news to anyone;
 /// a full disk is.
-fn end_where_standard_output_ends() {
+fn report_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload().downcast_ref::<String>().filter(|t| t.starts_with("failed printing to stdout"));
-        let Some(text) = text else { return usual(panic) };
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|t| t.starts_with(cqat::gpu::LOST_PANIC)) {
+            return; // caught, and told as an error
+        }
+        let Some(text) = text.filter(|t| t.starts_with("failed printing to stdout")) else { return usual(panic) };
         // EPIPE; on Windows ERROR_NO_DATA and ERROR_BROKEN_PIPE.
         if ["(os error 32)", "(os error 232)", "(os error 109)"].iter().any(|code| text.contains(code)) {
             std::process::exit(0);
@@ -23,7 +26,7 @@ fn end_where_standard_output_ends() {
 
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
-    end_where_standard_output_ends();
+    report_panics();
     cqat::gpu::quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();

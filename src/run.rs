@@ -14,6 +14,9 @@ use crate::{Error, Result};
 /// Version of `metrics.jsonl` and `manifest.json`.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The files that a run has from its beginning.
+const FIRST_FILES: [&str; 3] = ["manifest.json", "metrics.jsonl", "config.yaml"];
+
 /// A folder that holds a run.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -78,20 +81,39 @@ impl RunFolder {
         let mut run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
         run.lock()?;
         Self::check_free(path)?; // another process may have been faster
-        write_atomically(&run.file("manifest.json"), to_json(manifest)?.as_bytes())?;
-        run.metrics = Some(run.open_metrics(0)?);
-        run.log(&json!({ "kind": "header", "format_version": FORMAT_VERSION }))?;
-        // Last, because its presence says that the folder holds a run.
-        write_atomically(&run.file("config.yaml"), config.to_yaml()?.as_bytes())?;
+        run.fill(config, manifest).inspect_err(|_| {
+            for file in FIRST_FILES {
+                let _ = std::fs::remove_file(run.file(file));
+            }
+        })?;
         Ok(run)
     }
 
-    /// Refuses a folder that holds a run. What a start leaves that failed before `config.yaml` counts as free.
+    /// Writes what every run has from its beginning.
+    fn fill(&mut self, config: &Config, manifest: &Manifest) -> Result<()> {
+        write_atomically(&self.file("manifest.json"), to_json(manifest)?.as_bytes())?;
+        self.metrics = Some(self.open_metrics(0)?);
+        // Last, because its presence says that the folder holds a run.
+        write_atomically(&self.file("config.yaml"), config.to_yaml()?.as_bytes())
+    }
+
+    /// Refuses a folder that holds a run, or files that a run would overwrite.
     ///
     /// # Errors
-    /// It holds files of one.
+    /// Names the files.
     pub fn check_free(path: &Path) -> Result<()> {
-        if ["config.yaml", "float.safetensors", "last.safetensors"].iter().any(|file| path.join(file).exists()) {
+        let checkpoints = ["float.safetensors", "last.safetensors"];
+        let found: Vec<&str> =
+            FIRST_FILES.into_iter().chain(checkpoints).filter(|file| path.join(file).exists()).collect();
+        if !found.is_empty() && !found.contains(&"config.yaml") {
+            return Err(Error::training(format!(
+                "{} holds {}, which a new run would overwrite",
+                path.display(),
+                found.join(" and ")
+            ))
+            .hint("choose another folder with --out, or move the files away"));
+        }
+        if !found.is_empty() {
             return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
                 "go on with it: cqat train --resume {}; or choose another folder with --out",
                 path.display()
@@ -207,6 +229,12 @@ impl RunFolder {
             let length = f.metadata()?.len();
             f.set_len(keep.min(length))?;
             std::io::Seek::seek(&mut f, std::io::SeekFrom::End(0))?;
+            if length < keep {
+                log::warn!("{} is shorter than it was: lines are missing from it", path.display());
+            }
+            if keep.min(length) == 0 {
+                writeln!(f, "{}", json!({ "kind": "header", "format_version": FORMAT_VERSION }))?;
+            }
             Ok(f)
         };
         attempt().map_err(|e| self.unwritable("metrics.jsonl", e))

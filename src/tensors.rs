@@ -2,7 +2,7 @@
 //!
 //! The device keeps convolutions as `(ky, kx, c_in, c_out)` with padded channels; files keep `(c_out, c_in, ky, kx)`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::Plan;
 use crate::plan::layout::{Layout, Weights};
@@ -100,23 +100,27 @@ pub fn insert(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, pre
     Ok(out)
 }
 
-/// Refuses weights of layers that the network does not have: those of a deeper one fit a shallower one by name and shape,
-/// and would make half a network. `momentum.*` and `quant.*` go by the weights; `num_batches_tracked` is nobody's.
+/// Refuses tensors that the network has no place for: those of a deeper one fit a shallower one by name and shape and would
+/// make half a network, biases before a batch norm would be lost. `momentum.*` and `quant.*` go by the weights;
+/// `num_batches_tracked` is nobody's.
 ///
 /// # Errors
 /// Names such a tensor.
 pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
-    let weights = layout.weights.iter().map(|w| w.name.as_str());
-    let layers: std::collections::BTreeSet<&str> =
-        weights.chain(layout.norms.iter().map(|n| n.name.as_str())).collect();
+    let fc = layout.weights.last().expect("a network has weights");
+    let mut places: BTreeSet<String> = layout.weights.iter().map(|w| format!("{}.weight", w.name)).collect();
+    places.insert(format!("{}.bias", fc.name));
+    for n in &layout.norms {
+        places.extend(["weight", "bias", "running_mean", "running_var"].map(|part| format!("{}.{part}", n.name)));
+    }
     let known = |name: &str| {
         let own = name.starts_with("momentum.") || name.starts_with("quant.") || name.ends_with(".num_batches_tracked");
-        own || name.rsplit_once('.').is_some_and(|(layer, _)| layers.contains(layer))
+        own || places.contains(name)
     };
     match tensors.keys().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {
-            Err(Error::training(format!("the checkpoint has a tensor {name}, but the network has no such layer"))
+            Err(Error::training(format!("the checkpoint has a tensor {name}, which the network does not have"))
                 .hint("is it a checkpoint of a network with another depth? network.depth must match"))
         }
     }

@@ -125,7 +125,7 @@ fn a_checkpoint_of_another_network() {
     training_fails(&deeper, 5, "the checkpoint has no tensor layer1.1.conv1.weight", "network.depth must match");
     // A deeper network has every tensor of a shallower one, in the same shapes.
     cqat(place(), &["train", "tiny.yaml", "--out", "deep", "--set", "network.depth=20", "--stop-after", "0"]).ok();
-    let message = "has a tensor layer1.1.bn1.bias, but the network has no such layer";
+    let message = "has a tensor layer1.1.bn1.bias, which the network does not have";
     training_fails(&["--set", "train.init_from=deep"], 5, message, "network.depth must match");
     let wider = ["--set", "train.init_from=run/last.safetensors", "--set", "network.width=16"];
     let message = "tensor conv1.weight has shape [8, 3, 3, 3], expected [16, 3, 3, 3]";
@@ -252,18 +252,32 @@ fn a_run_that_another_process_trains() {
     cqat(place(), &["eval", "busy"]).ok();
 }
 
-/// What a start leaves that fails before `config.yaml`, as on a full disk.
+/// A start that cannot write leaves nothing that stands in the way of the next one.
+#[cfg(unix)]
 #[test]
-fn a_folder_that_a_failed_start_left() {
+fn a_start_that_cannot_write() {
     place();
-    let out = place().join("failed");
-    std::fs::create_dir(&out).unwrap();
-    std::fs::write(out.join("manifest.json"), "{").unwrap();
-    std::fs::write(out.join("metrics.jsonl"), "{\"kind\":\"header\",\"format_version\":1}\n").unwrap();
-    let ran = cqat(place(), &["train", "--resume", "failed"]);
-    ran.fails(5, "failed is not a run folder: it has no config.yaml", "cqat train");
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(place()).args([
+        "-c",
+        "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_cqat"),
+    ]);
+    command.args(["train", "tiny.yaml", "--out", "failed", "--device", &common::device()]);
+    Ran::of(command).fails(5, "cannot be written", "check that the disk has room");
     cqat(place(), &["train", "tiny.yaml", "--out", "failed", "--stop-after", "1"]).ok();
-    assert_eq!(common::metrics(&out).len(), 3);
+    assert_eq!(common::metrics(&place().join("failed")).len(), 3);
+}
+
+#[test]
+fn a_folder_with_files_of_the_same_names() {
+    place();
+    let out = place().join("results");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("metrics.jsonl"), "{\"loss\": 1}\n").unwrap();
+    let ran = cqat(place(), &["train", "tiny.yaml", "--out", "results"]);
+    ran.fails(5, "results holds metrics.jsonl, which a new run would overwrite", "choose another folder with --out");
+    assert_eq!(std::fs::read_to_string(out.join("metrics.jsonl")).unwrap(), "{\"loss\": 1}\n");
 }
 
 #[test]

@@ -212,3 +212,18 @@ fn the_documented_configuration_is_the_default_one() {
     let default: serde_yaml::Value = serde_yaml::from_str(&Config::default().to_yaml().unwrap()).unwrap();
     assert_eq!(documented, default);
 }
+
+/// A section with all its keys commented out is an empty one, with and without overrides.
+#[test]
+fn an_empty_section_is_the_default_one() {
+    for text in ["quant:\n", "quant:\n  weights:\n", "train: {}\ndata:\n"] {
+        for items in [&[][..], &["train.batch=32"]] {
+            let config =
+                Config::from_yaml(text, "test", &sets(items)).unwrap_or_else(|e| panic!("{text}{}", shown(&e)));
+            assert_eq!(config.quant, Config::default().quant);
+        }
+    }
+    let bits = "quant.layers.layer1.0.conv1.weight_bits=null";
+    let config = Config::from_yaml("", "test", &sets(&[bits])).unwrap();
+    assert_eq!(config.quant.layers["layer1.0.conv1"], LayerBits::default());
+}

@@ -144,16 +144,17 @@ fn interrupted(run: &str, ready: &str, phase: Phase) {
 /// The pictures have moved: a run is told where they are, as often as it goes on.
 #[test]
 fn resumed_with_data_that_has_moved() {
-    cqat(place(), &["train", "tiny.yaml", "--out", "moved", "--stop-after", "1"]).ok();
-    let elsewhere = place().join("elsewhere");
-    std::fs::create_dir(&elsewhere).unwrap();
-    for file in ["train.bin", "test.bin"] {
-        std::fs::copy(place().join("data").join(file), elsewhere.join(file)).unwrap();
+    let here = workplace();
+    let at = |arguments: &[&str]| cqat(here.path(), arguments);
+    at(&["train", "tiny.yaml", "--out", "moved", "--stop-after", "1"]).ok();
+    std::fs::rename(here.path().join("data"), here.path().join("elsewhere")).unwrap();
+    for command in [&["train", "--resume", "moved"][..], &["eval", "moved"]] {
+        at(command).fails(3, "does not exist", "point --data at the data set that the run was trained on");
     }
-    cqat(place(), &["train", "--resume", "moved", "--data", "elsewhere", "--stop-after", "2"]).ok();
-    cqat(place(), &["train", "--resume", "moved", "--stop-after", "3"]).ok();
-    cqat(place(), &["train", "--resume", "moved", "--data", "./elsewhere/../elsewhere"]).ok();
-    equals_the_undisturbed("moved");
+    at(&["train", "--resume", "moved", "--data", "elsewhere", "--stop-after", "2"]).ok();
+    at(&["train", "--resume", "moved", "--data", "./elsewhere/../elsewhere"]).ok();
+    assert!(last(&here.path().join("moved")).tensors == last(&place().join("full")).tensors);
+    assert_eq!(metrics(&here.path().join("moved")), metrics(&place().join("full")));
 }
 
 /// An evaluation may take longer than the epoch: it can be interrupted, and the epoch is not lost with it.
@@ -177,12 +178,63 @@ fn interrupted_in_the_evaluation_of_an_epoch() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     assert!(said.iter().any(|line| line == "error: interrupted; the run was saved"), "{said:?}");
     assert_eq!((last(&out).meta.position.epoch, last(&out).meta.position.step), (0, 20), "only the evaluation is left");
+    let so_far = last(&out).meta.epoch_seconds;
     cqat(place.path(), &["train", "--resume", "stopped"]).ok();
     assert_eq!(metrics(&out), metrics(&place.path().join("full")));
+    let first = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().nth(1).unwrap().to_string();
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert!(
+        so_far > 0.0 && first["seconds"].as_f64().unwrap() >= so_far,
+        "{first}, after {so_far} s before the resume"
+    );
     assert!(last(&out).tensors == last(&place.path().join("full")).tensors);
     // A float run is finished too, when it is.
     let ran = cqat(place.path(), &["train", "--resume", "stopped"]).ok();
     assert!(ran.err.contains("the run was finished already"), "{}", ran.err);
+}
+
+/// Post-training quantization ends with an evaluation too; the float network is there to begin it again.
+#[test]
+fn interrupted_in_post_training_quantization() {
+    let here = workplace();
+    let file = |name: &str, count| std::fs::write(here.path().join("data").join(name), common::cifar100(count, 2));
+    file("train.bin", 960).unwrap();
+    file("test.bin", 959).unwrap();
+    let sets = ["--set", "train.float_epochs=1", "--set", "train.quant_epochs=0", "--set", "train.batch=48"];
+    let train = |out| [&["train", "tiny.yaml", "--out", out], &sets[..]].concat();
+    cqat(here.path(), &train("full")).ok();
+    let mut child = on_device(here.path(), &train("stopped")).env("RUST_LOG", "cqat=debug").spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("calibrating")) && said.any(|line| line.contains("scoring")));
+    signal(&child, "-INT");
+    let said: Vec<String> = said.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    cqat(here.path(), &["train", "--resume", "stopped"]).ok();
+    let (full, stopped) = (here.path().join("full"), here.path().join("stopped"));
+    assert!(last(&full).tensors == last(&stopped).tensors && last(&stopped).meta.position.calibrated);
+    assert_eq!(metrics(&full), metrics(&stopped));
+}
+
+/// `nohup` means that a run outlives its terminal.
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let mut command = std::process::Command::new("sh");
+    let program = ["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_cqat")];
+    command.current_dir(place()).args(program).args([
+        "train",
+        "tiny.yaml",
+        "--out",
+        "nohup",
+        "--device",
+        &common::device(),
+    ]);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait(&mut child, || place().join("nohup/last.safetensors").exists());
+    signal(&child, "-HUP");
+    signal(&child, "-HUP");
+    assert!(child.wait().unwrap().success());
+    equals_the_undisturbed("nohup");
 }
 
 #[test]

@@ -158,7 +158,7 @@ const OPTIONS: [&[&str]; 11] = [
         "quant.activations.mask=real",
     ],
     &[
-        "quant.activations.source=batch",
+        "quant.activations={source: batch, estimator: max}",
         "quant.weights={granularity: per_channel, estimator: mse, mask: base8}",
         "quant.activations.mask=base8",
     ],
@@ -224,6 +224,33 @@ fn moved(freeze: &str) -> bool {
 fn ranges_stand_still_when_they_are_told_to() {
     let found = ["never", "before_last_epoch", "after_calibration", "{after_epochs: 1}"].map(moved);
     assert_eq!(found, [true, false, false, false]);
+}
+
+/// Whatever the tensor and its bits.
+#[test]
+fn a_fixed_scale_is_what_it_says() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(16, 4));
+    let out = folder.path().join("run");
+    let config = tiny(&[
+        "train.float_epochs=0",
+        "train.quant_epochs=1",
+        "quant.freeze=never",
+        "quant.weights={estimator: fixed_pow2, fixed_log2_scale: -6}",
+        "quant.activations={estimator: fixed_pow2, fixed_log2_scale: -3}",
+    ]);
+    train(&config, &data, &gpu, &out, None).unwrap();
+    let tensors = last(&out).tensors;
+    let all = |end: &str| {
+        tensors.iter().filter(move |(n, _)| n.starts_with("quant.") && n.ends_with(end)).collect::<Vec<_>>()
+    };
+    for (name, t) in all(".scales") {
+        let (scales, inverse) = t.data.split_at(t.data.len() / 2);
+        assert!(scales.iter().all(|s| *s == 1.0 / 64.0) && inverse.iter().all(|s| *s == 64.0), "{name}: {t:?}");
+    }
+    for (name, t) in all(".range").into_iter().filter(|(n, _)| *n != "quant.input.range") {
+        assert_eq!((t.data[1], t.data[2]), (0.125, 8.0), "{name}");
+    }
+    assert_eq!((all(".scales").len(), all(".range").len()), (10, 8));
 }
 
 #[test]

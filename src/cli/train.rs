@@ -152,7 +152,11 @@ fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Gl
 /// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run. And the place.
 pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
     let own = config.data.dir.as_ref().map(PathBuf::from).filter(|dir| dir.is_dir());
-    load_data(config, option.or(own.as_ref()))
+    let moved = option.is_none() && own.is_none() && config.data.dir.as_deref() != Some(data::EMBEDDED);
+    load_data(config, option.or(own.as_ref())).map_err(|e| match moved {
+        true => e.hint("point --data at the data set that the run was trained on"),
+        false => e,
+    })
 }
 
 /// The pictures, and where they were found: an absolute path, so that a run can be resumed from anywhere.
@@ -205,6 +209,7 @@ impl Interrupts {
     /// To be called before the run has a folder, so that a run that can be seen can be interrupted.
     fn take() -> Interrupts {
         TRAINING.store(true, Ordering::SeqCst);
+        let nohup = hangups_are_ignored();
         let installed = ctrlc::set_handler(|| {
             if !TRAINING.load(Ordering::SeqCst) || interrupt::request() {
                 std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
@@ -213,6 +218,9 @@ impl Interrupts {
         });
         if let Err(e) = installed {
             log::warn!("interrupts are not handled: {e}");
+        }
+        if nohup {
+            ignore_hangups();
         }
         Interrupts
     }
@@ -223,3 +231,30 @@ impl Drop for Interrupts {
         TRAINING.store(false, Ordering::SeqCst);
     }
 }
+
+/// Whether the process was started to outlive its terminal (`nohup`).
+#[cfg(unix)]
+fn hangups_are_ignored() -> bool {
+    // SAFETY: sigaction with no new action only writes the old one, into zeroed memory of its type.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Undoes for SIGHUP what the interrupt handler does.
+#[cfg(unix)]
+fn ignore_hangups() {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+#[cfg(not(unix))]
+fn hangups_are_ignored() -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn ignore_hangups() {}

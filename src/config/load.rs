@@ -41,6 +41,10 @@ impl Config {
         let mut config: Config = serde_yaml::from_str(text).map_err(in_file)?;
         // Only a file of the right types gets here, so its aliases expand to little. Duplicate layers show now.
         let mut value: Value = serde_yaml::from_str(text).map_err(in_file)?;
+        if !sets.is_empty() {
+            // A section with all its keys commented out reads as null.
+            drop_empty(&mut value, &serde_yaml::to_value(Config::default()).map_err(in_file)?);
+        }
         for set in sets {
             apply(&mut value, set)?;
             config = typed(&value).map_err(|e| diagnose::in_set(set, e))?;
@@ -54,6 +58,18 @@ impl Config {
     /// None that a configuration can cause.
     pub fn to_yaml(&self) -> Result<String> {
         serde_yaml::to_string(self).map_err(|e| Error::config("cannot write the configuration as YAML").caused_by(e))
+    }
+}
+
+/// Removes keys without a value where the defaults have a map.
+fn drop_empty(value: &mut Value, default: &Value) {
+    let (Value::Mapping(map), Value::Mapping(defaults)) = (value, default) else { return };
+    for (key, default) in defaults.iter().filter(|(_, d)| d.is_mapping()) {
+        match map.get_mut(key) {
+            Some(Value::Null) => drop(map.remove(key)),
+            Some(section) => drop_empty(section, default),
+            None => {}
+        }
     }
 }
 
@@ -152,9 +168,8 @@ fn apply(root: &mut Value, set: &str) -> Result<()> {
 /// unless the value is the layer's whole map.
 fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
     if let Some(name) = key.strip_prefix("quant.layers.") {
-        let whole = value.is_mapping() || value.is_null();
         return match name.rsplit_once('.') {
-            Some((layer, field)) if !whole => vec!["quant", "layers", layer, field],
+            Some((layer, field)) if !value.is_mapping() => vec!["quant", "layers", layer, field],
             _ => vec!["quant", "layers", name],
         };
     }

@@ -213,7 +213,14 @@ fn activations(c: &ActivationQuantConfig) -> Result<()> {
             "`quant.activations.source` is batch with estimator percentile, mse or fixed_pow2, expected previous: \
              their ranges stay as calibration found them",
         )
-        .hint("set quant.activations.source=previous, or an estimator that follows each batch: max, ema_max, k_sigma")
+        .hint("set quant.activations.source=previous, or an estimator that follows each batch: max, k_sigma")
+    })?;
+    ensure(c.estimator != Estimator::EmaMax || c.source == RangeSource::Previous, || {
+        Error::config(
+            "`quant.activations.source` is batch with estimator ema_max, expected max or k_sigma: \
+             a batch's own range has no average",
+        )
+        .hint("set quant.activations.estimator=max, or quant.activations.source=previous")
     })?;
     range_factor("quant.activations", c.range_factor, c.scale_with_bits)?;
     below_one("quant.activations.ema_momentum", c.ema_momentum, "0.99 is the default; 0 follows each step")?;

@@ -133,8 +133,9 @@ fn not_listed(dir: &Path, e: std::io::Error) -> Error {
     if e.kind() != NotADirectory && !dir.is_file() {
         return Error::data(format!("cannot list the folder {shown}")).hint("check its permissions").caused_by(e);
     }
-    let hint = match fs::metadata(dir).map(|m| cifar::recognise(dir, m.len())) {
-        Ok(Kind::Packed(what)) => packed_hint(dir, what),
+    let file = fs::metadata(dir).ok().filter(fs::Metadata::is_file);
+    let hint = match file.map(|m| cifar::recognise(dir, m.len())) {
+        Some(Kind::Packed(what)) => packed_hint(dir, what),
         _ => "name the folder that holds the training and test files".into(),
     };
     Error::data(format!("{shown} is a file, expected a folder")).hint(hint)

@@ -12,10 +12,19 @@ pub fn budget(adapter: &wgpu::Adapter, software: bool) -> u64 {
     known.unwrap_or(FALLBACK) / 100 * SHARE
 }
 
+/// What the machine has free, or the container that the process runs in.
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    let free = line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10;
+    let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let room = |most: &str, used: &str| Some(number(most)?.saturating_sub(number(used)?));
+    // Control groups, version 2 and 1; a file that says `max` sets no bound.
+    let rooms = [
+        room("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        room("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ];
+    rooms.into_iter().flatten().chain([free]).min()
 }
 
 #[cfg(not(target_vendor = "apple"))]

@@ -98,8 +98,10 @@ enum Mode {
 /// Lowers `net`.
 ///
 /// # Errors
-/// A layer whose integer sums pass 32 bits, or a plan that breaks a rule of [`Plan::check`]. Whether it fits the device is
-/// [`Plan::fits`]'s question.
+/// A layer whose integer sums pass 32 bits. Whether the plan fits the device is [`Plan::fits`]'s question.
+///
+/// # Panics
+/// A plan that is not sound ([`Plan::assert_sound`]): a bug.
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();

@@ -21,15 +21,15 @@ impl Session<'_> {
             .calibrate
             .ok_or_else(|| Error::config("calibration needs a quantizer, but quant.method is none"))?;
         let spec = self.lowered.quant.as_ref().expect("a network with a calibration program has quantizers");
+        let counted = matches!(spec.config.activations.estimator, Estimator::Percentile | Estimator::Mse);
+        let batches = if counted { batches.min(self.countable_batches()) } else { batches };
         let batches: Vec<&[u32]> = Batches::training(order, self.lowered.batch)?.take(batches).collect();
         let valid = self.lowered.batch as u32;
         for indices in &batches {
             self.feed(split, indices, Step { valid, ..Step::default() });
             self.exec.run(observe)?;
         }
-        let counted = |e: Estimator| matches!(e, Estimator::Percentile | Estimator::Mse);
-        if counted(spec.config.activations.estimator) {
-            self.countable(batches.len())?;
+        if counted {
             let histogram = self.lowered.layout.histogram;
             let words = self.lowered.plan.tensor(histogram).words;
             self.exec.write(histogram, &vec![0; words]);
@@ -46,16 +46,9 @@ impl Session<'_> {
     }
 
     /// Histograms count in 32 bits, and in a sparse tensor nearly all values may fall into one bin.
-    fn countable(&self, batches: usize) -> Result<()> {
-        let largest = self.lowered.net.activations().map(|(_, a)| a.shape.len() as u64).max().unwrap_or(1);
-        let most = u64::from(u32::MAX) / (largest * self.lowered.batch as u64);
-        if batches as u64 <= most {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "calibration over {batches} batches may count past 2^32 values in one bin, expected {most} at most"
-        ))
-        .hint(format!("set quant.calibration_batches={most} or less")))
+    fn countable_batches(&self) -> usize {
+        let largest = self.lowered.net.activations().map(|(_, a)| a.shape.len()).max().unwrap_or(1);
+        u32::MAX as usize / (largest * self.lowered.batch)
     }
 
     /// Ranges that the host decides: percentile, mean squared error, fixed windows.

@@ -186,6 +186,7 @@ fn impossible_quantizers_are_refused() {
         &["quant.weights.estimator=fixed_pow2", "quant.weights.granularity=per_channel"],
         &["quant.weights.range_factor=0"],
         &["quant.activations.range_factor=0.5"],
+        &["quant.activations.source=batch"],
         &["quant.activations.ema_momentum=1"],
         &["quant.activations.percentile=99.99"],
         &["quant.weights.sigmas=0"],
@@ -278,6 +279,10 @@ fn impossible_quantizers_are_refused() {
     quant.activations.range_factor=0.5
     error: `quant.activations.range_factor` is 0.5, expected at least 1 with quant.activations.scale_with_bits true
     hint: set quant.activations.scale_with_bits=false to clip below the range itself
+
+    quant.activations.source=batch
+    error: `quant.activations.source` is batch with estimator ema_max, expected max or k_sigma: a batch's own range has no average
+    hint: set quant.activations.estimator=max, or quant.activations.source=previous
 
     quant.activations.ema_momentum=1
     error: `quant.activations.ema_momentum` is 1, expected at least 0 and below 1

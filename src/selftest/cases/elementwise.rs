@@ -320,7 +320,11 @@ fn head_cases(cases: &mut Vec<Case>) {
     }
     let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_scale: -1 };
     let data = vec![reals(60, 2, -1.0, 1.0), unset(540)];
-    cases.push(Case::new(&head::POOL_BACKWARD, only(&head::POOL_BACKWARD), "", &p, flat_grid(135), data));
+    // Three workgroups, the second row of them folded: large tensors need more than one dimension has.
+    for grid in [flat_grid(135), [2, 2, 1]] {
+        let (name, data) = (format!("grid {grid:?}"), data.clone());
+        cases.push(Case::new(&head::POOL_BACKWARD, only(&head::POOL_BACKWARD), name, &p, grid, data));
+    }
     let heads = [(7u32, 10u32, 16u32, 0.1, 1, 7), (70, 100, 104, 0.0, 0, 70), (5, 3, 8, 0.2, 1, 4)];
     for (batch, classes, cols, smoothing, w_scale, valid) in heads {
         let p = SoftmaxParams { batch, classes, cols, w_scale, smoothing, pad: [0; 3] };
