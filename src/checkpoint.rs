@@ -5,13 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::safetensors_io::{self, File};
+use crate::safetensors_io::{self, File, Tensors};
 use crate::session::{Normalisation, Totals};
-use crate::tensors::Tensors;
 use crate::{Error, ErrorKind, Result};
 
-/// Version of the metadata.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the tensors' names and of the metadata.
+pub const FORMAT_VERSION: u32 = 2;
 /// Key of the metadata.
 const KEY: &str = "cqat";
 

@@ -7,17 +7,16 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::exec::Device;
 use crate::integer::IntegerNet;
-use crate::kernels::range::RangeRow;
 use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
 use crate::session::{Evaluation, Form, Session};
 use crate::setup::{lower_for_evaluation, network};
+use crate::tensors;
 use crate::{Error, Result};
 
 /// Which arithmetic an evaluation uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The float network, with running statistics
     Float,
@@ -111,8 +110,7 @@ impl Loaded {
     pub fn mean_saturation(&self, net: &Net, spec: &QuantSpec) -> Option<f64> {
         let fraction = |(id, a): (usize, &crate::net::Activation)| {
             spec.layer(id).filter(|q| q.bits < 8)?;
-            let row = self.checkpoint.tensors.get(&format!("quant.{}.range", a.name))?;
-            let row: RangeRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&row.data));
+            let row = tensors::range(&self.checkpoint.tensors, &a.name).ok()?;
             (row.steps > 0.0).then(|| f64::from(row.saturated / row.steps))
         };
         let all: Vec<f64> = net.activations().filter_map(fraction).collect();

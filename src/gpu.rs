@@ -58,15 +58,6 @@ pub struct OpenOptions {
     pub checked: bool,
 }
 
-/// Keeps Vulkan drivers from complaining on standard error that there is no desktop session (they look for one even for
-/// compute alone). To be called first thing in `main`, before any thread exists.
-pub fn quiet_loader() {
-    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // SAFETY: the caller is the only thread, so nobody reads the environment at the same time.
-        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) }
-    }
-}
-
 fn instance() -> wgpu::Instance {
     let mut d = wgpu::InstanceDescriptor::new_without_display_handle();
     d.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;

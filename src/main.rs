@@ -24,10 +24,19 @@ fn report_panics() {
     }));
 }
 
+/// Keeps Vulkan drivers from complaining on standard error that there is no desktop session (they look for one even for
+/// compute alone). To be called first thing in `main`.
+fn quiet_loader() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: there is no other thread yet, so nobody reads the environment at the same time.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) }
+    }
+}
+
 fn main() -> ExitCode {
     let start = std::time::Instant::now();
     report_panics();
-    cqat::gpu::quiet_loader();
+    quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
     env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();
     match cqat::cli::Cli::parse().run(start) {

@@ -21,9 +21,9 @@ use crate::kernels::{Caps, Format, Step};
 use crate::net::{Layer, Net};
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
-use crate::safetensors_io;
+use crate::safetensors_io::{self, NamedTensor, Tensors};
 use crate::session::{Normalisation, load_parameters, upload_constants};
-use crate::tensors::{self, NamedTensor, Tensors};
+use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 
 /// A dump and the network it belongs to.
@@ -288,22 +288,27 @@ fn nchw(v: &[f32], batch: usize, pixels: usize, channels: usize) -> Vec<f32> {
     out
 }
 
-struct Compare<'a> {
-    oracle: &'a Tensors,
+struct Compare<'o> {
+    oracle: &'o Tensors,
     groups: BTreeMap<String, Check>,
     quantized: bool,
 }
 
-impl Compare<'_> {
+impl<'o> Compare<'o> {
     fn one(&mut self, name: &str, got: &[f32]) -> Result<()> {
-        let want = self.oracle.get(name).ok_or_else(|| missing(name))?;
-        if want.data.len() != got.len() {
-            return Err(
-                Error::data(format!("{name} has {} values, expected {}", want.data.len(), got.len())).hint(HINT)
-            );
-        }
-        self.note(name.split('.').next().unwrap_or(name), name, relative_l2(got, &want.data), LIMIT);
+        let want = self.expected(name, got.len())?;
+        self.note(name.split('.').next().unwrap_or(name), name, relative_l2(got, want), LIMIT);
         Ok(())
+    }
+
+    /// The `count` values of a tensor of the dump.
+    fn expected(&self, name: &str, count: usize) -> Result<&'o [f32]> {
+        let oracle: &'o Tensors = self.oracle;
+        let want = oracle.get(name).ok_or_else(|| missing(name))?;
+        match want.data.len() == count {
+            true => Ok(&want.data),
+            false => Err(Error::data(format!("{name} has {} values, expected {count}", want.data.len())).hint(HINT)),
+        }
     }
 
     fn all(&mut self, prefix: &str, got: &Tensors) -> Result<()> {
@@ -311,13 +316,8 @@ impl Compare<'_> {
     }
 
     fn losses(&mut self, got: &[f32]) -> Result<()> {
-        let want = self.oracle.get("losses").ok_or_else(|| missing("losses"))?;
-        if want.data.len() != got.len() {
-            return Err(
-                Error::data(format!("losses has {} values, expected {}", want.data.len(), got.len())).hint(HINT)
-            );
-        }
-        for (i, (g, w)) in got.iter().zip(&want.data).enumerate() {
+        let want = self.expected("losses", got.len())?;
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
             let limit = if self.quantized && i > 0 { LOSS_LIMIT } else { LIMIT };
             let group = if limit == LIMIT { "losses" } else { "losses 2 and 3" };
             self.note(group, &format!("losses[{i}]"), f64::from((g - w).abs() / w.abs()), limit);

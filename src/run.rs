@@ -202,7 +202,9 @@ impl RunFolder {
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "{}".into(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                format!("{{ \"format_version\": {FORMAT_VERSION} }}")
+            }
             Err(e) => return Err(damaged().caused_by(e)),
         };
         let mut manifest: Value = serde_json::from_str(&text).map_err(|e| damaged().caused_by(e))?;

@@ -1,12 +1,46 @@
-//! Reading and writing safetensors files: f32 and i32 tensors and the string metadata, atomically.
+//! Tensors by name, and the safetensors files that hold them: read as f32, written atomically.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::tensors::{NamedTensor, Tensors};
 use crate::{Error, ErrorKind, Result};
+
+/// A tensor with its shape, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+impl NamedTensor {
+    /// Whether every value is finite.
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().all(|v| v.is_finite())
+    }
+}
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, NamedTensor>;
+
+/// The values of a tensor of this name and shape.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [f32]> {
+    let Some(t) = tensors.get(name) else {
+        return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
+            .hint("is it a checkpoint of a network with another depth? network.depth must match"));
+    };
+    if t.shape != shape {
+        return Err(Error::training(format!("tensor {name} has shape {:?}, expected {shape:?}", t.shape))
+            .hint("network.depth, network.width and network.classes must match the checkpoint"));
+    }
+    Ok(&t.data)
+}
 
 /// Contents of a file.
 #[derive(Debug, Clone, Default)]
@@ -88,19 +122,23 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut f = std::fs::File::create(&temporary)?;
         f.write_all(bytes)?;
         f.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        // The rename itself must survive a crash too.
-        if let Some(Ok(folder)) = path.parent().map(std::fs::File::open) {
-            folder
-                .sync_all()
-                .or_else(|e| if e.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
-        }
-        Ok(())
+        std::fs::rename(&temporary, path)
     };
     attempt().map_err(|e| {
         let _ = std::fs::remove_file(&temporary);
         Error::training(format!("{} cannot be written", path.display()))
             .hint("check that the disk has room and the folder is writable; what was there before is untouched")
             .caused_by(e)
-    })
+    })?;
+    // The rename itself must survive a crash too. The new file is in place, whatever comes of this.
+    if let Some(Ok(folder)) = path.parent().map(std::fs::File::open)
+        && let Err(e) = folder.sync_all()
+        && e.kind() != std::io::ErrorKind::InvalidInput
+    {
+        log::warn!(
+            "{}: the folder cannot be flushed ({e}); a power failure may bring back the file before",
+            path.display()
+        );
+    }
+    Ok(())
 }

@@ -11,7 +11,8 @@ use crate::kernels::range::{RANGE_WORDS, RangeRow};
 use crate::plan::layout::RING;
 use crate::plan::lower::{Lowered, ProgramSet};
 use crate::quant::{Quantizer, Scale};
-use crate::tensors::{self, Tensors};
+use crate::safetensors_io::Tensors;
+use crate::tensors;
 use crate::{Error, Result};
 
 /// Normalisation of the input, in units of 0..1.
@@ -241,7 +242,8 @@ impl<'a> Session<'a> {
 
     /// Evaluates a split.
     ///
-    /// `frozen` keeps the stored weight scales; otherwise they are made anew from the weights, and stored.
+    /// `frozen` keeps the stored weight scales; otherwise those that need no search on the host are made anew from the
+    /// weights, and stored.
     ///
     /// # Errors
     /// A device error, a loss that is not finite, or [`crate::ErrorKind::Interrupted`].

@@ -2,30 +2,13 @@
 //!
 //! The device keeps convolutions as `(ky, kx, c_in, c_out)` with padded channels; files keep `(c_out, c_in, ky, kx)`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use crate::kernels::range::RangeRow;
 use crate::plan::Plan;
 use crate::plan::layout::{Layout, Weights};
+use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::{Error, Result, rng};
-
-/// A tensor with its shape, row-major.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedTensor {
-    /// Extents.
-    pub shape: Vec<usize>,
-    /// Values.
-    pub data: Vec<f32>,
-}
-
-impl NamedTensor {
-    /// Whether every value is finite.
-    pub fn is_finite(&self) -> bool {
-        self.data.iter().all(|v| v.is_finite())
-    }
-}
-
-/// Tensors by name.
-pub type Tensors = BTreeMap<String, NamedTensor>;
 
 fn weight_shape(w: &Weights) -> Vec<usize> {
     match w.taps {
@@ -155,21 +138,74 @@ pub fn insert_running(plan: &Plan, layout: &Layout, words: usize, tensors: &Tens
     Ok(out)
 }
 
-/// The values of a tensor of this name and shape.
+/// The state of the activation quantizer `name`: `quant.NAME.range`, `.scale`, `.inv_scale` (1 value each) and
+/// `.statistics` (the last batch's observation; sums of the saturated and the blocked fraction and their number of steps;
+/// batches that calibration saw).
+pub fn insert_range(tensors: &mut Tensors, name: &str, row: &RangeRow) {
+    let statistics = [row.observed, row.saturated, row.blocked, row.steps, row.calibrated];
+    let parts: [(&str, &[f32]); 4] = [
+        ("range", &[row.range]),
+        ("scale", &[row.scale]),
+        ("inv_scale", &[row.inv_scale]),
+        ("statistics", &statistics),
+    ];
+    for (part, data) in parts {
+        let tensor = NamedTensor { shape: vec![data.len()], data: data.to_vec() };
+        tensors.insert(format!("quant.{name}.{part}"), tensor);
+    }
+}
+
+/// The inverse of [`insert_range`].
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
-pub fn expect<'t>(tensors: &'t Tensors, name: &str, shape: &[usize]) -> Result<&'t [f32]> {
-    let Some(t) = tensors.get(name) else {
-        return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
-            .hint("is it a checkpoint of a network with another depth? network.depth must match"));
-    };
-    if t.shape != shape {
-        return Err(Error::training(format!("tensor {name} has shape {:?}, expected {shape:?}", t.shape))
-            .hint("network.depth, network.width and network.classes must match the checkpoint"));
-    }
-    Ok(&t.data)
+pub fn range(tensors: &Tensors, name: &str) -> Result<RangeRow> {
+    let one = |part: &str| Ok(expect(tensors, &format!("quant.{name}.{part}"), &[1])?[0]);
+    let s = expect(tensors, &format!("quant.{name}.statistics"), &[5])?;
+    Ok(RangeRow {
+        range: one("range")?,
+        scale: one("scale")?,
+        inv_scale: one("inv_scale")?,
+        observed: s[0],
+        saturated: s[1],
+        blocked: s[2],
+        steps: s[3],
+        calibrated: s[4],
+    })
 }
+
+/// The scales of a layer's weights, one an output channel: `quant.NAME.weight.scale` and `.inv_scale` (c_out), from the
+/// words of the device, which come for padded channels too.
+pub fn insert_scales(tensors: &mut Tensors, w: &Weights, words: &[f32]) {
+    for (part, values) in SCALE_PARTS.iter().zip(words.chunks_exact(w.c_out)) {
+        let tensor = NamedTensor { shape: vec![w.real_out], data: values[..w.real_out].to_vec() };
+        tensors.insert(format!("quant.{}.weight.{part}", w.name), tensor);
+    }
+}
+
+/// The inverse of [`insert_scales`]; the weights of padded channels are 0, whatever their scale.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn scales(tensors: &Tensors, w: &Weights) -> Result<Vec<f32>> {
+    let mut words = vec![1.0; 2 * w.c_out];
+    let parts = weight_scales(tensors, &w.name, w.real_out)?;
+    for (part, padded) in parts.iter().zip(words.chunks_exact_mut(w.c_out)) {
+        padded[..w.real_out].copy_from_slice(part);
+    }
+    Ok(words)
+}
+
+/// The scales of the weights of layer `name`, and their inverses: `channels` values each.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn weight_scales<'t>(tensors: &'t Tensors, name: &str, channels: usize) -> Result<[&'t [f32]; 2]> {
+    let [scale, inverse] = SCALE_PARTS.map(|part| expect(tensors, &format!("quant.{name}.weight.{part}"), &[channels]));
+    Ok([scale?, inverse?])
+}
+
+const SCALE_PARTS: [&str; 2] = ["scale", "inv_scale"];
 
 /// Fresh weights: convolutions N(0, 2 / (c_out k^2)), linear layer U(+-1/sqrt(features)), gamma 1, beta 0
 /// (He et al. 2015, fan-out form).

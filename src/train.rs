@@ -15,10 +15,10 @@ use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
 use crate::rng;
 use crate::run::{Resumed, RunFolder};
-use crate::safetensors_io;
+use crate::safetensors_io::{self, Tensors};
 use crate::schedule::learning_rate;
 use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
-use crate::tensors::{self, Tensors};
+use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 
 /// How a call of [`Trainer::run`] ended.
@@ -84,6 +84,18 @@ impl<'a> Trainer<'a> {
         if meta.data_sha256 != data.sha256 {
             return Err(Error::data(format!("the run was trained on other data than {}", data.name))
                 .hint("point --data at the data set the run started with"));
+        }
+        let epochs = match meta.position.phase {
+            Phase::Float => config.train.float_epochs,
+            Phase::Quant => config.train.quant_epochs,
+        };
+        let steps = data.train.len() / lowered.batch;
+        if meta.position.epoch > epochs || meta.position.step as usize > steps {
+            return Err(Error::training(format!(
+                "the checkpoint stands at epoch {}, step {}, but its phase has {epochs} epochs of {steps} steps",
+                meta.position.epoch, meta.position.step
+            ))
+            .hint("the checkpoint is damaged: start a new run from its weights with --set train.init_from"));
         }
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &meta.normalisation);
         session.set_state(&tensors)?;
@@ -167,10 +179,6 @@ impl<'a> Trainer<'a> {
         if self.at.step == 0 {
             (self.at.totals, self.seconds) = (Totals::default(), 0.0);
             self.session.reset_statistics()?;
-            let moving = self.form() == Form::Quantized && !self.frozen();
-            if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
-                self.session.refresh_weight_scales(spec)?;
-            }
         }
         let (phase, epochs) = self.phase_config();
         let batch = self.session.lowered.batch;
@@ -223,6 +231,10 @@ impl<'a> Trainer<'a> {
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self, lr: f32) -> Result<()> {
         self.finite_state()?; // before the evaluation, which could not name the tensor
+        let moving = self.form() == Form::Quantized && !self.frozen();
+        if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
+            self.session.refresh_weight_scales(spec)?;
+        }
         let scores = match self.evaluate(self.form(), self.frozen()) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {
                 self.save_last()?;
@@ -279,7 +291,7 @@ impl<'a> Trainer<'a> {
 
     /// End of the run. Without quantized epochs a quantizer is calibrated and evaluated: post-training quantization.
     fn finish(&mut self) -> Result<Outcome> {
-        if self.config.quant.method == Method::Cqat && self.config.train.quant_epochs == 0 && !self.at.calibrated {
+        if self.config.quant.method != Method::None && self.config.train.quant_epochs == 0 && !self.at.calibrated {
             self.calibrate()?;
             let scores = match self.evaluate(Form::Quantized, true) {
                 // The float network was; calibration is done again.

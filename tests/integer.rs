@@ -4,10 +4,12 @@
 use cqat::config::{Granularity, QuantConfig};
 use cqat::integer::IntegerNet;
 use cqat::kernels::input::random;
+use cqat::kernels::range::RangeRow;
 use cqat::net::{Layer, Net};
 use cqat::quant::QuantSpec;
+use cqat::safetensors_io::{NamedTensor, Tensors};
 use cqat::session::Normalisation;
-use cqat::tensors::{NamedTensor, Tensors};
+use cqat::tensors::insert_range;
 
 #[path = "integer/fake_quant.rs"]
 mod fake_quant;
@@ -65,19 +67,19 @@ impl Case {
         for id in 0..case.net.layers.len() {
             match case.net.layers[id].clone() {
                 Layer::Conv(c) => {
-                    case.weights(id, &[c.to.c, c.real_in, c.kernel, c.kernel], c.to.c, &mut random);
+                    case.weights(id, &[c.to.c, c.real_in, c.kernel, c.kernel], &mut random);
                     case.norm(&c.norm, c.to.c, &mut random);
                 }
                 Layer::Linear(l) => {
-                    case.weights(id, &[l.classes, l.features], l.padded(), &mut random);
+                    case.weights(id, &[l.classes, l.features], &mut random);
                     let bias = (0..l.classes).map(|_| random.real(-0.1, 0.1)).collect();
                     case.insert("fc.bias", &[l.classes], bias);
                 }
                 Layer::Activation(a) => {
                     if let Some(q) = case.spec.layer(id) {
                         let s = q.rule.scale(3.0);
-                        let row = vec![3.0, s.scale, s.inv_scale, 0.0, 0.0, 0.0, 0.0, 0.0];
-                        case.insert(&format!("quant.{}.range", a.name), &[8], row);
+                        let row = RangeRow { range: 3.0, scale: s.scale, inv_scale: s.inv_scale, ..RangeRow::UNIT };
+                        insert_range(&mut case.tensors, &a.name, &row);
                     }
                 }
                 Layer::Input(_) | Layer::Pool(_) => {}
@@ -90,7 +92,7 @@ impl Case {
         self.tensors.insert(name.into(), NamedTensor { shape: shape.to_vec(), data });
     }
 
-    fn weights(&mut self, id: usize, shape: &[usize], stored: usize, random: &mut Random) {
+    fn weights(&mut self, id: usize, shape: &[usize], random: &mut Random) {
         let name = self.net.layers[id].name().to_string();
         let inputs: usize = shape[1..].iter().product();
         let bound = (3.0 / inputs as f32).sqrt();
@@ -102,9 +104,10 @@ impl Case {
                 true => data.chunks(inputs).nth(c).map_or(0.0, top),
                 false => top(&data),
             };
-            let scales: Vec<_> = (0..stored).map(|c| q.rule.scale(range(c))).collect();
-            let words = scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
-            self.insert(&format!("quant.{name}.scales"), &[2, stored], words);
+            let scales: Vec<_> = (0..shape[0]).map(|c| q.rule.scale(range(c))).collect();
+            self.insert(&format!("quant.{name}.weight.scale"), &shape[..1], scales.iter().map(|s| s.scale).collect());
+            let inverse = scales.iter().map(|s| s.inv_scale).collect();
+            self.insert(&format!("quant.{name}.weight.inv_scale"), &shape[..1], inverse);
         }
         self.insert(&format!("{name}.weight"), shape, data);
     }

@@ -14,8 +14,8 @@ use cqat::kernels::Caps;
 use cqat::kernels::select::KernelFamily;
 use cqat::oracle::Oracle;
 use cqat::plan::lower::Lowered;
+use cqat::safetensors_io::NamedTensor;
 use cqat::safetensors_io::{self, File};
-use cqat::tensors::NamedTensor;
 use cqat::{Error, ErrorKind};
 
 const DUMPS: [&str; 3] = ["fp32", "cqat", "cqat_maskreal"];

@@ -10,7 +10,7 @@ use cqat::config::{ActivationQuantConfig, Mask, QuantConfig, WeightQuantConfig};
 use cqat::net::{Layer, Net};
 use cqat::quant::{QuantSpec, Quantizer};
 use cqat::safetensors_io;
-use cqat::tensors::Tensors;
+use cqat::safetensors_io::Tensors;
 
 fn vector() -> Tensors {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/golden/fakequant_unit.safetensors");

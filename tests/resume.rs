@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Ran, cqat, last, metrics, on_device, workplace};
 use cqat::checkpoint::{Checkpoint, Phase, Position};
-use cqat::safetensors_io::{self, File};
-use cqat::tensors::NamedTensor;
+use cqat::safetensors_io::{self, File, NamedTensor};
 use tempfile::TempDir;
 
 /// A place with an undisturbed run in `full`.
@@ -288,6 +287,31 @@ fn a_run_folder_as_the_start_gives_its_float_network() {
     };
     assert!(float("full") == float("from-run"));
     assert_eq!((at("from-run").phase, at("from-run").global_step), (Phase::Quant, 6));
+}
+
+#[test]
+fn a_position_beyond_the_run_is_refused() {
+    place();
+    let copy = place().join("beyond");
+    std::fs::create_dir(&copy).unwrap();
+    for name in ["config.yaml", "last.safetensors"] {
+        std::fs::copy(place().join("full").join(name), copy.join(name)).unwrap();
+    }
+    for (epoch, step) in [(3, 0), (1, 7)] {
+        let mut checkpoint = last(&place().join("full"));
+        (checkpoint.meta.position.epoch, checkpoint.meta.position.step) = (epoch, step);
+        checkpoint.write(&copy.join("last.safetensors")).unwrap();
+        let before = std::fs::read(copy.join("last.safetensors")).unwrap();
+        let message = format!("stands at epoch {epoch}, step {step}, but its phase has 2 epochs of 6 steps");
+        cqat(place(), &["train", "--resume", "beyond"]).fails(5, &message, "train.init_from");
+        assert!(std::fs::read(copy.join("last.safetensors")).unwrap() == before);
+    }
+    // A run whose manifest was lost goes on, and has one again.
+    std::fs::copy(place().join("full/last.safetensors"), copy.join("last.safetensors")).unwrap();
+    cqat(place(), &["train", "--resume", "beyond"]).ok();
+    let manifest = std::fs::read_to_string(copy.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!((&manifest["format_version"], &manifest["resumed"][0]["command"][1]), (&1.into(), &"train".into()));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use cqat::evaluate::{Kind, Loaded};
 use cqat::exec::Device;
 use cqat::gpu::Gpu;
 use cqat::run::RunFolder;
+use cqat::session::Session;
 use cqat::train::{Outcome, Trainer};
 use cqat::{Error, ErrorKind};
 use serde_json::{Value, json};
@@ -207,12 +208,9 @@ fn moved(freeze: &str) -> bool {
     let freeze = format!("quant.freeze={freeze}");
     let config = tiny(&["train.batch=4", "train.float_epochs=0", "train.quant_epochs=2", &freeze]);
     let ranges = |c: &Checkpoint| -> Vec<u32> {
-        let state = c.tensors.iter().filter(|(name, _)| name.starts_with("quant."));
-        // Of a row of an activation the first three: range, scale, inverse scale. Statistics follow.
-        state
-            .flat_map(|(n, t)| t.data[..if n.ends_with(".range") { 3 } else { t.data.len() }].iter())
-            .map(|v| v.to_bits())
-            .collect()
+        let moving = |name: &str| name.starts_with("quant.") && !name.ends_with(".statistics");
+        let state = c.tensors.iter().filter(|(name, _)| moving(name));
+        state.flat_map(|(_, t)| &t.data).map(|v| v.to_bits()).collect()
     };
     assert_eq!(train(&config, &data, &gpu, &out, Some(1)).unwrap(), Outcome::Stopped);
     let after_one = ranges(&last(&out));
@@ -224,6 +222,28 @@ fn moved(freeze: &str) -> bool {
 fn ranges_stand_still_when_they_are_told_to() {
     let found = ["never", "before_last_epoch", "after_calibration", "{after_epochs: 1}"].map(moved);
     assert_eq!(found, [true, false, false, false]);
+}
+
+/// The scales in a checkpoint are those of its weights, also where the host searches for them.
+#[test]
+fn searched_weight_scales_belong_to_the_weights_they_are_stored_with() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(32, 4));
+    for estimator in ["mse", "percentile"] {
+        let out = folder.path().join(estimator);
+        let weights = format!("quant.weights.estimator={estimator}");
+        let config = tiny(&["train.float_epochs=0", "train.quant_epochs=2", "quant.freeze=never", &weights]);
+        train(&config, &data, &gpu, &out, None).unwrap();
+        let Checkpoint { tensors, meta } = last(&out);
+        let lowered = lowered(&config, &data, &gpu);
+        let mut session = Session::new(&lowered, gpu.load(&lowered.plan).unwrap(), &meta.normalisation);
+        let trained = tensors.iter().filter(|(name, _)| !name.starts_with("quant."));
+        session.set_state(&trained.map(|(name, t)| (name.clone(), t.clone())).collect()).unwrap();
+        session.refresh_weight_scales(lowered.quant.as_ref().unwrap()).unwrap();
+        let searched = session.state().unwrap();
+        for name in ["quant.layer1.0.conv1.weight.scale", "quant.fc.weight.inv_scale"] {
+            assert_eq!(tensors[name], searched[name], "{estimator}: {name}");
+        }
+    }
 }
 
 /// Whatever the tensor and its bits.
@@ -243,14 +263,13 @@ fn a_fixed_scale_is_what_it_says() {
     let all = |end: &str| {
         tensors.iter().filter(move |(n, _)| n.starts_with("quant.") && n.ends_with(end)).collect::<Vec<_>>()
     };
-    for (name, t) in all(".scales") {
-        let (scales, inverse) = t.data.split_at(t.data.len() / 2);
-        assert!(scales.iter().all(|s| *s == 1.0 / 64.0) && inverse.iter().all(|s| *s == 64.0), "{name}: {t:?}");
+    for (end, weights, activations) in [(".scale", 1.0 / 64.0, 0.125), (".inv_scale", 64.0, 8.0)] {
+        let of_tensors = all(end).into_iter().filter(|(n, _)| !n.starts_with("quant.input."));
+        let (of_weights, others): (Vec<_>, Vec<_>) = of_tensors.partition(|(n, _)| n.contains(".weight."));
+        assert_eq!((of_weights.len(), others.len()), (10, 7));
+        assert!(of_weights.iter().all(|(_, t)| t.data.iter().all(|v| *v == weights)), "{of_weights:?}");
+        assert!(others.iter().all(|(_, t)| t.data == [activations]), "{others:?}");
     }
-    for (name, t) in all(".range").into_iter().filter(|(n, _)| *n != "quant.input.range") {
-        assert_eq!((t.data[1], t.data[2]), (0.125, 8.0), "{name}");
-    }
-    assert_eq!((all(".scales").len(), all(".range").len()), (10, 8));
 }
 
 #[test]

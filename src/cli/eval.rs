@@ -18,6 +18,27 @@ enum SplitName {
     Train,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum KindName {
+    /// The float network, with running statistics
+    Float,
+    /// Fake quantization with running statistics and stored scales, on the device
+    FakeQuant,
+    /// Stored statistics and the integer arithmetic of hardware, on the CPU
+    Folded,
+}
+
+impl From<KindName> for Kind {
+    fn from(name: KindName) -> Kind {
+        match name {
+            KindName::Float => Kind::Float,
+            KindName::FakeQuant => Kind::FakeQuant,
+            KindName::Folded => Kind::Folded,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
     /// A run folder, or a checkpoint file
@@ -30,7 +51,7 @@ pub(super) struct EvalArgs {
     split: SplitName,
     /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
     #[arg(long, value_enum)]
-    kind: Option<Kind>,
+    kind: Option<KindName>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -57,7 +78,7 @@ impl EvalArgs {
             })?,
         };
         let kind = match self.kind {
-            Some(kind) => kind,
+            Some(kind) => kind.into(),
             None if loaded.config.quant.method != Method::None && loaded.quantized() => Kind::FakeQuant,
             None => Kind::Float,
         };

@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
-    /// R = max |x|.
+    /// R = max |x|; of activations with `source: previous` the largest value since calibration.
     Max,
     /// Activations only: exponential moving average of the steps' maxima,
     /// R = ema_momentum * R + (1 - ema_momentum) * max x, started by calibration.
     EmaMax,
     /// R = the `percentile` quantile of |x|.
     Percentile,
-    /// R = |mean| + `sigmas` * standard deviation.
+    /// R = |mean| + `sigmas` * standard deviation; of activations with `source: previous` its moving average, as for
+    /// `ema_max`.
     KSigma,
     /// The scale s with the least mean squared error between the tensor and its quantized values, found by a search;
     /// the range factor plays no part.
@@ -116,7 +117,7 @@ pub struct ActivationQuantConfig {
     pub scale_with_bits: bool,
     /// Round the scale to a power of two: s = 2^round(log2 s). Default false.
     pub pow2: bool,
-    /// For `ema_max`: weight of the old range in each step's update, in [0, 1). Default 0.99.
+    /// For `ema_max` and `k_sigma`: weight of the old range in each step's update, in [0, 1). Default 0.99.
     pub ema_momentum: f32,
     /// Which range a training step uses. Default previous.
     pub source: RangeSource,

@@ -17,14 +17,25 @@ fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
     let free = line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10;
-    let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
-    let room = |most: &str, used: &str| Some(number(most)?.saturating_sub(number(used)?));
-    // Control groups, version 2 and 1; a file that says `max` sets no bound.
+    let text = |folder: &str, file: &str| std::fs::read_to_string(format!("{folder}/{file}")).ok();
+    let room = |folder: &str, most: &str, used: &str, cached: &str| {
+        room(&text(folder, most)?, &text(folder, used)?, &text(folder, "memory.stat")?, cached)
+    };
+    // Control groups, version 2 and 1.
     let rooms = [
-        room("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        room("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        room("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        room("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ];
     rooms.into_iter().flatten().chain([free]).min()
+}
+
+/// What is left of a control group's memory, from the texts of its files; `None` without a bound (`max`). Pages of files
+/// that nobody has used lately are given back when they are needed: the key `cached` of `stat` counts them.
+fn room(most: &str, used: &str, stat: &str, cached: &str) -> Option<u64> {
+    let (most, used) = (most.trim().parse::<u64>().ok()?, used.trim().parse::<u64>().ok()?);
+    let value = |line: &str| line.strip_prefix(cached)?.trim().parse::<u64>().ok();
+    let cached = stat.lines().find_map(value).unwrap_or(0);
+    Some(most.saturating_sub(used.saturating_sub(cached)))
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -43,4 +54,18 @@ fn device_heap(adapter: &wgpu::Adapter) -> Option<u64> {
 #[cfg(target_vendor = "apple")]
 fn device_heap(_: &wgpu::Adapter) -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    #[test]
+    fn cached_files_do_not_count_as_used() {
+        let stat = "file 700\ninactive_file 300\nactive_file 400\n";
+        assert_eq!(room("1000\n", "900\n", stat, "inactive_file"), Some(400));
+        assert_eq!(room("1000\n", "900\n", "", "inactive_file"), Some(100));
+        assert_eq!(room("1000\n", "1200\n", stat, "inactive_file"), Some(100));
+        assert_eq!(room("max\n", "900\n", stat, "inactive_file"), None);
+    }
 }

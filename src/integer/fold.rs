@@ -6,11 +6,12 @@ use super::{
     Requantize,
 };
 use crate::kernels::norm::EPS;
-use crate::kernels::range::{RANGE_WORDS, RangeRow};
+use crate::kernels::range::RangeRow;
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
 use crate::quant::{QuantSpec, Quantizer};
+use crate::safetensors_io::{Tensors, expect};
 use crate::session::Normalisation;
-use crate::tensors::Tensors;
+use crate::tensors;
 use crate::{Error, Result};
 
 /// Largest magnitude of an offset: integers up to here are exact in an f64.
@@ -120,54 +121,45 @@ impl Fold<'_> {
 
     /// A tensor of finite values.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
-        let Some(t) = self.tensors.get(name) else {
-            return Err(Error::training(format!("the checkpoint has no tensor {name}, expected shape {shape:?}"))
-                .hint("fold a checkpoint of the quantized phase, with the configuration of its run"));
-        };
-        if t.shape != shape {
-            return Err(Error::training(format!("tensor {name} has shape {:?}, expected {shape:?}", t.shape))
-                .hint("network.depth, network.width and network.classes must match the checkpoint"));
-        }
-        match t.data.iter().find(|v| !v.is_finite()) {
+        let data = expect(self.tensors, name, shape)?;
+        match data.iter().find(|v| !v.is_finite()) {
             Some(v) => Err(Error::training(format!("tensor {name} holds {v}, expected finite values"))
                 .hint("the run diverged; fold an earlier checkpoint")),
-            None => Ok(&t.data),
+            None => Ok(data),
         }
     }
 
     /// The stored range of an activation.
     fn range(&self, name: &str) -> Result<RangeRow> {
-        let words = self.tensor(&format!("quant.{name}.range"), &[RANGE_WORDS])?;
-        let row: RangeRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(words));
+        let row = tensors::range(self.tensors, name)?;
         let untouched = row.range == RangeRow::UNIT.range && row.scale == RangeRow::UNIT.scale;
-        if untouched || row.scale <= 0.0 || row.inv_scale <= 0.0 {
+        if untouched || !(row.scale > 0.0 && row.inv_scale > 0.0) {
             return Err(Error::training(format!("the range of {name} was never calibrated"))
                 .hint("fold a checkpoint of the quantized phase: calibration comes first in it"));
         }
         Ok(row)
     }
 
-    /// Weight codes in the file's order, and the scale of each output channel. `stored` counts padding channels too.
-    fn weights(&self, id: LayerId, shape: &[usize], stored: usize) -> Result<(Vec<i8>, Vec<f32>)> {
+    /// Weight codes in the file's order, and the scale of each output channel.
+    fn weights(&self, id: LayerId, shape: &[usize]) -> Result<(Vec<i8>, Vec<f32>)> {
         let name = self.net.layers[id].name();
         let quant = self.quantizer(id).quant;
         let weights = self.tensor(&format!("{name}.weight"), shape)?;
-        let scales = self.tensor(&format!("quant.{name}.scales"), &[2, stored])?;
-        let (values, inverse) = scales.split_at(stored);
-        if scales.iter().any(|s| *s <= 0.0) {
+        let [scales, inverse] = tensors::weight_scales(self.tensors, name, shape[0])?;
+        if scales.iter().chain(inverse).any(|s| !(*s > 0.0 && s.is_finite())) {
             return Err(Error::training(format!("a weight scale of {name} is not positive"))
                 .hint("the checkpoint is damaged; fold an earlier one"));
         }
         let rows = weights.chunks_exact(weights.len() / shape[0]).zip(inverse);
         let codes = rows.flat_map(|(row, inv)| row.iter().map(|w| quant.code(*w, *inv) as i8)).collect();
-        Ok((codes, values[..shape[0]].to_vec()))
+        Ok((codes, scales.to_vec()))
     }
 
     fn conv(&self, id: LayerId) -> Result<(IntegerConv, Affine)> {
         let c = self.net.conv(id);
         let input = self.value(c.input);
         let shape = [c.to.c, c.real_in, c.kernel, c.kernel];
-        let (codes, scales) = self.weights(id, &shape, c.to.c)?;
+        let (codes, scales) = self.weights(id, &shape)?;
         let largest = largest(&codes, c.to.c, input);
         check_accumulators(&c.name, &largest)?;
         let norm = |part: &str| self.tensor(&format!("{}.{part}", c.norm), &[c.to.c]);
@@ -245,7 +237,7 @@ impl Fold<'_> {
         };
         let input = self.value(pool.input);
         let pixels = pool.from.pixels();
-        let (codes, scales) = self.weights(id, &[l.classes, l.features], l.padded())?;
+        let (codes, scales) = self.weights(id, &[l.classes, l.features])?;
         let pooled = Value { largest: input.largest * pixels as i64, ..input };
         let largest = largest(&codes, l.classes, pooled);
         check_accumulators(&l.name, &largest)?;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::{Session, load_parameters};
 use crate::Result;
 use crate::exec::ExecutorExt;
-use crate::kernels::range::{RANGE_WORDS, RangeRow};
+use crate::kernels::range::RangeRow;
 use crate::net::Layer;
 use crate::plan::TensorId;
-use crate::tensors::{self, NamedTensor, Tensors};
+use crate::safetensors_io::Tensors;
+use crate::tensors;
 
 /// Scales of each layer's weights, with the tensor that takes them.
-type Scales<'t> = Vec<(TensorId, &'t [f32])>;
+type Scales = Vec<(TensorId, Vec<f32>)>;
 
 impl Session<'_> {
     /// Rows of activation ranges by layer name, statistics included.
@@ -42,7 +43,7 @@ impl Session<'_> {
     }
 
     /// Everything that a checkpoint keeps: parameters and running statistics by torchvision name, `momentum.*`, and with a
-    /// quantizer `quant.*` (rows of ranges, scales of weights).
+    /// quantizer `quant.*` (ranges and statistics of activations, scales of weights).
     ///
     /// # Errors
     /// A device error.
@@ -54,13 +55,11 @@ impl Session<'_> {
         out.extend(momentum.into_iter().map(|(name, t)| (format!("momentum.{name}"), t)));
         if self.lowered.quant.is_some() {
             for (name, row) in self.ranges()? {
-                let data = bytemuck::cast_slice::<RangeRow, f32>(&[row]).to_vec();
-                out.insert(format!("quant.{name}.range"), NamedTensor { shape: vec![RANGE_WORDS], data });
+                tensors::insert_range(&mut out, &name, &row);
             }
             let scales = self.exec.read_f32(layout.scales)?;
             for w in &layout.weights {
-                let data = scales[plan.offset(w.scales)..][..2 * w.c_out].to_vec();
-                out.insert(format!("quant.{}.scales", w.name), NamedTensor { shape: vec![2, w.c_out], data });
+                tensors::insert_scales(&mut out, w, &scales[plan.offset(w.scales)..][..2 * w.c_out]);
             }
         }
         Ok(out)
@@ -84,26 +83,22 @@ impl Session<'_> {
         self.exec.write_as(layout.velocity, &momentum);
         if let Some((ranges, scales)) = quantizers {
             self.exec.write_as(layout.ranges, &ranges);
-            scales.into_iter().for_each(|(tensor, data)| self.exec.write_as(tensor, data));
+            scales.into_iter().for_each(|(tensor, data)| self.exec.write_as(tensor, &data));
         }
         Ok(())
     }
 
     /// All rows of ranges, and the scales of each layer's weights.
-    fn quantizer_state<'t>(&mut self, state: &'t Tensors) -> Result<(Vec<RangeRow>, Scales<'t>)> {
+    fn quantizer_state(&mut self, state: &Tensors) -> Result<(Vec<RangeRow>, Scales)> {
         let layout = &self.lowered.layout;
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         for (id, layer) in self.lowered.net.layers.iter().enumerate() {
             let Some(row) = layout.range_rows[id] else { continue };
             if matches!(layer, Layer::Input(_) | Layer::Activation(_)) {
-                let data = tensors::expect(state, &format!("quant.{}.range", layer.name()), &[RANGE_WORDS])?;
-                rows[row as usize] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(data));
+                rows[row as usize] = tensors::range(state, layer.name())?;
             }
         }
-        let scales = layout
-            .weights
-            .iter()
-            .map(|w| Ok((w.scales, tensors::expect(state, &format!("quant.{}.scales", w.name), &[2, w.c_out])?)));
+        let scales = layout.weights.iter().map(|w| Ok((w.scales, tensors::scales(state, w)?)));
         Ok((rows, scales.collect::<Result<_>>()?))
     }
 

@@ -65,8 +65,7 @@ fn check(name: &str, case: &Case) {
     let (mut elements, mut edges) = (0, 0);
     for (k, (id, a)) in activations.iter().enumerate() {
         let q = case.spec.layer(*id).unwrap();
-        let row = case.tensor(&format!("quant.{}.range", a.name));
-        let inv = f64::from(row[2]);
+        let inv = f64::from(case.tensor(&format!("quant.{}.inv_scale", a.name))[0]);
         let (main, affine) = values.conv(case, a.main);
         assert_eq!(trace.layers[k].accumulators, main, "{name}, {}: accumulators", a.name);
         let channels = a.shape.c;
@@ -141,7 +140,7 @@ fn classifier(name: &str, case: &Case, trace: &Trace) {
     let last = case.net.last_activation();
     let Layer::Activation(a) = &case.net.layers[last] else { panic!("an activation") };
     let pixels = a.shape.pixels();
-    let s_a = f64::from(case.tensor(&format!("quant.{}.range", a.name))[1]);
+    let s_a = f64::from(case.tensor(&format!("quant.{}.scale", a.name))[0]);
     let all = &trace.layers.last().unwrap().codes;
     for n in 0..PICTURES {
         let column = |f: usize| (0..pixels).map(|p| i64::from(all[(n * pixels + p) * l.features + f])).sum::<i64>();
@@ -160,8 +159,7 @@ fn classifier(name: &str, case: &Case, trace: &Trace) {
 
 /// Codes of a weight tensor and its real scales.
 fn weight_codes(case: &Case, q: &Quantizer, name: &str, inputs: usize) -> (Vec<i64>, Vec<f64>) {
-    let stored = case.tensor(&format!("quant.{name}.scales"));
-    let (scales, inverse) = stored.split_at(stored.len() / 2);
+    let [scales, inverse] = ["scale", "inv_scale"].map(|part| case.tensor(&format!("quant.{name}.weight.{part}")));
     let one = |(i, w): (usize, &f32)| {
         let base = f64::from(w * inverse[i / inputs]).round_ties_even();
         let base = base.clamp(f64::from(q.quant.base_lo), f64::from(q.quant.base_hi)) as i64;
@@ -191,7 +189,7 @@ impl Values {
         let mut codes = vec![None; case.net.layers.len()];
         codes[0] = Some(picture(case, images));
         for (k, (id, a)) in case.net.activations().enumerate() {
-            let scale = f64::from(case.tensor(&format!("quant.{}.range", a.name))[1]);
+            let scale = f64::from(case.tensor(&format!("quant.{}.scale", a.name))[0]);
             codes[id] = Some((trace.layers[k].codes.iter().map(|q| i64::from(*q)).collect(), scale));
         }
         let all: Vec<i64> = trace.input.iter().map(|q| i64::from(*q)).collect();

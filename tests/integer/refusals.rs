@@ -2,6 +2,8 @@
 
 use cqat::config::{FirstLast, InputQuant, QuantConfig};
 use cqat::data::Split;
+use cqat::kernels::range::RangeRow;
+use cqat::tensors::insert_range;
 use cqat::{Error, ErrorKind};
 
 use super::Case;
@@ -50,16 +52,18 @@ fn float_layers_are_refused_by_name() {
 
 #[test]
 fn ranges_that_were_never_calibrated_are_refused() {
-    let unit = |row: &mut Vec<f32>| row.copy_from_slice(&[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-    let e = damaged("quant.layer1.0.relu1.range", unit);
+    let mut case = case();
+    insert_range(&mut case.tensors, "layer1.0.relu1", &RangeRow::UNIT);
+    let e = refused(&case);
     expect(&e, ErrorKind::Training, &["the range of layer1.0.relu1 was never calibrated", "quantized phase"]);
-    let e = damaged("quant.stem.range", |row| row[2] = 0.0);
+    let e = damaged("quant.stem.inv_scale", |t| t[0] = 0.0);
     expect(&e, ErrorKind::Training, &["the range of stem"]);
 }
 
 #[test]
 fn missing_misshapen_and_broken_tensors_are_refused() {
-    for name in ["quant.stem.range", "quant.conv1.scales", "layer1.0.conv1.weight", "bn1.running_var", "fc.bias"] {
+    for name in ["quant.stem.range", "quant.conv1.weight.scale", "layer1.0.conv1.weight", "bn1.running_var", "fc.bias"]
+    {
         let mut case = case();
         case.tensors.remove(name);
         expect(&refused(&case), ErrorKind::Training, &[&format!("no tensor {name}")]);
@@ -71,7 +75,7 @@ fn missing_misshapen_and_broken_tensors_are_refused() {
     expect(&e, ErrorKind::Training, &["layer2.0.bn1.bias holds NaN", "diverged"]);
     let e = damaged("bn1.running_var", |t| t[0] = -1.0);
     expect(&e, ErrorKind::Training, &["bn1.running_var is negative"]);
-    let e = damaged("quant.fc.scales", |t| t[1] = 0.0);
+    let e = damaged("quant.fc.weight.inv_scale", |t| t[1] = 0.0);
     expect(&e, ErrorKind::Training, &["a weight scale of fc is not positive"]);
 }
 
