@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::safetensors_io::{self, File, Tensors};
+use crate::safetensors_io::{self, File, NamedTensor, Tensors};
 use crate::session::{Normalisation, Totals};
 use crate::{Error, ErrorKind, Result};
 
@@ -117,16 +117,9 @@ impl Checkpoint {
                 .hint("a float checkpoint of another program can be a start: --set train.init_from=FILE")
         };
         let text = file.metadata.get(KEY).ok_or_else(foreign)?;
-        let version = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| v["format_version"].as_u64());
-        match version {
+        match version(text) {
             Some(v) if v == u64::from(FORMAT_VERSION) => {}
-            Some(v) => {
-                return Err(Error::training(format!(
-                    "{} has format_version {v}, this program reads {FORMAT_VERSION}",
-                    path.display()
-                ))
-                .hint("use the version of cqat that wrote it"));
-            }
+            Some(v) => return Err(other_version(path, v)),
             None => return Err(foreign()),
         }
         let meta = serde_json::from_str(text).map_err(|e| foreign().caused_by(e))?;
@@ -145,11 +138,40 @@ impl Checkpoint {
     }
 }
 
+fn version(metadata: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(metadata).ok()?["format_version"].as_u64()
+}
+
+fn other_version(path: &Path, version: u64) -> Error {
+    Error::training(format!("{} has format_version {version}, this program reads {FORMAT_VERSION}", path.display()))
+        .hint("use the version of cqat that wrote it")
+}
+
+/// The tensors of a file that a run can start from: a checkpoint of this program (of an older version too, since the names
+/// of parameters have stayed) or of another.
+///
+/// # Errors
+/// A file that cannot be read or is of a newer version, values that are not finite, a variance below 0.
+pub fn start(path: &Path) -> Result<Tensors> {
+    let file = safetensors_io::read(path, ErrorKind::Training)?;
+    if let Some(v) = file.metadata.get(KEY).and_then(|text| version(text)).filter(|v| *v > u64::from(FORMAT_VERSION)) {
+        return Err(other_version(path, v));
+    }
+    check_finite(&file.tensors, path)?;
+    let negative =
+        |(name, t): &(&String, &NamedTensor)| name.ends_with("running_var") && t.data.iter().any(|v| *v < 0.0);
+    if let Some((name, _)) = file.tensors.iter().find(negative) {
+        return Err(Error::training(format!("{}: {name} holds a value below 0, which no variance is", path.display()))
+            .hint("use another checkpoint"));
+    }
+    Ok(file.tensors)
+}
+
 /// Refuses tensors that hold NaN or infinity: no run writes such.
 ///
 /// # Errors
 /// Names the file and the tensor.
-pub fn check_finite(tensors: &Tensors, path: &Path) -> Result<()> {
+fn check_finite(tensors: &Tensors, path: &Path) -> Result<()> {
     let Some((name, _)) = tensors.iter().find(|(_, t)| !t.is_finite()) else { return Ok(()) };
     Err(Error::training(format!("{}: {name} holds values that are not finite", path.display()))
         .hint("use another checkpoint"))

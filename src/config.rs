@@ -12,7 +12,8 @@ mod quantizer;
 mod train;
 mod validate;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use presets::{Preset, presets};
 pub use quant::{FirstLast, Freeze, InputQuant, LayerBits, Method, QuantConfig, Reduce};
@@ -59,11 +60,37 @@ impl Default for Config {
 pub struct DataConfig {
     /// A folder with the data set, or `embedded` for the small set inside the program. Default: the variable `CQAT_DATA`, else
     /// `./data`.
+    #[serde(deserialize_with = "text")]
     pub dir: Option<String>,
     /// Number of training pictures held out for validation. Default 0: train on all of them.
     pub validation: usize,
     /// Random changes made to training pictures.
     pub augment: AugmentConfig,
+}
+
+/// Text, or nothing. YAML's reader by itself takes a number or a truth value for text too.
+fn text<'de, D: Deserializer<'de>, T: From<String>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("text")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.into()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    Ok(deserializer.deserialize_any(Text)?.map(T::from))
 }
 
 /// Random changes made to each training picture; evaluation sees pictures as they are.

@@ -83,17 +83,21 @@ pub struct Variant {
     pub prelude: Vec<String>,
     /// Storage bindings (as in [`KernelDef::bindings`]) that are textures: rgba32float, 1024 wide.
     pub textures: Vec<usize>,
+    /// Of a matrix product: rows and columns of the result that a workgroup computes.
+    pub tile: Option<[u32; 2]>,
 }
 
 impl Variant {
     /// The only variant of a kernel.
     pub fn only(shader: &'static str) -> Variant {
-        Variant { name: "portable".into(), shader, files: vec![], prelude: vec![], textures: vec![] }
+        Variant { name: "portable".into(), shader, files: vec![], prelude: vec![], textures: vec![], tile: None }
     }
 
-    /// The kernel and, where it has several, the variant: how reports name it.
+    /// The kernel and, where it has several, the variant with its tile, such as `conv/tiled-64x64`: how reports name it.
     pub fn label(&self, kernel: &KernelDef) -> String {
-        if self.name == "portable" { kernel.name.to_string() } else { format!("{}/{}", kernel.name, self.name) }
+        let name = if self.name == "portable" { String::new() } else { format!("/{}", self.name) };
+        let tile = self.tile.map_or(String::new(), |[m, n]| format!("-{m}x{n}"));
+        format!("{}{name}{tile}", kernel.name)
     }
 
     /// Adds shared format files.

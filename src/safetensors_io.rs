@@ -82,7 +82,10 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
             Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
             // torch's `num_batches_tracked`
             Dtype::I64 => view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
-            other => return Err(fail(&format!("tensor {name} has type {other:?}, expected F32"))),
+            other => {
+                return Err(fail(&format!("tensor {name} has type {other:?}, expected F32"))
+                    .hint("convert its tensors to float32, in PyTorch with .float(), and save it again"));
+            }
         };
         file.tensors.insert(name.to_string(), NamedTensor { shape: view.shape().to_vec(), data });
     }

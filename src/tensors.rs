@@ -103,8 +103,11 @@ pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
     match tensors.keys().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {
-            Err(Error::training(format!("the checkpoint has a tensor {name}, which the network does not have"))
-                .hint("is it a checkpoint of a network with another depth? network.depth must match"))
+            let error = Error::training(format!("the checkpoint has a tensor {name}, which the network does not have"));
+            Err(error.hint(match name.starts_with("module.") {
+                true => "names begin with module.: save the state of the wrapped model, in PyTorch model.module.state_dict()",
+                false => "is it a checkpoint of a network with another depth? network.depth must match",
+            }))
         }
     }
 }

@@ -5,7 +5,7 @@ mod report;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::checkpoint::{Checkpoint, FORMAT_VERSION, Meta, Phase, Position, check_finite};
+use crate::checkpoint::{self, Checkpoint, FORMAT_VERSION, Meta, Phase, Position};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::exec::Device;
@@ -15,7 +15,7 @@ use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
 use crate::rng;
 use crate::run::{Resumed, RunFolder};
-use crate::safetensors_io::{self, Tensors};
+use crate::safetensors_io::Tensors;
 use crate::schedule::learning_rate;
 use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
 use crate::tensors;
@@ -361,9 +361,8 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
     } else {
         from.clone()
     };
-    let mut tensors = safetensors_io::read(&path, ErrorKind::Training)?.tensors;
+    let mut tensors = checkpoint::start(&path)?;
     tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
-    check_finite(&tensors, &path)?;
     Ok(tensors)
 }
 

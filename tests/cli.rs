@@ -200,6 +200,9 @@ fn a_run_folder_holds_what_scripts_rely_on() {
     assert_eq!(manifest["format_version"], 1);
     assert!(manifest["adapter"]["driver"].is_string() && manifest["data_sha256"].as_str().unwrap().len() == 64);
     assert_eq!(manifest["command"][1], "train");
+    for key in ["wgpu", "naga"] {
+        assert!(manifest[key].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{key}: {manifest}");
+    }
     let config = cqat::config::Config::load(place().join("run/config.yaml").to_str().unwrap(), &[]).unwrap();
     assert_eq!((config.network.classes, config.format_version), (Some(100), 1));
     let dir = config.data.dir.unwrap();

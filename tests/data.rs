@@ -106,6 +106,17 @@ fn cifar10_takes_five_files_in_name_order() {
 }
 
 #[test]
+fn the_test_file_may_have_test_anywhere_in_its_name() {
+    let mut files = small_cifar10();
+    files[5].0 = "MyTest.dat";
+    assert_eq!(loaded(&files).test.image(0)[0], 100);
+    // A word that starts with it goes first.
+    files[5].0 = "a-test.dat";
+    files[0].0 = "latest.dat";
+    assert_eq!(loaded(&files).test.image(0)[0], 100);
+}
+
+#[test]
 fn cifar10_accepts_a_single_training_file() {
     let set = loaded(&[("train.bin", cifar10(200, 0)), ("test.bin", cifar10(50, 0))]);
     assert_eq!((set.name.as_str(), set.train.len(), set.test.len()), ("cifar10", 200, 50));

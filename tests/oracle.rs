@@ -253,6 +253,16 @@ fn a_dump_that_lacks_weights_or_results_is_refused() {
 }
 
 #[test]
+fn a_result_that_nothing_compares_with_is_named() {
+    for (dump, name) in [("fp32", "grad.layer9.weight"), ("fp32", "eval_logits2"), ("cqat", "scale.none.s_a")] {
+        let extra = Altered::new(dump, |f| {
+            f.tensors.insert(name.into(), NamedTensor { shape: vec![1], data: vec![0.0] });
+        });
+        assert_data_error(&extra.run_error(), name);
+    }
+}
+
+#[test]
 fn the_command_reports_each_file_and_fails_on_a_bad_one() {
     let device = std::env::var("CQAT_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     let command = |file: &Path| {

@@ -167,7 +167,7 @@ proptest! {
 fn a_network_that_never_fits_is_told_so() {
     let case = Case::new(18, 64, 32, 8, "cqat", Caps::portable(false, 1));
     let error = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap_err();
-    assert!(error.to_string().starts_with("a batch of 8 does not fit this device: the step needs"), "{error}");
+    assert!(error.to_string().starts_with("the network does not fit this device: the step needs"), "{error}");
     assert!(
         error
             .hint_text()

@@ -35,7 +35,7 @@ impl DemoArgs {
         setup::check(&config)?;
         let (data, dir) = train::load_data(&config, None)?;
         config.data.dir = Some(dir);
-        let (net, spec) = network(&config, train::check_classes(&config, &data)?)?;
+        let (net, spec) = network(&config, train::run_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");
         IntegerNet::check(&net, &spec)?; // before the training, not after it
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}", now())));

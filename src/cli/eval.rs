@@ -83,7 +83,7 @@ impl EvalArgs {
             None => Kind::Float,
         };
         let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
-        let classes = train::check_classes(&loaded.config, &data)?;
+        let classes = train::run_classes(&loaded.config, &data)?;
         let evaluation = loaded.evaluate(kind, split, classes, gpu.as_ref().map(|g| g as &dyn Device))?;
         let t = evaluation.totals;
         let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);

@@ -12,7 +12,7 @@ use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::interrupt;
 use crate::progress::say;
-use crate::run::{FORMAT_VERSION, Manifest, RunFolder, now};
+use crate::run::{FORMAT_VERSION, Manifest, RunFolder, Versions, now};
 use crate::setup::{self, lower_config};
 use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result};
@@ -87,7 +87,7 @@ impl TrainArgs {
         }
         let (data, _) = load_run_data(&config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
-        let classes = check_classes(&config, &data)?;
+        let classes = run_classes(&config, &data)?;
         let lowered = lower_config(&config, classes, &gpu.caps).map_err(|e| match e.kind() {
             ErrorKind::Device => e.hint("a run keeps its batch: resume it on the device it began on, or free memory"),
             _ => e,
@@ -120,7 +120,7 @@ pub(super) fn start(
     let lowered = lower_config(&config, classes, &gpu.caps)?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
-        program: format!("cqat {}", crate::VERSION),
+        versions: Versions::now(),
         adapter: &gpu.summary,
         data: &data.name,
         data_sha256: &data.sha256,
@@ -167,17 +167,29 @@ pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(Da
     Ok((data, found.map_or(dir, |path| path.display().to_string())))
 }
 
-/// The number of classes, checked against the configuration.
-pub(super) fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
+/// The number of classes of a new run: the data set's, where the configuration names none.
+fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
+    match config.network.classes {
+        Some(n) if (n as usize) < data.classes => Err(Error::config(fewer_classes(n, data))
+            .hint("a configuration that leaves network.classes out takes the data set's")),
+        Some(n) => Ok(n as usize),
+        None => Ok(data.classes),
+    }
+}
+
+/// The number of classes of a run that is to see this data.
+pub(super) fn run_classes(config: &Config, data: &DataSet) -> Result<usize> {
     match config.network.classes {
         Some(n) if (n as usize) < data.classes => {
-            Err(Error::config(format!("network.classes is {n}, but {} has {} classes", data.name, data.classes)).hint(
-                "a configuration that leaves network.classes out takes the data set's; a run needs data with its own",
-            ))
+            Err(Error::data(fewer_classes(n, data)).hint("point --data at the data set that the run was trained on"))
         }
         Some(n) => Ok(n as usize),
         None => Ok(data.classes),
     }
+}
+
+fn fewer_classes(classes: u32, data: &DataSet) -> String {
+    format!("network.classes is {classes}, but {} has {} classes", data.name, data.classes)
 }
 
 /// A run folder is not made for a run that cannot take a step.

@@ -38,6 +38,7 @@ fn explain(place: &str, error: serde_yaml::Error) -> Error {
         return type_hint(
             Error::config(format!("{place}: {subject} is {}, expected {}", plain(found), plain(expected))),
             found,
+            expected,
         );
     }
     if let Some(key) = ["duplicate entry with key ", "duplicate field "].iter().find_map(|p| what.strip_prefix(p)) {
@@ -88,8 +89,9 @@ fn suggest(error: Error, word: &str, valid: &[&str]) -> Error {
     }
 }
 
-fn type_hint(error: Error, found: &str) -> Error {
+fn type_hint(error: Error, found: &str, expected: &str) -> Error {
     match found {
+        _ if expected == "text" => error.hint("put it in quotes: \"2024\""),
         r#"string "yes""# | r#"string "on""# => error.hint("write true"),
         r#"string "no""# | r#"string "off""# => error.hint("write false"),
         "unit value" => error.hint("remove the key to get its default, or give it a value"),
@@ -153,7 +155,9 @@ fn plain(name: &str) -> String {
         _ if name.starts_with("struct ") => "a map of keys".to_string(),
         _ => {
             let number = name.strip_prefix("integer ").or_else(|| name.strip_prefix("floating point "));
-            let number = number.map(|digits| digits.trim_matches('`').to_string());
+            // Numbers beyond 64 bits come as "integer `N` as u128".
+            let number =
+                number.map(|digits| digits.split(" as ").next().unwrap_or(digits).trim_matches('`').to_string());
             number.or_else(|| name.strip_prefix("string ").map(|s| format!("the text {s}"))).unwrap_or(name.to_string())
         }
     }

@@ -144,6 +144,9 @@ fn check_version(probe: &Probe, origin: &str) -> Result<()> {
     .hint("use the program that wrote the file, or a newer one"))
 }
 
+/// Keys whose values are text.
+const TEXT_KEYS: [&str; 2] = ["data.dir", "train.init_from"];
+
 /// Sets one `key.path=value` in `root`, creating the maps on the way.
 fn apply(root: &mut Value, set: &str) -> Result<()> {
     let Some((key, text)) = set.split_once('=') else {
@@ -155,6 +158,9 @@ fn apply(root: &mut Value, set: &str) -> Result<()> {
             .hint("write a number, a word, a list [0.5, 0.75] or a map {weight_bits: 8}, quoted for the shell")
             .caused_by(e)
     })?;
+    // The shell has no quotes left to tell a folder `2024` from a number.
+    let plain = TEXT_KEYS.contains(&key) && (value.is_number() || value.is_bool());
+    let value = if plain { Value::from(text.trim()) } else { value };
     let path = split(key, &value);
     if path.iter().any(|part| part.trim().is_empty()) {
         return Err(Error::config(format!("--set {set}: the key `{key}` has an empty part, expected key.path=value"))

@@ -22,6 +22,7 @@ pub struct TrainConfig {
     pub quant_epochs: u32,
     /// A `.safetensors` file whose parameters the run starts from, or a run folder: the end of its float phase where it has
     /// one, else its last checkpoint. Default: random initial weights.
+    #[serde(deserialize_with = "super::text")]
     pub init_from: Option<PathBuf>,
     /// Probability mass e moved from the true class to all classes alike: target = (1 - e) * onehot + e / classes.
     /// Default 0.1.

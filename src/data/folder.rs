@@ -148,7 +148,7 @@ fn file_name(path: &Path) -> String {
 /// Whether a word of the file's name starts with `test`: `test.bin` and `cifar_Test2`, but not `latest.bin`.
 fn is_named_test(path: &Path) -> bool {
     let name = file_name(path).to_ascii_lowercase();
-    name.match_indices("test").any(|(at, _)| !name[..at].ends_with(|c: char| c.is_alphabetic()))
+    name.match_indices("test").any(|(at, _)| !name[..at].ends_with(char::is_alphabetic))
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {
@@ -264,7 +264,11 @@ impl Folder {
     /// CIFAR-10: the file named test, and five others of one size (or a single one) for training.
     fn choose_cifar10(&self) -> Result<(Vec<RecordFile>, RecordFile)> {
         let files = self.records.iter().map(|(_, file)| file.clone());
-        let (mut tests, train): (Vec<_>, Vec<_>) = files.partition(|(path, _)| is_named_test(path));
+        // `MyTest.bin` will do where no name is better.
+        let exact = self.records.iter().any(|(_, (path, _))| is_named_test(path));
+        let anywhere = |path: &Path| file_name(path).to_ascii_lowercase().contains("test");
+        let is_test = |(path, _): &RecordFile| if exact { is_named_test(path) } else { anywhere(path) };
+        let (mut tests, train): (Vec<_>, Vec<_>) = files.partition(is_test);
         match (train.len(), tests.len()) {
             (0, 1) => return Err(self.missing("training", "CIFAR-10")),
             (1, 0) => return Err(self.missing("test", "CIFAR-10")),

@@ -49,17 +49,15 @@ pub struct Choice {
     pub variant: Variant,
     /// Operands are textures of f32 values (else buffers, `x` in the format it is stored in).
     pub textures: bool,
-    tile: Tile,
-}
-
-/// Rows and columns of the result that one workgroup computes.
-#[derive(Debug, Clone, Copy)]
-struct Tile {
-    m: u32,
-    n: u32,
+    /// [`Variant::tile`].
+    tile: [u32; 2],
 }
 
 impl Choice {
+    fn new(variant: Variant, textures: bool, tile: [u32; 2]) -> Choice {
+        Choice { variant: Variant { tile: Some(tile), ..variant }, textures, tile }
+    }
+
     /// Format of `x` as bound.
     pub fn x_format(&self, stored: Format) -> Format {
         if self.textures { Format::F32 } else { stored }
@@ -68,18 +66,18 @@ impl Choice {
     /// Workgroups of a convolution.
     pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
         let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
-        let (m, n) = (rows.div_ceil(self.tile.m), p.out_c.div_ceil(self.tile.n));
+        let (m, n) = (rows.div_ceil(self.tile[0]), p.out_c.div_ceil(self.tile[1]));
         if self.textures { [n, m, classes] } else { [m, n, classes] }
     }
 
     /// Workgroups of a weight gradient.
     pub fn wgrad_grid(&self, p: &WgradParams) -> [u32; 3] {
         let taps = p.kernel * p.kernel;
-        let n = p.out_c.div_ceil(self.tile.n);
+        let n = p.out_c.div_ceil(self.tile[1]);
         if self.textures {
-            [n, (taps * p.in_c).div_ceil(self.tile.m), p.splits]
+            [n, (taps * p.in_c).div_ceil(self.tile[0]), p.splits]
         } else {
-            [p.in_c.div_ceil(self.tile.m) * n, taps, p.splits]
+            [p.in_c.div_ceil(self.tile[0]) * n, taps, p.splits]
         }
     }
 }
@@ -96,14 +94,13 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
             };
             let variant = lane_variant("conv_lane", suffix, caps).with_files(&[sums]);
             let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
-            let tile = Tile { m: caps.subgroup * pixels, n: 4 * columns };
-            Choice { variant, textures: true, tile }
+            Choice::new(variant, true, [caps.subgroup * pixels, 4 * columns])
         }
         KernelFamily::Tiled => {
             let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
             let variant = tiled_variant("conv_tiled", suffix, stored).with_files(&[sums]);
             let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
-            Choice { variant, textures: false, tile: Tile { m, n } }
+            Choice::new(variant, false, [m, n])
         }
     }
 }
@@ -119,13 +116,12 @@ pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: Kernel
             };
             let variant =
                 lane_variant("wgrad_lane", "", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
-            let tile = Tile { m: 4 * caps.subgroup, n: 4 * columns };
-            Choice { variant, textures: true, tile }
+            Choice::new(variant, true, [4 * caps.subgroup, 4 * columns])
         }
         KernelFamily::Tiled => {
             let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
             let variant = tiled_variant("wgrad_tiled", "", stored).with_const("TILE", tile);
-            Choice { variant, textures: false, tile: Tile { m: tile, n: tile } }
+            Choice::new(variant, false, [tile, tile])
         }
     }
 }

@@ -160,13 +160,11 @@ pub fn lower_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) ->
         Err(e) if e.kind() == ErrorKind::Device => e,
         done => return done,
     };
-    let message = format!("a batch of {} does not fit this device: {e}", options.batch);
-    Err(Error::device(message).hint(match largest_fitting(net, quant, options) {
-        Some(batch) => {
-            format!("the largest batch that fits is {batch}: --set train.batch={batch} (or raise device.memory_mib if the device has more)")
-        }
-        None => NOTHING_FITS.into(),
-    }))
+    Err(match largest_fitting(net, quant, options) {
+        Some(batch) => Error::device(format!("a batch of {} does not fit this device: {e}", options.batch))
+            .hint(format!("the largest batch that fits is {batch}: --set train.batch={batch} (or raise device.memory_mib if the device has more)")),
+        None => Error::device(format!("the network does not fit this device: {e}")).hint(NOTHING_FITS),
+    })
 }
 
 /// As [`lower_fitting`], with a smaller batch where `options.batch` does not fit: for evaluation, whose results do not

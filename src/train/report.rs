@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Scores, Trainer};
 use crate::Result;
+use crate::config::Estimator;
 use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
@@ -56,9 +57,13 @@ impl Trainer<'_> {
             l["blocked"] = json!(per_step(row.blocked));
             lines.push(l);
             if let Some(saturated) = saturated.filter(|s| *s > SATURATION_WARNING) {
+                let advice = match spec.config.activations.estimator {
+                    Estimator::FixedPow2 => "a larger quant.activations.fixed_log2_scale keeps more of them",
+                    Estimator::Mse => "mse found that best when it calibrated; other estimators keep more of them",
+                    _ => "a larger quant.activations.range_factor keeps more of them",
+                };
                 log::warn!(
-                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); a larger \
-                     quant.activations.range_factor keeps more of them",
+                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); {advice}",
                     a.name,
                     100.0 * saturated,
                     row.range,

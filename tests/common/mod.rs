@@ -13,7 +13,7 @@ use cqat::exec::Device;
 use cqat::gpu::{Gpu, OpenOptions};
 use cqat::kernels::input::random;
 use cqat::plan::lower::Lowered;
-use cqat::run::{FORMAT_VERSION, Manifest, RunFolder};
+use cqat::run::{FORMAT_VERSION, Manifest, RunFolder, Versions};
 use cqat::setup::lower_config;
 use cqat::train::{Outcome, Trainer};
 use serde_json::Value;
@@ -63,7 +63,7 @@ pub fn train(
     let lowered = lowered(config, data, device);
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
-        program: "test".into(),
+        versions: Versions::now(),
         adapter: device.summary(),
         data: &data.name,
         data_sha256: &data.sha256,

@@ -100,6 +100,11 @@ fn wrong_types_and_words_say_what_was_expected() {
         "train: [3]",
         "- train",
         "data:\n  augment: {flip: yes}",
+        "data:\n  dir: 2024",
+        "data:\n  dir: true",
+        "data:\n  dir: [a]",
+        "train:\n  init_from: 1.5",
+        "train:\n  batch: 99999999999999999999",
         "quant:\n  weights: {fixed_log2_scale: 1.5}",
         "quant:\n  weights: {mask: integer}",
         "quant:\n  method: cqt",
@@ -165,6 +170,30 @@ fn wrong_types_and_words_say_what_was_expected() {
       augment: {flip: yes}
     error: run.yaml:2:19: `data.augment.flip` is the text "yes", expected true or false
     hint: write true
+
+    data:
+      dir: 2024
+    error: run.yaml:2:8: `data.dir` is 2024, expected text
+    hint: put it in quotes: "2024"
+
+    data:
+      dir: true
+    error: run.yaml:2:8: `data.dir` is boolean `true`, expected text
+    hint: put it in quotes: "2024"
+
+    data:
+      dir: [a]
+    error: run.yaml:2:8: `data.dir` is a list, expected text
+    hint: put it in quotes: "2024"
+
+    train:
+      init_from: 1.5
+    error: run.yaml:2:14: `train.init_from` is 1.5, expected text
+    hint: put it in quotes: "2024"
+
+    train:
+      batch: 99999999999999999999
+    error: run.yaml:2:10: `train.batch` is 99999999999999999999, expected a whole number from 0 to 4294967295
 
     quant:
       weights: {fixed_log2_scale: 1.5}
