@@ -277,7 +277,8 @@ impl Plan {
     /// # Errors
     /// A device error that names the tensor or the total that is too large.
     pub fn fits(&self, caps: &Caps) -> Result<()> {
-        let mib = |b: u64| b.div_ceil(1 << 20);
+        // What is needed is rounded up, what is allowed down.
+        let (mib, allowed) = (|b: u64| b.div_ceil(1 << 20), |b: u64| b >> 20);
         for (id, storage) in self.buffers() {
             let bytes = storage.words as u64 * 4;
             if storage.texture {
@@ -292,7 +293,7 @@ impl Plan {
                 return Err(Error::device(format!(
                     "buffer {id:?} needs {} MiB, the device allows {} MiB in one buffer",
                     mib(bytes),
-                    mib(caps.max_buffer_bytes)
+                    allowed(caps.max_buffer_bytes)
                 )));
             }
         }
@@ -310,7 +311,7 @@ impl Plan {
                         "tensor {} needs {} MiB, the device binds at most {} MiB",
                         self.tensor(t).name,
                         mib(bytes),
-                        mib(caps.max_binding_bytes)
+                        allowed(caps.max_binding_bytes)
                     )));
                 }
             }
@@ -319,7 +320,7 @@ impl Plan {
             return Err(Error::device(format!(
                 "the step needs {} MiB of buffers, the budget is {} MiB",
                 mib(self.bytes()),
-                mib(caps.budget_bytes)
+                allowed(caps.budget_bytes)
             )));
         }
         Ok(())

@@ -104,9 +104,13 @@ pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
         None => Ok(()),
         Some(name) => {
             let error = Error::training(format!("the checkpoint has a tensor {name}, which the network does not have"));
-            Err(error.hint(match name.starts_with("module.") {
-                true => "names begin with module.: save the state of the wrapped model, in PyTorch model.module.state_dict()",
-                false => "is it a checkpoint of a network with another depth? network.depth must match",
+            let convolution = |w: &Weights| name.strip_suffix(".bias") == Some(&w.name);
+            Err(error.hint(if ["module.", "model."].iter().any(|prefix| name.starts_with(prefix)) {
+                "its names begin with that of a wrapper: save the state of the network inside, in PyTorch .module.state_dict()"
+            } else if layout.weights.iter().any(convolution) {
+                "convolutions have no bias here, the batch norm behind each has one: fold it into that"
+            } else {
+                "is it a checkpoint of a network with another depth? network.depth must match"
             }))
         }
     }

@@ -165,7 +165,7 @@ fn a_resume_with_another_configuration() {
     std::fs::write(copy.join("config.yaml"), yaml.replace("quant_epochs: 2", "quant_epochs: 9")).unwrap();
     std::fs::write(copy.join("notes.tmp"), b"mine").unwrap();
     let before = contents(&copy);
-    let message = "config.yaml of edited is not what its checkpoint was trained with";
+    let message = "config.yaml and last.safetensors of edited do not belong together";
     cqat(place(), &["train", "--resume", "edited"]).fails(5, message, "undo the change, or start a new run");
     assert!(contents(&copy) == before);
     std::fs::write(copy.join("config.yaml"), yaml).unwrap();

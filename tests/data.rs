@@ -110,6 +110,10 @@ fn the_test_file_may_have_test_anywhere_in_its_name() {
     let mut files = small_cifar10();
     files[5].0 = "MyTest.dat";
     assert_eq!(loaded(&files).test.image(0)[0], 100);
+    // Or be smaller than the others.
+    files[5] = ("heldout", cifar10(10, 100));
+    assert_eq!((loaded(&files).train.len(), loaded(&files).test.len()), (100, 10));
+    files[5].1 = cifar10(20, 100);
     // A word that starts with it goes first.
     files[5].0 = "a-test.dat";
     files[0].0 = "latest.dat";

@@ -76,11 +76,11 @@ impl TrainArgs {
         let config = checkpoint.config()?;
         if folder.config()? != config {
             return Err(Error::training(format!(
-                "config.yaml of {} is not what its checkpoint was trained with",
+                "config.yaml and last.safetensors of {} do not belong together",
                 run.display()
             ))
             .hint(format!(
-                "a run keeps its configuration: undo the change, or start a new run from its weights with --set \
+                "a run keeps its configuration: undo the change of either, or start a new run from its weights with --set \
                      train.init_from={}",
                 folder.last().display()
             )));

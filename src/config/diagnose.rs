@@ -91,7 +91,9 @@ fn suggest(error: Error, word: &str, valid: &[&str]) -> Error {
 
 fn type_hint(error: Error, found: &str, expected: &str) -> Error {
     match found {
-        _ if expected == "text" => error.hint("put it in quotes: \"2024\""),
+        _ if expected == "text" && ["integer ", "floating point ", "boolean "].iter().any(|t| found.starts_with(t)) => {
+            error.hint("put it in quotes: \"2024\"")
+        }
         r#"string "yes""# | r#"string "on""# => error.hint("write true"),
         r#"string "no""# | r#"string "off""# => error.hint("write false"),
         "unit value" => error.hint("remove the key to get its default, or give it a value"),

@@ -267,7 +267,12 @@ impl Folder {
         // `MyTest.bin` will do where no name is better.
         let exact = self.records.iter().any(|(_, (path, _))| is_named_test(path));
         let anywhere = |path: &Path| file_name(path).to_ascii_lowercase().contains("test");
-        let is_test = |(path, _): &RecordFile| if exact { is_named_test(path) } else { anywhere(path) };
+        let odd = self.smaller_one();
+        let is_test = |file: &RecordFile| match (exact, &odd) {
+            (true, _) => is_named_test(&file.0),
+            (false, Some(odd)) => file == odd,
+            (false, None) => anywhere(&file.0),
+        };
         let (mut tests, train): (Vec<_>, Vec<_>) = files.partition(is_test);
         match (train.len(), tests.len()) {
             (0, 1) => return Err(self.missing("training", "CIFAR-10")),
@@ -282,6 +287,14 @@ impl Folder {
             return Err(self.ambiguous("expected the training files of CIFAR-10 to have one size"));
         }
         Ok((train, tests.swap_remove(0)))
+    }
+
+    /// The one of several files that is smaller than all others, which have one size.
+    fn smaller_one(&self) -> Option<RecordFile> {
+        let mut files: Vec<&RecordFile> = self.records.iter().map(|(_, file)| file).collect();
+        files.sort_by_key(|(_, size)| *size);
+        let [first, second, .., last] = files[..] else { return None };
+        (first.1 < second.1 && second.1 == last.1).then(|| first.clone())
     }
 
     fn missing(&self, which: &str, title: &str) -> Error {

@@ -161,8 +161,13 @@ pub fn lower_fitting(net: &Net, quant: Option<&QuantSpec>, options: &Options) ->
         done => return done,
     };
     Err(match largest_fitting(net, quant, options) {
-        Some(batch) => Error::device(format!("a batch of {} does not fit this device: {e}", options.batch))
-            .hint(format!("the largest batch that fits is {batch}: --set train.batch={batch} (or raise device.memory_mib if the device has more)")),
+        Some(batch) => {
+            let too_large = Error::device(format!("a batch of {} does not fit this device: {e}", options.batch));
+            let roomier = Caps { budget_bytes: u64::MAX, ..options.caps.clone() };
+            let budget = attempt(net, quant, &Options { caps: roomier, ..options.clone() }).is_ok();
+            let raise = if budget { " (or raise device.memory_mib if the device has more)" } else { "" };
+            too_large.hint(format!("the largest batch that fits is {batch}: --set train.batch={batch}{raise}"))
+        }
         None => Error::device(format!("the network does not fit this device: {e}")).hint(NOTHING_FITS),
     })
 }

@@ -184,7 +184,6 @@ fn wrong_types_and_words_say_what_was_expected() {
     data:
       dir: [a]
     error: run.yaml:2:8: `data.dir` is a list, expected text
-    hint: put it in quotes: "2024"
 
     train:
       init_from: 1.5
