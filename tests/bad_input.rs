@@ -166,7 +166,7 @@ fn a_resume_with_another_configuration() {
     std::fs::write(copy.join("notes.tmp"), b"mine").unwrap();
     let before = contents(&copy);
     let message = "config.yaml and last.safetensors of edited do not belong together";
-    cqat(place(), &["train", "--resume", "edited"]).fails(5, message, "undo the change, or start a new run");
+    cqat(place(), &["train", "--resume", "edited"]).fails(5, message, "undo the change of either, or start a new run");
     assert!(contents(&copy) == before);
     std::fs::write(copy.join("config.yaml"), yaml).unwrap();
     let ran = cqat(place(), &["train", "--resume", "edited", "--stop-after", "0"]).ok();
