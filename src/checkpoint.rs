@@ -79,6 +79,9 @@ pub struct Meta {
     pub epoch_seconds: f64,
     /// Normalisation of the input.
     pub normalisation: Normalisation,
+    /// Names of the data set's classes.
+    #[serde(default)]
+    pub class_names: Vec<String>,
     /// Hash of the data set.
     pub data_sha256: String,
     /// Length of `metrics.jsonl` at this point; a resumed run cuts the file back to it.

@@ -1,8 +1,10 @@
 //! The command line: typed options and what they run. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod data;
 mod demo;
 mod eval;
+mod infer;
 mod info;
 mod selftest;
 mod train;
@@ -67,6 +69,11 @@ enum Command {
     Train(train::TrainArgs),
     /// Score a run on the test pictures
     Eval(eval::EvalArgs),
+    /// Classify pictures
+    Infer(infer::InferArgs),
+    /// Download or describe a data set
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// List the adapters
     Devices {
         /// Print a JSON array
@@ -111,6 +118,8 @@ impl Cli {
         match self.command {
             Command::Train(args) => args.run(&self.global),
             Command::Eval(args) => args.run(&self.global),
+            Command::Infer(args) => args.run(&self.global),
+            Command::Data(command) => command.run(&self.global),
             Command::Devices { json } => info::devices(json),
             Command::Plan(args) => args.run(&self.global),
             Command::Bench(args) => args.run(&self.global, start),

@@ -55,17 +55,37 @@ impl Default for Config {
 }
 
 /// Where pictures come from and how training pictures are varied.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
     /// A folder with the data set, or `embedded` for the small set inside the program. Default: the variable `CQAT_DATA`, else
     /// `./data`.
     #[serde(deserialize_with = "text")]
     pub dir: Option<String>,
+    /// Height and width of the pictures in pixels, a multiple of 8 from 16 to 256. Default 32.
+    pub size: u32,
+    /// Share of the pictures that becomes the test set, where class folders are not split into train and test: of every class, in
+    /// (0, 1). Default 0.2.
+    pub test_fraction: f32,
+    /// Leave out pictures that cannot be decoded. Default false: they are listed, and the set is refused.
+    pub skip_broken: bool,
     /// Number of training pictures held out for validation. Default 0: train on all of them.
     pub validation: usize,
     /// Random changes made to training pictures.
     pub augment: AugmentConfig,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        DataConfig {
+            dir: None,
+            size: 32,
+            test_fraction: 0.2,
+            skip_broken: false,
+            validation: 0,
+            augment: AugmentConfig::default(),
+        }
+    }
 }
 
 /// Text, or nothing. YAML's reader by itself takes a number or a truth value for text too.

@@ -1,17 +1,26 @@
-//! Data sets: labelled 32x32 pictures in memory, read from CIFAR's binary files or from the set built into the program.
+//! Data sets: labelled square pictures in memory, read from CIFAR's files or from the set built into the program.
 //!
 //! [`load`] is the only way in. A CIFAR set is recognised by what its files hold, so their names hardly matter; the
 //! built-in set ([`EMBEDDED`]) makes a first run possible with no download at all.
+
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::rng;
 
+mod archive;
 mod batches;
+mod cache;
+mod choose;
 mod cifar;
+mod classes;
 mod embedded;
+mod file;
 mod folder;
+mod pickle;
+mod python;
 
 pub use batches::{Batches, epoch_permutation, in_order};
 
@@ -21,25 +30,39 @@ pub const EMBEDDED: &str = "embedded";
 /// Colour channels of a picture: red, green, blue.
 pub const CHANNELS: usize = 3;
 
-/// Height and width of a picture in pixels.
+/// Height and width in pixels of the pictures of CIFAR and of the built-in set.
 pub const SIDE: usize = 32;
 
-/// Bytes of one channel of a picture.
-pub const PLANE_BYTES: usize = SIDE * SIDE;
+/// Bytes of such a picture: the planes R, G, B one after the other, each row by row from the top.
+pub const PICTURE_BYTES: usize = picture_bytes(SIDE);
 
-/// Bytes of a picture: the planes R, G, B one after the other, each row by row from the top.
-pub const PICTURE_BYTES: usize = CHANNELS * PLANE_BYTES;
+/// Bytes of a picture of `side` by `side` pixels.
+pub const fn picture_bytes(side: usize) -> usize {
+    CHANNELS * side * side
+}
 
-/// N labelled pictures.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// N labelled pictures of one size.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Split {
-    /// Pixel values 0..=255, (N, 3, 32, 32): [`PICTURE_BYTES`] bytes a picture.
+    /// Height and width of each picture in pixels.
+    pub side: usize,
+    /// Pixel values 0..=255, (N, 3, side, side): the planes R, G, B one after the other, each row by row from the top.
     pub images: Vec<u8>,
     /// Class of each picture, (N), below the set's `classes`.
     pub labels: Vec<u16>,
 }
 
 impl Split {
+    /// No pictures yet, and room for `count` of `side` by `side` pixels.
+    pub fn with_capacity(side: usize, count: usize) -> Split {
+        Split { side, images: Vec::with_capacity(count * picture_bytes(side)), labels: Vec::with_capacity(count) }
+    }
+
+    /// Bytes of one picture.
+    pub fn picture_bytes(&self) -> usize {
+        picture_bytes(self.side)
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -50,19 +73,19 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// Picture `i`, (3, 32, 32). Panics where `i` is not below [`len`](Self::len).
+    /// Picture `i`, (3, side, side). Panics where `i` is not below [`len`](Self::len).
     pub fn image(&self, i: usize) -> &[u8] {
-        &self.images[i * PICTURE_BYTES..(i + 1) * PICTURE_BYTES]
+        &self.images[i * self.picture_bytes()..(i + 1) * self.picture_bytes()]
     }
 
-    /// Copies the pictures `indices` (B) into `images_out` (B, 3, 32, 32; four bytes a word, as the device takes them) and
-    /// their labels into `labels_out` (B).
+    /// Copies the pictures `indices` (B) into `images_out` (B, 3, side, side; four bytes a word, as the device takes them)
+    /// and their labels into `labels_out` (B).
     ///
     /// Both vectors are overwritten and keep their capacity: after the first full batch nothing is allocated. Panics
     /// where an index is not below [`len`](Self::len).
     pub fn gather(&self, indices: &[u32], images_out: &mut Vec<u32>, labels_out: &mut Vec<u32>) {
-        images_out.resize(indices.len() * PICTURE_BYTES / 4, 0);
-        let pictures = bytemuck::cast_slice_mut::<u32, u8>(images_out).chunks_exact_mut(PICTURE_BYTES);
+        images_out.resize((indices.len() * self.picture_bytes()).div_ceil(4), 0);
+        let pictures = bytemuck::cast_slice_mut::<u32, u8>(images_out).chunks_exact_mut(self.picture_bytes());
         pictures.zip(indices).for_each(|(out, &i)| out.copy_from_slice(self.image(i as usize)));
         labels_out.clear();
         labels_out.extend(indices.iter().map(|&i| u32::from(self.labels[i as usize])));
@@ -71,19 +94,20 @@ impl Split {
     /// Moves the pictures `chosen` (by index, N flags) into a split of their own; both keep the original order.
     fn take(&mut self, chosen: &[bool]) -> Split {
         let count = chosen.iter().filter(|&&c| c).count();
-        let mut taken = Split { images: Vec::with_capacity(count * PICTURE_BYTES), labels: Vec::with_capacity(count) };
+        let bytes = self.picture_bytes();
+        let mut taken = Split::with_capacity(self.side, count);
         let mut kept = 0;
         for (i, &is_chosen) in chosen.iter().enumerate() {
             if is_chosen {
                 taken.images.extend_from_slice(self.image(i));
                 taken.labels.push(self.labels[i]);
             } else {
-                self.images.copy_within(i * PICTURE_BYTES..(i + 1) * PICTURE_BYTES, kept * PICTURE_BYTES);
+                self.images.copy_within(i * bytes..(i + 1) * bytes, kept * bytes);
                 self.labels[kept] = self.labels[i];
                 kept += 1;
             }
         }
-        self.images.truncate(kept * PICTURE_BYTES);
+        self.images.truncate(kept * bytes);
         self.labels.truncate(kept);
         taken
     }
@@ -96,15 +120,13 @@ impl std::fmt::Debug for Split {
     }
 }
 
-/// A data set in memory, ready for training.
+/// A data set in memory, ready for training. All its pictures have one size.
 #[derive(Debug, Clone)]
 pub struct DataSet {
-    /// `cifar100`, `cifar10` or `fashion-mnist-mini`.
+    /// `cifar100`, `cifar10`, `fashion-mnist-mini`, or the name of the folder with the user's own pictures.
     pub name: String,
     /// Number of classes; every label is below it.
     pub classes: usize,
-    /// Height and width of a picture in pixels: 32.
-    pub size: usize,
     /// Training pictures, without the validation pictures.
     pub train: Split,
     /// Pictures held out of the training file; `None` where none were asked for.
@@ -119,47 +141,86 @@ pub struct DataSet {
     ///
     /// 1 for a channel that is constant, so that dividing by it is always safe.
     pub std: [f32; CHANNELS],
+    /// The files on disk that it came from; none for the built-in set and for a user's own pictures.
+    pub sources: Vec<PathBuf>,
     /// SHA-256 of the content, 64 hexadecimal digits: training images, training labels (u16, little-endian), test
     /// images, test labels. Taken before validation pictures are held out: the same files give the same value.
     pub sha256: String,
 }
 
+impl DataSet {
+    /// Height and width of a picture in pixels.
+    pub fn size(&self) -> usize {
+        self.train.side
+    }
+}
+
 /// What a reader of a format hands over: everything that is read rather than computed.
 struct Contents {
-    name: &'static str,
+    name: String,
     class_names: Vec<String>,
     train: Split,
     test: Split,
+    /// See [`DataSet::sources`].
+    sources: Vec<PathBuf>,
 }
 
-/// Loads a data set: the built-in one for [`EMBEDDED`], otherwise the CIFAR-100 or CIFAR-10 files (binary version) in
-/// the folder `dir` or in one of its immediate sub-folders.
+/// Which data set to load, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// [`EMBEDDED`], or a folder or archive.
+    pub dir: String,
+    /// Height and width of the pictures in pixels. CIFAR and the built-in set have [`SIDE`]; a user's own are scaled.
+    pub size: usize,
+    /// Training pictures to hold out for validation.
+    pub validation: usize,
+    /// Share of a user's own pictures that becomes the test set, where they are not split yet.
+    pub test_fraction: f32,
+    /// Leave out pictures that cannot be decoded, instead of refusing the set.
+    pub skip_broken: bool,
+    /// Seed of the choice of validation and test pictures.
+    pub seed: u64,
+}
+
+impl Request {
+    /// The pictures in `dir` as they come.
+    pub fn of(dir: &str) -> Request {
+        Request { dir: dir.into(), size: SIDE, validation: 0, test_fraction: 0.2, skip_broken: false, seed: 0 }
+    }
+}
+
+/// [`load_as`] of pictures of CIFAR's size.
+///
+/// # Errors
+/// As [`load_as`].
+pub fn load(dir: &str, validation: usize, seed: u64) -> Result<DataSet> {
+    load_as(&Request { validation, seed, ..Request::of(dir) })
+}
+
+/// Loads a data set: the built-in one for [`EMBEDDED`]; else the CIFAR-100 or CIFAR-10 files in the folder or archive, or in
+/// one of the folder's immediate sub-folders; else the user's own pictures, in a folder for each class.
 ///
 /// `validation` pictures are held out of the training pictures: the first that many of a permutation that depends on
 /// `seed` and the number of training pictures alone. Both parts keep the order of the file.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) where the folder or files are missing, damaged or ambiguous;
-/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on.
-pub fn load(dir: &str, validation: usize, seed: u64) -> Result<DataSet> {
-    let contents = if dir == EMBEDDED { embedded::read()? } else { folder::read(dir.as_ref())? };
-    let Contents { name, class_names, mut train, test } = contents;
+/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on, or the pictures
+/// are of a fixed size that is not the one asked for.
+pub fn load_as(request: &Request) -> Result<DataSet> {
+    let Request { dir, validation, seed, .. } = request;
+    let contents = if dir == EMBEDDED { embedded::read()? } else { folder::read(dir.as_ref(), request)? };
+    let Contents { name, class_names, mut train, test, sources } = contents;
+    if train.side != request.size {
+        let (side, size) = (train.side, request.size);
+        return Err(Error::config(format!("{name} has pictures of {side} x {side} pixels, but data.size is {size}"))
+            .hint(format!("--set data.size={side}; only pictures in folders of their own are scaled")));
+    }
     let (mean, std) = channel_statistics(&train);
     let sha256 = content_hash(&[&train, &test]);
-    let val = hold_out(&mut train, validation, seed)?;
+    let val = hold_out(&mut train, *validation, *seed)?;
     log::info!("{name}: {} training, {} test pictures, sha256 {}", train.len(), test.len(), &sha256[..12]);
-    Ok(DataSet {
-        name: name.into(),
-        classes: class_names.len(),
-        size: SIDE,
-        train,
-        val,
-        test,
-        class_names,
-        mean,
-        std,
-        sha256,
-    })
+    Ok(DataSet { name, classes: class_names.len(), train, val, test, class_names, mean, std, sources, sha256 })
 }
 
 /// Takes the validation pictures out of `train`; see [`load`].
@@ -185,14 +246,15 @@ fn hold_out(train: &mut Split, validation: usize, seed: u64) -> Result<Option<Sp
 fn channel_statistics(split: &Split) -> ([f32; CHANNELS], [f32; CHANNELS]) {
     let mut sums = [0u64; CHANNELS];
     let mut squares = [0u64; CHANNELS];
-    for (i, plane) in split.images.chunks_exact(PLANE_BYTES).enumerate() {
-        // 1024 * 255^2 fits in u32, which lets the compiler use vectors.
+    let plane_bytes = split.side * split.side;
+    for (i, plane) in split.images.chunks_exact(plane_bytes).enumerate() {
+        // 256 * 256 * 255^2 fits in u32, which lets the compiler use vectors.
         let (sum, square) =
             plane.iter().fold((0u32, 0u32), |(s, q), &v| (s + u32::from(v), q + u32::from(v) * u32::from(v)));
         sums[i % CHANNELS] += u64::from(sum);
         squares[i % CHANNELS] += u64::from(square);
     }
-    let count = (split.len() * PLANE_BYTES) as u64;
+    let count = (split.len() * plane_bytes) as u64;
     let mean = sums.map(|s| (s as f64 / count as f64 / 255.0) as f32);
     let std = std::array::from_fn(|c| {
         let (n, s, q) = (u128::from(count), u128::from(sums[c]), u128::from(squares[c]));
@@ -224,10 +286,11 @@ mod tests {
 
     #[test]
     fn a_constant_channel_has_deviation_one() {
-        let mut images = vec![0u8; PICTURE_BYTES];
-        images[..PLANE_BYTES].fill(255);
-        images[PLANE_BYTES..PLANE_BYTES + PLANE_BYTES / 2].fill(51);
-        let (mean, std) = channel_statistics(&Split { images, labels: vec![0] });
+        let (side, plane) = (6, 36);
+        let mut images = vec![0u8; 3 * plane];
+        images[..plane].fill(255);
+        images[plane..plane + plane / 2].fill(51);
+        let (mean, std) = channel_statistics(&Split { side, images, labels: vec![0] });
         assert_eq!(mean, [1.0, 0.1, 0.0]);
         assert_eq!(std, [1.0, 0.1, 1.0]);
     }
@@ -235,7 +298,7 @@ mod tests {
     #[test]
     fn taking_pictures_keeps_the_order_of_both_parts() {
         let images = (0..5u8).flat_map(|i| [i; PICTURE_BYTES]).collect();
-        let mut split = Split { images, labels: vec![0, 1, 2, 3, 4] };
+        let mut split = Split { side: SIDE, images, labels: vec![0, 1, 2, 3, 4] };
         let taken = split.take(&[false, true, false, false, true]);
         assert_eq!(taken.labels, [1, 4]);
         assert_eq!(split.labels, [0, 2, 3]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Phase};
-use crate::config::Config;
+use crate::config::{Config, Method};
 use crate::data::Split;
 use crate::exec::Device;
 use crate::integer::IntegerNet;
@@ -82,27 +82,69 @@ impl Loaded {
         classes: usize,
         device: Option<&dyn Device>,
     ) -> Result<Evaluation> {
-        if kind != Kind::Float && !self.quantized() {
-            return Err(Error::training(format!(
-                "{} needs a quantized checkpoint, this one is still float",
-                kind.name()
-            ))
-            .hint("go on training until the quantized phase, or use --kind float"));
-        }
         if kind == Kind::Folded {
-            let (net, spec) = network(&self.config, classes)?;
-            let spec =
-                spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
-            let integers =
-                IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)?;
-            return integers.evaluate(split);
+            return self.integers(classes)?.evaluate(split);
         }
+        self.on_device(kind, classes, device, |session, form| session.evaluate(form, split, true))
+    }
+
+    /// Logits (N, classes) of the pictures of a split. `device` is needed unless the kind is folded.
+    ///
+    /// # Errors
+    /// As [`Loaded::evaluate`].
+    pub fn logits(&self, kind: Kind, split: &Split, classes: usize, device: Option<&dyn Device>) -> Result<Vec<f32>> {
+        if kind == Kind::Folded {
+            return self.integers(classes)?.run(&split.images);
+        }
+        self.on_device(kind, classes, device, |session, form| session.logits(form, split))
+    }
+
+    /// The network in integers.
+    fn integers(&self, classes: usize) -> Result<IntegerNet> {
+        self.check_kind(Kind::Folded)?;
+        let (net, spec) = network(&self.config, classes)?;
+        let spec =
+            spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
+        IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)
+    }
+
+    /// What `work` makes of the network on `device`.
+    fn on_device<T>(
+        &self,
+        kind: Kind,
+        classes: usize,
+        device: Option<&dyn Device>,
+        work: impl FnOnce(&mut Session, Form) -> Result<T>,
+    ) -> Result<T> {
+        self.check_kind(kind)?;
         let device = device.ok_or_else(|| Error::device("this evaluation needs a device"))?;
         let lowered = lower_for_evaluation(&self.config, classes, device.caps())?;
         let mut session = Session::new(&lowered, device.load(&lowered.plan)?, &self.checkpoint.meta.normalisation);
         session.set_state(&self.checkpoint.tensors)?;
-        let form = if kind == Kind::Float { Form::Float } else { Form::Quantized };
-        session.evaluate(form, split, true)
+        work(&mut session, if kind == Kind::Float { Form::Float } else { Form::Quantized })
+    }
+
+    fn check_kind(&self, kind: Kind) -> Result<()> {
+        if kind == Kind::Float || self.quantized() {
+            return Ok(());
+        }
+        Err(Error::training(format!("{} needs a quantized checkpoint, this one is still float", kind.name()))
+            .hint("go on training until the quantized phase, or use --kind float"))
+    }
+
+    /// The arithmetic of the run's own evaluation.
+    pub fn default_kind(&self) -> Kind {
+        match self.config.quant.method != Method::None && self.quantized() {
+            true => Kind::FakeQuant,
+            false => Kind::Float,
+        }
+    }
+
+    /// Names of the classes, one for each of the network's outputs.
+    pub fn class_names(&self) -> Vec<String> {
+        let names = &self.checkpoint.meta.class_names;
+        let classes = self.config.network.classes.map_or(names.len(), |n| n as usize);
+        (0..classes).map(|c| names.get(c).cloned().unwrap_or_else(|| format!("class {c}"))).collect()
     }
 
     /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch; `None`

@@ -29,7 +29,7 @@
 mod fold;
 mod run;
 
-use crate::data::{PICTURE_BYTES, Split};
+use crate::data::{Split, picture_bytes};
 use crate::net::Shape;
 use crate::quant::Quant;
 use crate::session::Evaluation;
@@ -204,8 +204,8 @@ impl IntegerNet {
     /// Pictures of another size, a label that is no class of the network.
     pub fn evaluate(&self, split: &Split) -> Result<Evaluation> {
         let classes = self.classifier.classes;
-        if self.picture_bytes() != PICTURE_BYTES {
-            return Err(Error::data(format!("the pictures have side 32, expected {}", self.size))
+        if split.side != self.size {
+            return Err(Error::data(format!("the pictures have side {}, expected {}", split.side, self.size))
                 .hint("evaluate on a data set with pictures of the network's size"));
         }
         if let Some(label) = split.labels.iter().find(|l| usize::from(**l) >= classes) {
@@ -228,7 +228,7 @@ impl IntegerNet {
 
     /// Bytes of one picture, `(3, size, size)`.
     pub fn picture_bytes(&self) -> usize {
-        3 * self.size * self.size
+        picture_bytes(self.size)
     }
 }
 

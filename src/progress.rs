@@ -54,3 +54,30 @@ impl Progress {
         self.start.elapsed()
     }
 }
+
+/// Progress of a download.
+pub struct Download {
+    bar: ProgressBar,
+}
+
+impl Download {
+    /// Nothing has arrived.
+    pub fn start(quiet: bool) -> Download {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
+        bar.set_style(style.expect("the template is valid"));
+        Download { bar }
+    }
+
+    /// `have` bytes have arrived, of `total` where that is known.
+    pub fn update(&mut self, have: u64, total: Option<u64>) {
+        self.bar.set_length(total.unwrap_or(have));
+        self.bar.set_position(have);
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -2,6 +2,8 @@
 
 /// The stream that chooses validation pictures; streams below 2^32 are epochs.
 pub const VALIDATION_STREAM: u64 = 1 << 32;
+/// The first of the streams that choose test pictures, one a class.
+pub const TEST_STREAM: u64 = 1 << 33;
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 

@@ -248,29 +248,59 @@ impl<'a> Session<'a> {
     /// # Errors
     /// A device error, a loss that is not finite, or [`crate::ErrorKind::Interrupted`].
     pub fn evaluate(&mut self, form: Form, split: &Split, frozen: bool) -> Result<Evaluation> {
-        let programs = self.programs(form)?;
-        let layout = &self.lowered.layout;
-        let mut step = Step { frozen: u32::from(frozen), ..Step::default() };
-        self.exec.write_as(layout.step, &[step]);
-        self.exec.run(programs.weights)?;
-        let order = crate::data::in_order(split.len());
         let mut evaluation = Evaluation::default();
-        for indices in Batches::evaluation(&order, self.lowered.batch)? {
-            interrupt::check()?;
-            step.valid = indices.len() as u32;
-            self.feed(split, indices, step);
-            self.exec.run(programs.evaluate)?;
-            let samples = self.exec.read_f32(layout.samples)?;
-            for s in samples.chunks_exact(4).take(indices.len()) {
+        self.forward(form, split, frozen, |session, count| {
+            let samples = session.exec.read_f32(session.lowered.layout.samples)?;
+            for s in samples.chunks_exact(4).take(count) {
                 evaluation.totals.add(&[s[0], s[1], s[2], 1.0]);
                 evaluation.predictions.push(s[3] as u32);
             }
-        }
+            Ok(())
+        })?;
         if !evaluation.totals.loss.is_finite() {
             // A label counts as first where no logit is above its own, and none is above a NaN.
             return Err(Error::training("the loss of the evaluation is not finite, so its accuracy means nothing")
                 .hint("use an earlier checkpoint; a lower learning rate keeps the next run from it"));
         }
         Ok(evaluation)
+    }
+
+    /// Logits (N, classes) of the pictures of a split, with the stored scales.
+    ///
+    /// # Errors
+    /// A device error, or [`crate::ErrorKind::Interrupted`].
+    pub fn logits(&mut self, form: Form, split: &Split) -> Result<Vec<f32>> {
+        let linear = self.lowered.net.linear().1;
+        let (padded, classes) = (linear.padded(), linear.classes);
+        let mut logits = Vec::with_capacity(split.len() * classes);
+        self.forward(form, split, true, |session, count| {
+            let words = session.exec.read_f32(session.lowered.layout.logits)?;
+            words.chunks_exact(padded).take(count).for_each(|row| logits.extend(&row[..classes]));
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+
+    /// Evaluates the network on a split batch by batch; `after` reads what a batch of so many pictures left behind.
+    fn forward(
+        &mut self,
+        form: Form,
+        split: &Split,
+        frozen: bool,
+        mut after: impl FnMut(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let programs = self.programs(form)?;
+        let mut step = Step { frozen: u32::from(frozen), ..Step::default() };
+        self.exec.write_as(self.lowered.layout.step, &[step]);
+        self.exec.run(programs.weights)?;
+        let order = crate::data::in_order(split.len());
+        for indices in Batches::evaluation(&order, self.lowered.batch)? {
+            interrupt::check()?;
+            step.valid = indices.len() as u32;
+            self.feed(split, indices, step);
+            self.exec.run(programs.evaluate)?;
+            after(self, indices.len())?;
+        }
+        Ok(())
     }
 }

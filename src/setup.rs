@@ -13,7 +13,8 @@ use crate::quant::QuantSpec;
 /// # Errors
 /// A configuration error.
 pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec>)> {
-    let net = Net::resnet(config.network.depth as usize, config.network.width as usize, classes, 32)?;
+    let (shape, size) = (&config.network, config.data.size as usize);
+    let net = Net::resnet(shape.depth as usize, shape.width as usize, classes, size)?;
     let quant = QuantSpec::new(&config.quant, &net)?;
     Ok((net, quant))
 }

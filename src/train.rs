@@ -317,6 +317,7 @@ impl<'a> Trainer<'a> {
             position: self.at,
             epoch_seconds: self.seconds,
             normalisation: self.normalisation,
+            class_names: self.data.class_names.clone(),
             data_sha256: self.data.sha256.clone(),
             metrics_bytes: self.folder.metrics_bytes()?,
         };

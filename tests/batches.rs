@@ -59,6 +59,7 @@ fn training_drops_the_rest_and_evaluation_keeps_it() {
 #[test]
 fn gather_copies_pictures_and_labels_into_the_same_memory() {
     let split = Split {
+        side: 32,
         images: (0..200).flat_map(|i| [i; PICTURE_BYTES]).collect(),
         labels: (0..200).map(|i| i % 100).collect(),
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use assert_cmd::Command;
-use common::{Ran, command, cqat, on_device, workplace};
+use common::{Ran, command, cqat, on_device, parsed, workplace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,10 +29,6 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
 /// Numbers that depend on the device or the clock become `#`, with their signs; runs of spaces one space.
 fn without_numbers(text: &str) -> String {
     let word = |word: &str| {
@@ -46,8 +42,10 @@ fn without_numbers(text: &str) -> String {
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    for name in ["train", "eval", "devices", "plan", "bench", "selftest", "demo", "presets"] {
-        insta::assert_snapshot!(format!("help-{name}"), printed(&[name, "--help"]));
+    let commands = ["train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "presets"];
+    for name in commands.into_iter().chain(["data fetch", "data info"]) {
+        let arguments: Vec<&str> = name.split(' ').chain(["--help"]).collect();
+        insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), printed(&arguments));
     }
     assert_eq!(printed(&["--version"]), format!("cqat {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{Global, train};
-use crate::config::Method;
 use crate::evaluate::{Kind, Loaded};
 use crate::exec::Device;
 use crate::{Error, Result};
@@ -20,7 +19,7 @@ enum SplitName {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-enum KindName {
+pub(super) enum KindName {
     /// The float network, with running statistics
     Float,
     /// Fake quantization with running statistics and stored scales, on the device
@@ -79,8 +78,7 @@ impl EvalArgs {
         };
         let kind = match self.kind {
             Some(kind) => kind.into(),
-            None if loaded.config.quant.method != Method::None && loaded.quantized() => Kind::FakeQuant,
-            None => Kind::Float,
+            None => loaded.default_kind(),
         };
         let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
         let classes = train::run_classes(&loaded.config, &data)?;

@@ -162,7 +162,15 @@ pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>) -> Result
 /// The pictures, and where they were found: an absolute path, so that a run can be resumed from anywhere.
 pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
     let dir = data_location(option, config);
-    let data = data::load(&dir, config.data.validation, config.train.seed)?;
+    let c = &config.data;
+    let data = data::load_as(&data::Request {
+        dir: dir.clone(),
+        size: c.size as usize,
+        validation: c.validation,
+        test_fraction: c.test_fraction,
+        skip_broken: c.skip_broken,
+        seed: config.train.seed,
+    })?;
     let found = if dir == data::EMBEDDED { None } else { std::path::absolute(&dir).ok() };
     Ok((data, found.map_or(dir, |path| path.display().to_string())))
 }
@@ -212,14 +220,14 @@ fn default_folder(spec: &str) -> PathBuf {
 
 /// While this lives, the first Ctrl-C asks the trainer to save and stop; without it, and from the second on, Ctrl-C ends
 /// the process.
-struct Interrupts;
+pub(super) struct Interrupts;
 
 /// Whether an [`Interrupts`] lives.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 
 impl Interrupts {
     /// To be called before the run has a folder, so that a run that can be seen can be interrupted.
-    fn take() -> Interrupts {
+    pub(super) fn take() -> Interrupts {
         TRAINING.store(true, Ordering::SeqCst);
         let nohup = hangups_are_ignored();
         let installed = ctrlc::set_handler(|| {

@@ -57,11 +57,18 @@ fn data(c: &DataConfig) -> Result<()> {
     ensure(c.dir.as_ref().is_none_or(|dir| !dir.is_empty()), || {
         wrong("data.dir", "empty", "a folder or `embedded`").hint("remove the key, or name the folder of the data set")
     })?;
+    ensure(c.size.is_multiple_of(8) && (16..=256).contains(&c.size), || {
+        wrong("data.size", c.size, "a multiple of 8 from 16 to 256 pixels").hint("32 is the size of CIFAR's pictures")
+    })?;
+    ensure(c.test_fraction > 0.0 && c.test_fraction < 1.0, || {
+        wrong("data.test_fraction", c.test_fraction, "above 0 and below 1").hint("0.2 is the default")
+    })?;
     let pixels = |key, value, most: u32| {
-        ensure(value <= most, || wrong(key, value, format!("0 to {most} pixels")).hint("pictures are 32 pixels wide"))
+        let hint = format!("pictures are {} pixels wide: data.size", c.size);
+        ensure(value <= most, || wrong(key, value, format!("0 to {most} pixels")).hint(hint))
     };
-    pixels("data.augment.crop_padding", c.augment.crop_padding, 16)?;
-    pixels("data.augment.cutout", c.augment.cutout, 31)
+    pixels("data.augment.crop_padding", c.augment.crop_padding, c.size / 2)?;
+    pixels("data.augment.cutout", c.augment.cutout, c.size - 1)
 }
 
 fn network(c: &NetworkConfig) -> Result<()> {

@@ -1,14 +1,15 @@
-//! The binary records of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): recognising a file by its labels, and reading it.
+//! CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): recognising their files by content, and reading the binary version.
 //!
-//! A record is one label byte (CIFAR-10) or two (CIFAR-100: coarse, fine) and a picture of [`PICTURE_BYTES`]. A file is
+//! A binary record is one label byte (CIFAR-10) or two (CIFAR-100: coarse, fine) and a picture of [`PICTURE_BYTES`]. A file is
 //! nothing but records, so its size and its labels are all there is to recognise it by.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{PICTURE_BYTES, Split};
+use super::file::DataFile;
+use super::{PICTURE_BYTES, SIDE, Split, python};
 use crate::error::{Error, Result};
+use crate::pictures;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -19,10 +20,12 @@ pub(super) enum Layout {
     Cifar100,
 }
 
-/// One label byte of a record: its name and the number of values it may take.
-struct LabelByte {
+/// One label of a picture, a byte in the binary version: its name and the number of values it may take.
+pub(super) struct Label {
     name: &'static str,
-    classes: u8,
+    /// Its list in the Python version.
+    pub(super) key: &'static str,
+    pub(super) classes: u8,
 }
 
 impl Layout {
@@ -44,13 +47,14 @@ impl Layout {
         }
     }
 
-    /// The label bytes at the start of a record; the last is the class.
-    fn labels(self) -> &'static [LabelByte] {
+    /// The labels of a picture, in the order of the record; the last is the class.
+    pub(super) fn labels(self) -> &'static [Label] {
         match self {
-            Layout::Cifar10 => &[LabelByte { name: "label", classes: 10 }],
-            Layout::Cifar100 => {
-                &[LabelByte { name: "coarse label", classes: 20 }, LabelByte { name: "fine label", classes: 100 }]
-            }
+            Layout::Cifar10 => &[Label { name: "label", key: "labels", classes: 10 }],
+            Layout::Cifar100 => &[
+                Label { name: "coarse label", key: "coarse_labels", classes: 20 },
+                Label { name: "fine label", key: "fine_labels", classes: 100 },
+            ],
         }
     }
 
@@ -89,52 +93,75 @@ impl BadLabel {
     }
 }
 
+/// How the pictures are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Binary,
+    Python,
+}
+
+/// A file with labelled pictures.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) file: DataFile,
+    pub(super) layout: Layout,
+    pub(super) form: Form,
+    /// Number of pictures.
+    pub(super) pictures: u64,
+}
+
 /// What a file turned out to be.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// Whole records with valid labels.
-    Records(Layout),
+    /// Labelled pictures, all of them well formed.
+    Pictures(Part),
+    /// Names of classes.
+    Names(Vec<String>),
     /// Close enough to a CIFAR file that the user must be told what is wrong with it.
     Broken(Error),
-    /// An archive or a pickle; what it is, in words.
-    Packed(&'static str),
+    /// A tar archive, packed or not.
+    Archive,
+    /// An archive of a kind that is not read.
+    Zip,
     /// Something unrelated.
     Other,
 }
 
-/// Recognises the file at `path` of `size` bytes by its content, reading no further than needed.
-pub(super) fn recognise(path: &Path, size: u64) -> Kind {
-    match scan(path, size) {
-        Ok(kind) => kind,
-        Err(e) => Kind::Broken(
-            Error::data(format!("cannot read {}", path.display())).hint("check the file's permissions").caused_by(e),
-        ),
-    }
+/// Recognises `file` by its content, reading no further than needed.
+pub(super) fn recognise(file: &DataFile) -> Kind {
+    let attempt = || -> std::io::Result<Kind> {
+        let start = file.start(512)?;
+        Ok(match &start[..] {
+            [0x1f, 0x8b, ..] => Kind::Archive,
+            _ if start.get(257..262) == Some(b"ustar") => Kind::Archive,
+            [b'P', b'K', 3, 4, ..] => Kind::Zip,
+            start if pictures::is_picture(start) => Kind::Other,
+            start if python::is_pickle(start) => python::recognise(file),
+            _ => scan(file)?,
+        })
+    };
+    attempt().unwrap_or_else(|e| Kind::Broken(file.unreadable(e)))
 }
 
-fn scan(path: &Path, size: u64) -> std::io::Result<Kind> {
-    let mut file = File::open(path)?;
+fn scan(file: &DataFile) -> std::io::Result<Kind> {
+    let size = file.size;
+    let mut reader = file.open()?;
     let mut checks = Layout::ALL.map(|layout| LabelCheck::new(layout, size));
     let mut buffer = vec![0; BUFFER_BYTES.min(size as usize)];
     let mut start = 0;
     while start < size && checks.iter().any(|c| c.bad.is_none()) {
-        let filled = read_full(&mut file, &mut buffer)?;
+        let filled = read_full(&mut *reader, &mut buffer)?;
         if filled == 0 {
             break;
-        }
-        if start == 0
-            && let Some(what) = packed(&buffer[..filled])
-        {
-            return Ok(Kind::Packed(what));
         }
         checks.iter_mut().for_each(|c| c.feed(start, &buffer[..filled]));
         start += filled as u64;
     }
-    Ok(verdict(path, size, &checks))
+    Ok(verdict(file, &checks))
 }
 
 /// Fills `buffer` as far as the file goes; the number of bytes read.
-fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn read_full(file: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..]) {
@@ -147,22 +174,13 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-/// Recognises by their first bytes the other forms in which CIFAR is published.
-pub(super) fn packed(start: &[u8]) -> Option<&'static str> {
-    match start {
-        [0x1f, 0x8b, ..] => Some("a gzip archive"),
-        [b'P', b'K', 3, 4, ..] => Some("a zip archive"),
-        [0x80, 2..=5, ..] => Some("a Python pickle"),
-        _ if start.get(257..262) == Some(b"ustar") => Some("a tar archive"),
-        _ => None,
-    }
-}
-
-fn verdict(path: &Path, size: u64, checks: &[LabelCheck]) -> Kind {
+fn verdict(file: &DataFile, checks: &[LabelCheck]) -> Kind {
+    let (path, size) = (&file.path, file.size);
     let whole: Vec<&LabelCheck> = checks.iter().filter(|c| c.records > 0 && c.rest == 0).collect();
     let fitting: Vec<&&LabelCheck> = whole.iter().filter(|c| c.bad.is_none()).collect();
     if let [one] = fitting[..] {
-        return Kind::Records(one.layout);
+        let (layout, pictures) = (one.layout, one.records);
+        return Kind::Pictures(Part { file: file.clone(), layout, form: Form::Binary, pictures });
     }
     if fitting.len() > 1 {
         return Kind::Broken(
@@ -230,33 +248,37 @@ impl LabelCheck {
     }
 }
 
-/// Reads the records of `files` (path, size in bytes), one file after the other, into one split.
+/// Reads `parts`, one after the other, into one split.
 ///
-/// Memory is taken for what the files hold and no more. The class of a CIFAR-100 record is its fine label.
-pub(super) fn read(files: &[(PathBuf, u64)], layout: Layout) -> Result<Split> {
-    let record_bytes = layout.record_bytes() as u64;
-    let total = files.iter().map(|(_, size)| size / record_bytes).sum::<u64>() as usize;
-    let mut split = Split { images: vec![0; total * PICTURE_BYTES], labels: Vec::with_capacity(total) };
-    let mut pictures = split.images.chunks_exact_mut(PICTURE_BYTES);
-    for (path, size) in files {
-        let count = size / record_bytes;
-        let failed = |e: std::io::Error| {
-            Error::data(format!("cannot read the {count} records of {}", path.display()))
-                .hint("check the disk, and that nothing changes the file meanwhile")
-                .caused_by(e)
-        };
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(failed)?);
-        for (record, picture) in (0..count).zip(&mut pictures) {
-            let mut labels = [0u8; 2];
-            let labels = &mut labels[..layout.labels().len()];
-            reader.read_exact(labels).map_err(failed)?;
-            // Looked at again: the file may have changed since it was recognised.
-            if let Some(byte) = (0..labels.len()).find(|&b| labels[b] >= layout.labels()[b].classes) {
-                return Err(BadLabel { record, byte, value: labels[byte] }.error(path, layout));
-            }
-            split.labels.push(u16::from(labels[labels.len() - 1]));
-            reader.read_exact(picture).map_err(failed)?;
+/// Memory is taken for what the files hold and no more. The class of a CIFAR-100 picture is its fine label.
+pub(super) fn read(parts: &[Part]) -> Result<Split> {
+    let total = parts.iter().map(|p| p.pictures).sum::<u64>() as usize;
+    let mut split = Split::with_capacity(SIDE, total);
+    for part in parts {
+        match part.form {
+            Form::Binary => read_binary(part, &mut split)?,
+            Form::Python => python::read(&part.file, part.layout, &mut split)?,
         }
     }
     Ok(split)
+}
+
+/// Adds the records of `part` to `split`.
+fn read_binary(part: &Part, split: &mut Split) -> Result<()> {
+    let Part { file, layout, .. } = part;
+    let failed = |e| file.unreadable(e);
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file.open().map_err(failed)?);
+    let mut labels = vec![0u8; layout.labels().len()];
+    for record in 0..part.pictures {
+        reader.read_exact(&mut labels).map_err(failed)?;
+        // Looked at again: the file may have changed since it was recognised.
+        if let Some(byte) = (0..labels.len()).find(|&b| labels[b] >= layout.labels()[b].classes) {
+            return Err(BadLabel { record, byte, value: labels[byte] }.error(&file.path, *layout));
+        }
+        split.labels.push(u16::from(labels[labels.len() - 1]));
+        let start = split.images.len();
+        split.images.resize(start + PICTURE_BYTES, 0);
+        reader.read_exact(&mut split.images[start..]).map_err(failed)?;
+    }
+    Ok(())
 }

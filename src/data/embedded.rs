@@ -6,7 +6,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::{CHANNELS, Contents, PICTURE_BYTES, PLANE_BYTES, SIDE, Split};
+use super::{CHANNELS, Contents, PICTURE_BYTES, SIDE, Split};
 use crate::error::{Error, Result};
 
 static FILE: &[u8] = include_bytes!("../../assets/fashion-mnist-mini.bin.gz");
@@ -75,10 +75,11 @@ fn parse(content: &[u8]) -> Result<Contents> {
     let (train_labels, test_labels) = labels.split_at(train);
     let (train_pictures, test_pictures) = pictures.split_at(train * STORED_BYTES);
     Ok(Contents {
-        name: "fashion-mnist-mini",
+        name: "fashion-mnist-mini".into(),
         class_names: CLASS_NAMES.map(String::from).to_vec(),
         train: widen(train_pictures, train_labels),
         test: widen(test_pictures, test_labels),
+        sources: Vec::new(),
     })
 }
 
@@ -91,10 +92,10 @@ fn widen(pictures: &[u8], labels: &[u8]) -> Split {
             image[start..start + STORED_SIDE].copy_from_slice(row);
         }
         for channel in 1..CHANNELS {
-            image.copy_within(..PLANE_BYTES, channel * PLANE_BYTES);
+            image.copy_within(..SIDE * SIDE, channel * SIDE * SIDE);
         }
     }
-    Split { images, labels: labels.iter().map(|&l| u16::from(l)).collect() }
+    Split { side: SIDE, images, labels: labels.iter().map(|&l| u16::from(l)).collect() }
 }
 
 #[cfg(test)]

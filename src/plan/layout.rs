@@ -211,7 +211,7 @@ impl Layout {
             rows,
             histogram: plan.own("histogram", row_count * BINS),
             step: plan.own("step", size_of::<kernels::Step>() / 4),
-            images: plan.own("images", batch * 3 * net.size * net.size / 4),
+            images: plan.own("images", (batch * 3 * net.size * net.size).div_ceil(4)),
             labels: plan.own("labels", batch),
             input_tables: (plan.own("input values", 769), plan.own("input codes", 769)),
             ring: plan.own("metrics ring", RING * 4),

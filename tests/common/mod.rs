@@ -176,6 +176,11 @@ pub fn cqat(folder: &Path, arguments: &[&str]) -> Ran {
     Ran::of(on_device(folder, arguments))
 }
 
+/// The JSON that a command printed.
+pub fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
 /// Every file below `folder` with its bytes.
 pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();

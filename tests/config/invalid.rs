@@ -21,6 +21,9 @@ fn impossible_data_and_networks_are_refused() {
         &["data.dir=''"],
         &["data.augment.crop_padding=17"],
         &["data.augment.cutout=32"],
+        &["data.size=20"],
+        &["data.size=16", "data.augment.cutout=16"],
+        &["data.test_fraction=1"],
         &["network.depth=50"],
         &["network.width=0"],
         &["network.width=20"],
@@ -38,11 +41,23 @@ fn impossible_data_and_networks_are_refused() {
 
     data.augment.crop_padding=17
     error: `data.augment.crop_padding` is 17, expected 0 to 16 pixels
-    hint: pictures are 32 pixels wide
+    hint: pictures are 32 pixels wide: data.size
 
     data.augment.cutout=32
     error: `data.augment.cutout` is 32, expected 0 to 31 pixels
-    hint: pictures are 32 pixels wide
+    hint: pictures are 32 pixels wide: data.size
+
+    data.size=20
+    error: `data.size` is 20, expected a multiple of 8 from 16 to 256 pixels
+    hint: 32 is the size of CIFAR's pictures
+
+    data.size=16 data.augment.cutout=16
+    error: `data.augment.cutout` is 16, expected 0 to 15 pixels
+    hint: pictures are 16 pixels wide: data.size
+
+    data.test_fraction=1
+    error: `data.test_fraction` is 1, expected above 0 and below 1
+    hint: 0.2 is the default
 
     network.depth=50
     error: `network.depth` is 50, expected 8, 10, 18 or 20

@@ -39,7 +39,11 @@ fn compare(name: &str, config: &QuantConfig, data: &DataSet) {
     let normalisation = Normalisation::of(data);
     let mut session = Session::new(&lowered, Box::new(CpuProgram::new(&lowered.plan)), &normalisation);
     prepare(&lowered, &mut session, data);
-    let split = Split { images: data.test.images[..BATCH * 3072].to_vec(), labels: data.test.labels[..BATCH].to_vec() };
+    let split = Split {
+        side: 32,
+        images: data.test.images[..BATCH * 3072].to_vec(),
+        labels: data.test.labels[..BATCH].to_vec(),
+    };
     let fake = session.evaluate(Form::Quantized, &split, true).unwrap();
 
     let folded = IntegerNet::fold(&net, &spec, &session.state().unwrap(), &normalisation).unwrap();

@@ -89,7 +89,7 @@ fn factors_beyond_32_bits_are_refused() {
 fn pictures_and_labels_must_fit_the_network() {
     let net = case().folded();
     expect(&net.run(&[0; 100]).unwrap_err(), ErrorKind::Data, &["100 bytes", "multiple of 192", "(3, 8, 8)"]);
-    let split = |label| Split { images: vec![0; 3072], labels: vec![label] };
+    let split = |label| Split { side: 32, images: vec![0; 3072], labels: vec![label] };
     expect(&net.evaluate(&split(0)).unwrap_err(), ErrorKind::Data, &["side 32, expected 8"]);
     let net = Case::new(8, 32, &QuantConfig::default(), 2).folded();
     expect(&net.evaluate(&split(10)).unwrap_err(), ErrorKind::Data, &["label 10, expected less than 10"]);

@@ -26,7 +26,7 @@ fn threads_and_batches_do_not_change_results() {
 fn an_evaluation_counts_what_the_logits_say() {
     let net = Case::new(8, 32, &QuantConfig::default(), 5).folded();
     let test = load(EMBEDDED, 0, 1).unwrap().test;
-    let split = Split { images: test.images[..40 * 3072].to_vec(), labels: test.labels[..40].to_vec() };
+    let split = Split { side: 32, images: test.images[..40 * 3072].to_vec(), labels: test.labels[..40].to_vec() };
     let evaluation = net.evaluate(&split).unwrap();
     let logits = net.run(&split.images).unwrap();
     let (mut loss, mut top1, mut top5) = (0.0, 0.0, 0.0);
@@ -48,5 +48,5 @@ fn an_evaluation_counts_what_the_logits_say() {
 #[test]
 fn an_empty_split_has_no_pictures() {
     let net = Case::new(8, 32, &QuantConfig::default(), 5).folded();
-    assert_eq!(net.evaluate(&Split::default()).unwrap().totals.count, 0.0);
+    assert_eq!(net.evaluate(&Split::with_capacity(32, 0)).unwrap().totals.count, 0.0);
 }

@@ -1,0 +1,124 @@
+//! `cqat infer`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::Global;
+use super::eval::KindName;
+use crate::data::Split;
+use crate::evaluate::{Kind, Loaded};
+use crate::exec::Device;
+use crate::pictures;
+use crate::progress::say;
+use crate::{Error, ErrorKind, Result};
+
+/// Pictures that are decoded and classified at a time: what is printed does not wait for the last of many.
+const AT_ONCE: usize = 256;
+
+#[derive(Debug, Args)]
+pub(super) struct InferArgs {
+    /// A run folder, or a checkpoint file
+    run: PathBuf,
+    /// PNG or JPEG pictures of any size, or folders of them
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
+    #[arg(long, value_enum)]
+    kind: Option<KindName>,
+    /// How many of the likeliest classes
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top: usize,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl InferArgs {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        let loaded = Loaded::read(&self.run)?;
+        let kind = self.kind.map_or_else(|| loaded.default_kind(), Kind::from);
+        let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
+        let side = loaded.config.data.size as usize;
+        let names = loaded.class_names();
+        let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
+        let only_one = paths.len() == 1;
+        let (mut answers, mut failures) = (Vec::new(), 0);
+        for paths in paths.chunks(AT_ONCE) {
+            let mut split = Split::with_capacity(side, paths.len());
+            let mut readable = Vec::new();
+            for path in paths {
+                match pictures::read(path, side) {
+                    Ok(picture) => {
+                        split.images.extend(picture);
+                        split.labels.push(0);
+                        readable.push(path);
+                    }
+                    Err(e) if only_one => return Err(e),
+                    Err(e) => {
+                        failures += 1;
+                        say!("error: {e}");
+                    }
+                }
+            }
+            if readable.is_empty() {
+                continue;
+            }
+            let logits = loaded.logits(kind, &split, names.len(), gpu.as_ref().map(|g| g as &dyn Device))?;
+            for (path, row) in readable.into_iter().zip(logits.chunks_exact(names.len())) {
+                let top = likeliest(row, self.top);
+                if self.json {
+                    let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
+                    answers.push(json!({ "image": path, "top": top.collect::<Vec<_>>() }));
+                } else {
+                    println!("{}", path.display());
+                    top.iter().for_each(|(class, p)| println!("  {:5.1} %  {}", 100.0 * p, names[*class]));
+                }
+            }
+        }
+        if self.json {
+            println!("{}", json!(answers));
+        }
+        match failures {
+            0 => Ok(()),
+            n => Err(Error::new(ErrorKind::Data, format!("{n} of {} pictures could not be read", paths.len()))
+                .hint("they are named above; the others were classified")),
+        }
+    }
+}
+
+/// The pictures that a path stands for: itself, or those in a folder and its sub-folders, in the order of their names.
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let found = pictures::in_folder(path)?;
+    if found.is_empty() {
+        return Err(Error::data(format!("{} holds no PNG or JPEG picture", path.display())).hint("check the path"));
+    }
+    Ok(found)
+}
+
+/// The `count` likeliest classes with their probabilities; of equal ones the first leads.
+fn likeliest(logits: &[f32], count: usize) -> Vec<(usize, f64)> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|l| f64::from(l - largest).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    order.into_iter().take(count).map(|class| (class, weights[class] / sum)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::likeliest;
+
+    #[test]
+    fn probabilities_are_those_of_softmax() {
+        let top = likeliest(&[1.0, 3.0, 3.0, -80.0], 3);
+        let e = |x: f64| x.exp() / (1f64.exp() + 2.0 * 3f64.exp() + (-80f64).exp());
+        assert_eq!(top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 2, 0]);
+        assert!(top.iter().zip([3.0, 3.0, 1.0]).all(|(t, x)| (t.1 - e(x)).abs() < 1e-9), "{top:?}");
+    }
+}

@@ -1,0 +1,219 @@
+//! A user's own pictures: a folder for each class, in `train` and `test` (or `val`) folders, or split by seed.
+//!
+//! Pictures are recognised by content. They are decoded and scaled once, on all processors, into a cache beside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::cache::{Cache, Picture};
+use super::file::file_name;
+use super::{Contents, Request, Split, picture_bytes};
+use crate::error::{Error, Result};
+use crate::{pictures, rng};
+
+/// Folders that may hold the test pictures, beside a folder `train`.
+const TEST_FOLDERS: [&str; 4] = ["test", "val", "valid", "validation"];
+/// More classes than any network here has are a mistake.
+const MAX_CLASSES: usize = 1 << 16;
+/// Files of a data set that are looked at.
+const MAX_FILES: usize = 1 << 22;
+/// Broken pictures that a message lists.
+const LISTED: usize = 20;
+
+/// A picture file, and its class.
+#[derive(Debug, Clone)]
+pub(super) struct Labelled {
+    pub(super) path: PathBuf,
+    pub(super) class: u16,
+}
+
+/// What was found in a folder of class folders.
+struct Found {
+    class_names: Vec<String>,
+    train: Vec<Labelled>,
+    /// `None` where the split is to be made.
+    test: Option<Vec<Labelled>>,
+}
+
+/// Reads the pictures in `dir`; `None` where there are no folders with pictures in it.
+pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
+    let Some(mut found) = find(dir)? else { return Ok(None) };
+    let test = match found.test.take() {
+        Some(test) => test,
+        None => split(&mut found.train, &found.class_names, request)?,
+    };
+    let files: Vec<Labelled> = found.train.iter().chain(&test).cloned().collect();
+    let cache = Cache::of(dir, &files, request.size)?;
+    let images = match cache.read() {
+        Some(images) => images,
+        None => {
+            let images = decode(&files, request.size);
+            cache.write(&images);
+            images
+        }
+    };
+    let count = found.train.len();
+    let (train, test) = sort_out(files, images, count, request)?;
+    if train.is_empty() || test.is_empty() {
+        return Err(Error::data(format!(
+            "{}: {} training and {} test pictures",
+            dir.display(),
+            train.len(),
+            test.len()
+        ))
+        .hint("there must be some of each"));
+    }
+    let name = std::fs::canonicalize(dir).map_or_else(|_| file_name(dir), |dir| file_name(&dir));
+    Ok(Some(Contents { name, class_names: found.class_names, train, test, sources: Vec::new() }))
+}
+
+/// The class folders, and whether the split is given.
+fn find(dir: &Path) -> Result<Option<Found>> {
+    let folders = sub_folders(dir)?;
+    let named = |wanted: &str| folders.iter().find(|f| file_name(f).eq_ignore_ascii_case(wanted));
+    let test = TEST_FOLDERS.iter().find_map(|name| named(name));
+    let (Some(train), Some(test)) = (named("train"), test) else {
+        let classes = class_folders(&folders)?;
+        // One folder of pictures is a heap, not a classification.
+        return match classes.len() {
+            0 | 1 => Ok(None),
+            _ => Ok(Some(Found { class_names: names(&classes), train: label(&classes)?, test: None })),
+        };
+    };
+    let classes = class_folders(&sub_folders(train)?)?;
+    let test_classes = class_folders(&sub_folders(test)?)?;
+    if classes.is_empty() && test_classes.is_empty() {
+        return Ok(None);
+    }
+    let (class_names, test_names) = (names(&classes), names(&test_classes));
+    if let Some(stray) = test_names.iter().find(|name| !class_names.contains(name)) {
+        return Err(Error::data(format!("{} has a class {stray}, which {} has not", test.display(), train.display()))
+            .hint("both need the same class folders"));
+    }
+    if let Some(missing) = class_names.iter().find(|name| !test_names.contains(name)) {
+        log::warn!("{} has no pictures of class {missing}", test.display());
+    }
+    let position = |name: &String| class_names.iter().position(|n| n == name).unwrap_or(0) as u16;
+    let mut test_files = label(&test_classes)?;
+    test_files.iter_mut().for_each(|file| file.class = position(&test_names[usize::from(file.class)]));
+    Ok(Some(Found { train: label(&classes)?, class_names, test: Some(test_files) }))
+}
+
+/// The sub-folders of `dir`, in the order of their names. Hidden ones are passed over.
+fn sub_folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(dir)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed =
+        |e| Error::data(format!("cannot list the folder {}", dir.display())).hint("check its permissions").caused_by(e);
+    let listing = std::fs::read_dir(dir).map_err(failed)?.take(MAX_FILES);
+    let paths =
+        listing.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<PathBuf>>>().map_err(failed)?;
+    let mut paths: Vec<PathBuf> = paths.into_iter().filter(|path| !file_name(path).starts_with('.')).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Those of `folders` that hold a picture, with all their files that are pictures by content.
+fn class_folders(folders: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
+    let mut classes = Vec::new();
+    for folder in folders {
+        let is_file = |path: &PathBuf| path.is_file() && pictures::looks_like_one(path);
+        let files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_file).collect();
+        if !files.is_empty() {
+            classes.push((folder.clone(), files));
+        }
+    }
+    if classes.len() > MAX_CLASSES {
+        return Err(Error::data(format!("{} class folders, expected at most {MAX_CLASSES}", classes.len()))
+            .hint("is every picture in a folder of its own? A folder stands for a class"));
+    }
+    Ok(classes)
+}
+
+fn names(classes: &[(PathBuf, Vec<PathBuf>)]) -> Vec<String> {
+    classes.iter().map(|(folder, _)| file_name(folder).escape_debug().to_string()).collect()
+}
+
+fn label(classes: &[(PathBuf, Vec<PathBuf>)]) -> Result<Vec<Labelled>> {
+    let of = |(class, (_, files)): (usize, &(PathBuf, Vec<PathBuf>))| {
+        files.iter().map(|path| Labelled { path: path.clone(), class: class as u16 }).collect::<Vec<_>>()
+    };
+    Ok(classes.iter().enumerate().flat_map(of).collect())
+}
+
+/// Moves `test_fraction` of every class out of `all`, at least one picture, chosen by the seed.
+fn split(all: &mut Vec<Labelled>, class_names: &[String], request: &Request) -> Result<Vec<Labelled>> {
+    let mut is_test = vec![false; all.len()];
+    for (class, name) in class_names.iter().enumerate() {
+        let members: Vec<usize> = (0..all.len()).filter(|&i| usize::from(all[i].class) == class).collect();
+        if members.len() < 2 {
+            return Err(Error::data(format!("class {name} has {} picture, expected two at least", members.len()))
+                .hint("one to train on and one to test with"));
+        }
+        let count = (members.len() as f64 * f64::from(request.test_fraction)).round() as usize;
+        let order = rng::permutation(members.len(), request.seed, rng::TEST_STREAM + class as u64);
+        for &k in &order[..count.clamp(1, members.len() - 1)] {
+            is_test[members[k as usize]] = true;
+        }
+    }
+    let mut flags = is_test.iter();
+    let (test, train) = std::mem::take(all).into_iter().partition(|_| *flags.next().unwrap_or(&false));
+    *all = train;
+    Ok(test)
+}
+
+/// Every picture (3, side, side), or why there is none, in the order of `files`, on all processors.
+fn decode(files: &[Labelled], side: usize) -> Vec<Picture> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((i, file)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?))) {
+            done.push((i, pictures::read(&file.path, side).map_err(|e| why(&e))));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    log::info!("decoding {} pictures", files.len());
+    let mut all: Vec<(usize, Picture)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, picture)| picture).collect()
+}
+
+/// An error with its cause in one line.
+fn why(e: &Error) -> String {
+    match std::error::Error::source(e) {
+        Some(cause) => format!("{e} ({cause})"),
+        None => e.to_string(),
+    }
+}
+
+/// The pictures as two splits, the first `train` of them for training. Broken ones are an error, or left out on request.
+fn sort_out(files: Vec<Labelled>, images: Vec<Picture>, train: usize, request: &Request) -> Result<(Split, Split)> {
+    let broken: Vec<&String> = images.iter().filter_map(|image| image.as_ref().err()).collect();
+    if !broken.is_empty() {
+        let more = broken.len().saturating_sub(LISTED);
+        let list: String = broken.iter().take(LISTED).map(|line| format!("\n  {line}")).collect();
+        let rest = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+        let message = format!("{} of {} pictures are broken:{list}{rest}", broken.len(), files.len());
+        if !request.skip_broken {
+            return Err(
+                Error::data(message).hint("repair or remove them, or go on without: --set data.skip_broken=true")
+            );
+        }
+        log::warn!("{message}\n  they are left out");
+    }
+    let mut splits = [train, files.len() - train].map(|count| Split::with_capacity(request.size, count));
+    for (i, (file, image)) in files.into_iter().zip(images).enumerate() {
+        let Ok(image) = image else { continue };
+        let split = &mut splits[usize::from(i >= train)];
+        debug_assert_eq!(image.len(), picture_bytes(request.size));
+        split.images.extend_from_slice(&image);
+        split.labels.push(file.class);
+    }
+    Ok(splits.into())
+}

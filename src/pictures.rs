@@ -1,0 +1,160 @@
+//! PNG and JPEG pictures of any size, made into the squares that a network sees.
+
+use std::io::{Cursor, Read as _};
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
+
+use crate::data::picture_bytes;
+use crate::{Error, Result};
+
+/// Larger files are refused: a photograph of 100 million pixels has fewer.
+pub const MAX_FILE_BYTES: u64 = 128 << 20;
+
+/// Folders within folders that are searched.
+const MAX_DEPTH: usize = 16;
+
+/// Wider or taller pictures are refused.
+const MAX_SIDE: u32 = 1 << 15;
+
+/// A picture may unpack to this many times its file's size, beside [`SLACK_BYTES`]: a blank PNG, all of one colour, is packed
+/// about a thousand times.
+const MOST_GROWTH: u64 = 1100;
+const SLACK_BYTES: u64 = 1 << 20;
+
+/// Whether a file that starts with these bytes is a picture of a kind that is read.
+pub fn is_picture(start: &[u8]) -> bool {
+    format(start).is_some()
+}
+
+fn format(start: &[u8]) -> Option<ImageFormat> {
+    match start {
+        [0x89, b'P', b'N', b'G', ..] => Some(ImageFormat::Png),
+        [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
+        _ => None,
+    }
+}
+
+/// The pictures in a folder and its sub-folders, by content, in the order of their paths. Hidden ones are passed over.
+///
+/// # Errors
+/// A folder that cannot be listed, or one that is nested too deep.
+pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut waiting = vec![(folder.to_path_buf(), 0)];
+    while let Some((folder, depth)) = waiting.pop() {
+        let failed = |e: std::io::Error| {
+            Error::data(format!("cannot list the folder {}", folder.display()))
+                .hint("check its permissions")
+                .caused_by(e)
+        };
+        if depth > MAX_DEPTH {
+            return Err(Error::data(format!("{} is nested more than {MAX_DEPTH} deep", folder.display()))
+                .hint("name a folder with pictures in it"));
+        }
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                continue;
+            }
+            if path.is_dir() {
+                waiting.push((path, depth + 1));
+            } else if path.is_file() && looks_like_one(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file is a picture by its first bytes, or, so that it can be called broken, by its name.
+pub fn looks_like_one(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    let named = ["png", "jpg", "jpeg"].iter().any(|e| extension.eq_ignore_ascii_case(e));
+    let mut start = [0; 8];
+    let read = std::fs::File::open(path).and_then(|mut f| f.read(&mut start));
+    named || read.is_ok_and(|count| is_picture(&start[..count]))
+}
+
+/// The picture at `path` as a network of pictures of `side` pixels sees it: turned as its camera was held, the shorter side
+/// scaled to `side`, the middle cut out, three planes (3, side, side). Transparency is dropped.
+///
+/// # Errors
+/// A data error: a file that cannot be read, is no PNG or JPEG, is damaged, or unpacks to more than its size justifies.
+pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
+    let fail = |what: &str| Error::data(format!("{}: {what}", path.display()));
+    let unreadable = |e: std::io::Error| fail("cannot be read").hint("check the path and its permissions").caused_by(e);
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        return Err(
+            fail(&format!("is no file of at most {} MiB", MAX_FILE_BYTES >> 20)).hint("name a PNG or JPEG file")
+        );
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let Some(format) = format(&bytes) else {
+        return Err(fail("is neither a PNG nor a JPEG picture").hint("convert it, or leave it out"));
+    };
+    let picture = decode(&bytes, format)
+        .map_err(|e| fail("is damaged, or unpacks to more than its size justifies").hint("replace it").caused_by(e))?;
+    Ok(planes(&square(&picture, side)))
+}
+
+fn decode(bytes: &[u8], format: ImageFormat) -> image::ImageResult<RgbImage> {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(SLACK_BYTES + MOST_GROWTH * bytes.len() as u64);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// The middle of a picture whose shorter side is scaled to `side` pixels.
+fn square(picture: &RgbImage, side: usize) -> RgbImage {
+    let shorter = picture.width().min(picture.height());
+    let (x, y) = ((picture.width() - shorter) / 2, (picture.height() - shorter) / 2);
+    let middle = imageops::crop_imm(picture, x, y, shorter, shorter);
+    if shorter as usize == side {
+        return middle.to_image();
+    }
+    imageops::resize(&*middle, side as u32, side as u32, imageops::FilterType::Triangle)
+}
+
+/// (side, side, 3) to (3, side, side).
+fn planes(picture: &RgbImage) -> Vec<u8> {
+    let mut out = Vec::with_capacity(picture_bytes(picture.width() as usize));
+    for channel in 0..3 {
+        out.extend(picture.pixels().map(|pixel| pixel[channel]));
+    }
+    out
+}
+
+/// A PNG of pictures (3, side, side) in rows of `columns`, with a border of a pixel around each.
+///
+/// # Errors
+/// A data error: there is nothing to show.
+pub fn contact_sheet(pictures: &[&[u8]], side: usize, columns: usize) -> Result<Vec<u8>> {
+    if pictures.is_empty() {
+        return Err(Error::data("there are no pictures to show").hint("check the data set"));
+    }
+    let (rows, cell) = (pictures.len().div_ceil(columns), side as u32 + 2);
+    let mut sheet = RgbImage::new(columns as u32 * cell, rows as u32 * cell);
+    for (i, picture) in pictures.iter().enumerate() {
+        let (left, top) = ((i % columns) as u32 * cell + 1, (i / columns) as u32 * cell + 1);
+        for p in 0..side * side {
+            let pixel = [0, 1, 2].map(|channel| picture[channel * side * side + p]);
+            sheet.put_pixel(left + (p % side) as u32, top + (p / side) as u32, image::Rgb(pixel));
+        }
+    }
+    let mut png = Cursor::new(Vec::new());
+    sheet
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(|e| Error::data("the contact sheet cannot be encoded").caused_by(e))?;
+    Ok(png.into_inner())
+}

@@ -1,0 +1,309 @@
+//! Downloads from a server on this machine that drops connections, stalls, truncates and lies.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{command, parsed};
+use cqat::digest::Digest;
+use cqat::fetch::{Options, Published, fetch};
+use cqat::{Error, ErrorKind};
+
+/// 300,000 bytes of noise, whose SHA-256 is [`SHA256`].
+fn content() -> Vec<u8> {
+    (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+const SHA256: &str = "10e5ea249ba15cf9da0925b29f6caca069e088f63eec3521e5560c1a0394058a";
+const FILE: &str = "noise.tar.gz";
+
+fn published() -> Published {
+    Published { name: "noise", about: "noise", file: FILE, digest: Digest::Sha256(SHA256) }
+}
+
+/// How a server treats a request.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Sends what was asked for.
+    Well,
+    /// Sends this many bytes of it and hangs up.
+    Drop(usize),
+    /// Sends this many bytes of it and nothing more, for a second.
+    Stall(usize),
+    /// Says that there is less than there is.
+    Truncate(usize),
+    /// Sends other bytes.
+    Lie,
+    /// Ignores the range that it is asked for.
+    FromTheStart,
+    /// Sends another range than it is asked for.
+    WrongRange,
+    /// Answers with this status and no file.
+    Status(u16),
+    /// Sends without end.
+    Endless,
+    /// Says that the file has this many bytes.
+    Huge(u64),
+    /// Points to the other path `/moved/`.
+    Redirect,
+}
+
+/// A server; what was asked of it.
+struct Server {
+    url: String,
+    /// The byte at which each request began.
+    asked: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Server {
+    /// Treats the first request in the first way and so on; all further ones in the last.
+    fn new(ways: &'static [Way]) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/data", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (number, list) = (AtomicUsize::new(0), asked.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let way = ways[number.fetch_add(1, Ordering::SeqCst).min(ways.len() - 1)];
+                let list = list.clone();
+                std::thread::spawn(move || answer(stream.unwrap(), way, &list));
+            }
+        });
+        Server { url, asked }
+    }
+
+    fn asked(&self) -> Vec<usize> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let request = lines.next().unwrap().unwrap();
+    let mut from = 0;
+    for line in lines.map_while(Result::ok).take_while(|l| !l.is_empty()) {
+        if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
+            from = range.trim_end_matches('-').parse().unwrap();
+        }
+    }
+    assert!(request.contains(FILE), "{request}");
+    asked.lock().unwrap().push(from);
+    let mut bytes = content();
+    let total = match way {
+        Way::Truncate(total) => total,
+        _ => bytes.len(),
+    };
+    bytes.truncate(total);
+    if matches!(way, Way::Lie) {
+        bytes.iter_mut().for_each(|b| *b ^= 1);
+    }
+    if matches!(way, Way::FromTheStart) {
+        from = 0;
+    }
+    let (status, range) = match way {
+        Way::Status(status) => (format!("{status} No"), String::new()),
+        Way::Redirect => ("302 Found".into(), format!("Location: /moved/{FILE}\r\n")),
+        _ if from > total => ("416 No".into(), format!("Content-Range: bytes */{total}\r\n")),
+        _ if from == total && from > 0 => ("416 No".into(), format!("Content-Range: bytes */{total}\r\n")),
+        Way::WrongRange => ("206 Part".into(), format!("Content-Range: bytes 0-{}/{total}\r\n", total - 1)),
+        _ if from > 0 => ("206 Part".into(), format!("Content-Range: bytes {from}-{}/{total}\r\n", total - 1)),
+        _ => ("200 OK".into(), String::new()),
+    };
+    let body = if status.starts_with('2') { &bytes[from.min(total)..] } else { &[] };
+    let length = match way {
+        Way::Huge(length) => length,
+        _ => body.len() as u64,
+    };
+    let length = if matches!(way, Way::Endless) { String::new() } else { format!("Content-Length: {length}\r\n") };
+    let _ = write!(stream, "HTTP/1.1 {status}\r\n{length}{range}Connection: close\r\n\r\n");
+    let _ = match way {
+        Way::Drop(count) => stream.write_all(&body[..count.min(body.len())]),
+        Way::Stall(count) => {
+            let sent = stream.write_all(&body[..count.min(body.len())]);
+            std::thread::sleep(Duration::from_secs(1));
+            sent
+        }
+        Way::Endless => (0..30_000).try_for_each(|_| stream.write_all(&[0; 1 << 16])),
+        _ => stream.write_all(body),
+    };
+}
+
+fn options(servers: &[&Server]) -> Options {
+    Options {
+        mirrors: servers.iter().map(|s| s.url.clone()).collect(),
+        patience: Duration::from_millis(400),
+        attempts: 2,
+        pause: Duration::from_millis(10),
+        most_bytes: 1 << 20,
+        quiet: true,
+    }
+}
+
+fn get(to: &Path, servers: &[&Server]) -> cqat::Result<()> {
+    let path = fetch(&published(), to, &options(servers))?;
+    assert!(path == to.join(FILE) && std::fs::read(path).unwrap() == content());
+    assert!(!to.join(format!("{FILE}.part")).exists());
+    Ok(())
+}
+
+#[track_caller]
+fn says(error: Error, message: &str, hint: &str) {
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+    assert!(error.to_string().contains(message), "message: {error}\nexpected: {message}");
+    assert!(error.hint_text().unwrap().contains(hint), "hint: {:?}", error.hint_text());
+}
+
+/// Fetches from `server` alone, which must fail.
+fn fails(server: &Server) -> Error {
+    get(tempfile::tempdir().unwrap().path(), &[server]).unwrap_err()
+}
+
+#[test]
+fn a_good_server_is_asked_once() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Well]));
+    let to = folder.path().join("new/folder");
+    get(&to, &[&server]).unwrap();
+    get(&to, &[&server]).unwrap();
+    assert_eq!(server.asked(), [0], "what is there is not fetched again");
+    std::fs::write(to.join(FILE), "mine").unwrap();
+    says(get(&to, &[&server]).unwrap_err(), "is there already and is not the published file", "move it away");
+    assert_eq!(std::fs::read(to.join(FILE)).unwrap(), b"mine");
+    get(tempfile::tempdir().unwrap().path(), &[&Server::new(&[Way::Redirect, Way::Well])]).unwrap();
+}
+
+#[test]
+fn a_dropped_or_stalled_download_goes_on_where_it_was() {
+    for way in
+        [&[Way::Drop(100_000), Way::Drop(50_000), Way::Drop(0), Way::Well][..], &[Way::Stall(150_000), Way::Well]]
+    {
+        let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(Box::leak(way.to_vec().into())));
+        get(folder.path(), &[&server]).unwrap();
+        let asked = server.asked();
+        assert!(asked[0] == 0 && asked.is_sorted() && *asked.last().unwrap() >= 100_000, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_later_call_goes_on_too() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Drop(120_000), Way::Drop(0)]));
+    let error = get(folder.path(), &[&server]).unwrap_err();
+    says(error, "noise.tar.gz could not be fetched:", "it goes on where it stopped");
+    let kept = std::fs::metadata(folder.path().join(format!("{FILE}.part"))).unwrap().len() as usize;
+    assert!(kept > 0 && kept <= 120_000, "{kept}");
+    let server = Server::new(&[Way::Well]);
+    get(folder.path(), &[&server]).unwrap();
+    assert_eq!(server.asked(), [kept]);
+    // A whole file that only lacks its name.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(format!("{FILE}.part")), content()).unwrap();
+    get(folder.path(), &[&server]).unwrap();
+}
+
+#[test]
+fn a_server_without_ranges_will_do() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Drop(10_000), Way::FromTheStart]));
+    get(folder.path(), &[&server]).unwrap();
+}
+
+#[test]
+fn a_lying_server_is_left_for_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (liar, honest) = (Server::new(&[Way::Lie]), Server::new(&[Way::Well]));
+    get(folder.path(), &[&liar, &honest]).unwrap();
+    assert_eq!(honest.asked(), [0], "nothing of the lie is kept");
+    says(fails(&liar), "the file has another hash than the published one", "another --mirror");
+    // What a liar left behind is thrown away, and the honest server asked again.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(format!("{FILE}.part")), vec![0; 200_000]).unwrap();
+    let honest = Server::new(&[Way::Well]);
+    get(folder.path(), &[&honest]).unwrap();
+    assert_eq!(honest.asked(), [200_000, 0]);
+}
+
+#[test]
+fn other_servers_are_given_up_with_a_reason() {
+    for (ways, why) in [
+        (&[Way::Status(404)][..], "the server answers with status 404"),
+        (&[Way::Status(500)], "the server answers with status 500"),
+        (&[Way::Truncate(200_000)], "the file has another hash"),
+        (&[Way::Drop(9000), Way::WrongRange], "another part of the file than it was asked for"),
+        (&[Way::Drop(9000), Way::Truncate(5000), Way::Status(503)], "status 503"),
+        (&[Way::Huge(5 << 30)], "the server's file is larger than 1048576 bytes"),
+        (&[Way::Endless], "the server sends more than it said"),
+        (&[Way::Stall(0)], "timeout"),
+    ] {
+        let error = fails(&Server::new(ways));
+        assert!(error.to_string().contains(why), "expected: {why}\n{error}");
+    }
+    let gone = Server { url: "http://127.0.0.1:9".into(), asked: Arc::default() };
+    says(fails(&gone), "http://127.0.0.1:9/noise.tar.gz: ", "download the file by hand");
+    // The first good one of several is enough.
+    let folder = tempfile::tempdir().unwrap();
+    get(folder.path(), &[&gone, &Server::new(&[Way::Status(404)]), &Server::new(&[Way::Well])]).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let server = Server::new(&[Way::Well]);
+    says(get(&folder.path().join("file/x"), &[&server]).unwrap_err(), "file/x cannot be read or written", "writable");
+}
+
+#[test]
+fn the_command_fetches_and_describes() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| common::Ran::of(command(folder.path(), arguments));
+    run(&["data", "fetch", "imagenet"]).fails(
+        2,
+        "there is no data set imagenet to fetch",
+        "cifar100 (CIFAR-100, binary",
+    );
+    let mut away = command(folder.path(), &["data", "fetch", "cifar100", "--quiet"]);
+    away.env("CQAT_MIRRORS", "http://127.0.0.1:9/a http://127.0.0.1:9/b");
+    let ran = common::Ran::of(away).fails(3, "cifar-100-binary.tar.gz could not be fetched:", "--mirror");
+    assert!(
+        ran.err.contains("127.0.0.1:9/a/cifar-100-binary.tar.gz") && ran.err.contains("127.0.0.1:9/b/"),
+        "{}",
+        ran.err
+    );
+    // Data that is not there: what to do about it.
+    run(&["train", "cqat", "--data", "nowhere"]).fails(3, "nowhere does not exist", "cqat data fetch cifar100");
+
+    let json = parsed(&run(&["data", "info", "embedded", "--json", "--contact-sheet", "sheet.png"]).ok().out);
+    assert_eq!(
+        (&json["name"], &json["train"], &json["test"]),
+        (&"fashion-mnist-mini".into(), &1200.into(), &800.into())
+    );
+    assert_eq!((&json["classes"][9]["name"], &json["classes"][9]["test"]), (&"Ankle boot".into(), &80.into()));
+    let sheet = image::open(folder.path().join("sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (340, 340));
+    let text = run(&["data", "info", "embedded"]).ok().out;
+    assert!(
+        text.contains("1200 training and 800 test pictures of 32 x 32 pixels") && text.contains("Trouser"),
+        "{text}"
+    );
+}
+
+#[test]
+fn files_are_told_from_the_published_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("train.bin"), common::cifar100(40, 1)).unwrap();
+    std::fs::write(folder.path().join("test.bin"), common::cifar100(10, 2)).unwrap();
+    let ran = common::Ran::of(command(folder.path(), &["data", "info", "."])).ok();
+    assert_eq!(ran.out.matches("not a published file whose hash is known").count(), 2, "{}", ran.out);
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    assert_eq!(cqat::digest::published_as(&empty).unwrap(), None);
+    let of_nothing = [
+        Digest::Sha256("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        Digest::Md5("d41d8cd98f00b204e9800998ecf8427e"),
+    ];
+    assert!(of_nothing.iter().all(|digest| digest.is_of(&empty).unwrap()));
+    assert!(!Digest::Md5("e41d8cd98f00b204e9800998ecf8427e").is_of(&empty).unwrap());
+}

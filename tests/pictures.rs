@@ -1,0 +1,254 @@
+//! A user's own pictures: class folders as a data set, and the classification of single pictures.
+
+mod common;
+
+use std::path::Path;
+
+use common::{cqat, parsed};
+use cqat::data::{DataSet, Request, load_as};
+use cqat::{Error, ErrorKind, pictures};
+use image::{ImageFormat, Rgb, RgbImage};
+use tempfile::TempDir;
+
+const RED: Rgb<u8> = Rgb([250, 10, 20]);
+const GREEN: Rgb<u8> = Rgb([10, 240, 30]);
+const BLUE: Rgb<u8> = Rgb([20, 30, 230]);
+
+/// Writes a picture whose pixels are `colour` with a shade of their own.
+fn paint(path: &Path, width: u32, height: u32, colour: impl Fn(u32, u32) -> Rgb<u8>) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let format = if path.to_str().unwrap().ends_with("png") { ImageFormat::Png } else { ImageFormat::Jpeg };
+    RgbImage::from_fn(width, height, colour).save_with_format(path, format).unwrap();
+}
+
+fn load(dir: &Path, change: impl FnOnce(&mut Request)) -> cqat::Result<DataSet> {
+    let mut request = Request::of(dir.to_str().unwrap());
+    change(&mut request);
+    load_as(&request)
+}
+
+/// Ten pictures of each of three colours, of many sizes, in folders by their colour.
+fn colours(dir: &Path) {
+    for (name, colour) in [("blue", BLUE), ("green", GREEN), ("red", RED)] {
+        for i in 0..10u32 {
+            let end = if i % 2 == 0 { "png" } else { "jpg" };
+            paint(&dir.join(name).join(format!("{i}.{end}")), 20 + 9 * i, 70 - 5 * i, |_, _| colour);
+        }
+    }
+}
+
+#[track_caller]
+fn says(error: Error, kind: ErrorKind, message: &str, hint: &str) {
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(message), "message: {error}\nexpected: {message}");
+    let found = error.hint_text().expect("every error has a hint");
+    assert!(found.contains(hint), "hint: {found}\nexpected: {hint}");
+}
+
+/// Mean of each plane.
+fn means(image: &[u8]) -> [u32; 3] {
+    let plane = image.len() / 3;
+    [0, 1, 2].map(|c| image[c * plane..][..plane].iter().map(|v| u32::from(*v)).sum::<u32>() / plane as u32)
+}
+
+fn near(image: &[u8], colour: Rgb<u8>) -> bool {
+    means(image).iter().zip(colour.0).all(|(m, c)| m.abs_diff(u32::from(c)) < 12)
+}
+
+#[test]
+fn the_shorter_side_is_scaled_and_the_middle_cut_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let thirds = |at: u32, of: u32| [RED, GREEN, BLUE][(3 * at / of) as usize];
+    for (name, width, height) in
+        [("wide.png", 96, 32), ("wide.jpg", 300, 100), ("tall.png", 50, 150), ("tall.jpeg", 32, 96)]
+    {
+        let path = dir.path().join(name);
+        paint(&path, width, height, |x, y| if width > height { thirds(x, width) } else { thirds(y, height) });
+        for side in [16, 32, 64] {
+            let image = pictures::read(&path, side).unwrap();
+            assert_eq!(image.len(), 3 * side * side);
+            assert!(near(&image, GREEN), "{name} at {side}: {:?}", means(&image));
+        }
+    }
+    // A picture of the right size stays what it is, to the byte.
+    let path = dir.path().join("same.png");
+    paint(&path, 32, 32, |x, y| Rgb([x as u8, y as u8, 7]));
+    let image = pictures::read(&path, 32).unwrap();
+    assert_eq!([image[5], image[32 * 9 + 5], image[1024 + 32 * 9 + 5], image[3071]], [5, 5, 9, 7]);
+    // Grey, grey with alpha, and 16 bits.
+    let grey = image::GrayImage::from_pixel(40, 40, image::Luma([77]));
+    grey.save(dir.path().join("grey.png")).unwrap();
+    assert_eq!(means(&pictures::read(&dir.path().join("grey.png"), 32).unwrap()), [77; 3]);
+    let deep = image::ImageBuffer::from_pixel(40, 40, image::LumaA([0x4d00u16, 0x8000]));
+    image::DynamicImage::ImageLumaA16(deep).save(dir.path().join("deep.png")).unwrap();
+    assert_eq!(means(&pictures::read(&dir.path().join("deep.png"), 32).unwrap()), [77; 3]);
+}
+
+#[test]
+fn class_folders_are_split_by_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    std::fs::write(dir.path().join("red/notes.txt"), "not a picture").unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    let set = load(dir.path(), |_| {}).unwrap();
+    assert_eq!((set.classes, &set.class_names[..]), (3, &["blue", "green", "red"].map(String::from)[..]));
+    assert_eq!((set.train.len(), set.test.len(), set.size()), (24, 6, 32));
+    assert_eq!(set.test.labels, [0, 0, 1, 1, 2, 2], "a fifth of every class");
+    for split in [&set.train, &set.test] {
+        assert!((0..split.len()).all(|i| near(split.image(i), [BLUE, GREEN, RED][usize::from(split.labels[i])])));
+    }
+    let same = load(dir.path(), |_| {}).unwrap();
+    assert_eq!(same.sha256, set.sha256);
+    assert_ne!(load(dir.path(), |r| r.seed = 1).unwrap().sha256, set.sha256);
+    assert_eq!(load(dir.path(), |r| r.test_fraction = 0.95).unwrap().train.len(), 3, "one of each is left");
+    assert_eq!(load(dir.path(), |r| r.test_fraction = 0.01).unwrap().test.len(), 3);
+    let held = load(dir.path(), |r| r.validation = 4).unwrap();
+    assert_eq!((held.train.len(), held.val.unwrap().len(), held.test.len()), (20, 4, 6));
+    let large = load(dir.path(), |r| r.size = 64).unwrap();
+    assert_eq!((large.size(), large.train.images.len()), (64, 24 * 3 * 64 * 64));
+}
+
+#[test]
+fn folders_for_training_and_testing_are_taken_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(&dir.path().join("train"));
+    for (i, (name, colour)) in [("red", RED), ("green", GREEN)].into_iter().enumerate() {
+        paint(&dir.path().join("val").join(name).join("a.png"), 40 + i as u32, 40, |_, _| colour);
+    }
+    let set = load(dir.path(), |_| {}).unwrap();
+    assert_eq!((set.train.len(), &set.test.labels[..]), (30, &[1, 2][..]), "by the names of the training folders");
+    assert!(near(set.test.image(1), RED));
+    paint(&dir.path().join("val/yellow/a.png"), 40, 40, |_, _| RED);
+    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "has a class yellow, which", "same class folders");
+}
+
+#[test]
+fn pictures_are_decoded_once() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    let first = load(dir.path(), |_| {}).unwrap();
+    let cache = dir.path().join(".cqat-pictures-32.cache");
+    let written = std::fs::read(&cache).unwrap();
+    assert_eq!(load(dir.path(), |_| {}).unwrap().sha256, first.sha256);
+    assert!(std::fs::read(&cache).unwrap() == written);
+    // The cache is what is read: another picture in it, with the hashes right, would come out.
+    let changed = |at: usize| {
+        let mut bytes = written.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&cache, bytes).unwrap();
+    };
+    for at in [3, 20, 200, written.len() - 1] {
+        changed(at);
+        assert_eq!(load(dir.path(), |_| {}).unwrap().sha256, first.sha256, "a cache damaged at byte {at}");
+        assert!(std::fs::read(&cache).unwrap() == written, "it is made anew");
+    }
+    for cut in [0, 8, 39, 1000, written.len() - 1] {
+        std::fs::write(&cache, &written[..cut]).unwrap();
+        assert_eq!(load(dir.path(), |_| {}).unwrap().sha256, first.sha256, "a cache cut at byte {cut}");
+    }
+    paint(&dir.path().join("red/4.png"), 33, 50, |_, _| GREEN);
+    assert_ne!(load(dir.path(), |_| {}).unwrap().sha256, first.sha256, "a picture that changed is seen");
+}
+
+#[test]
+fn broken_pictures_are_listed_and_left_out_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    let whole = std::fs::read(dir.path().join("red/0.png")).unwrap();
+    std::fs::write(dir.path().join("red/0.png"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(dir.path().join("blue/3.jpg"), b"\xff\xd8\xff and nothing more").unwrap();
+    std::fs::write(dir.path().join("green/5.jpg"), b"GIF89a").unwrap();
+    let refused = load(dir.path(), |_| {}).unwrap_err();
+    for name in ["red/0.png", "blue/3.jpg", "green/5.jpg"] {
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
+    says(refused, ErrorKind::Data, "3 of 30 pictures are broken:", "--set data.skip_broken=true");
+    // The second time they come out of the cache.
+    assert!(load(dir.path(), |_| {}).unwrap_err().to_string().contains("green/5.jpg: is neither a PNG nor a JPEG"));
+    let set = load(dir.path(), |r| r.skip_broken = true).unwrap();
+    assert_eq!(set.train.len() + set.test.len(), 27);
+}
+
+/// A file of a few bytes that promises a picture of gigabytes.
+#[test]
+fn a_picture_takes_no_more_memory_than_its_file_justifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.png");
+    paint(&path, 8, 8, |_, _| RED);
+    let mut png = std::fs::read(&path).unwrap();
+    png[16..24].copy_from_slice(&[0, 0, 0x7f, 0xff, 0, 0, 0x7f, 0xff]);
+    let crc = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.to_be_bytes());
+    std::fs::write(&path, &png).unwrap();
+    says(
+        pictures::read(&path, 32).unwrap_err(),
+        ErrorKind::Data,
+        "unpacks to more than its size justifies",
+        "replace it",
+    );
+    // A blank one of ordinary size is packed a thousand times and fine.
+    let path = dir.path().join("blank.png");
+    paint(&path, 3000, 2000, |_, _| Rgb([0; 3]));
+    assert_eq!(means(&pictures::read(&path, 32).unwrap()), [0; 3]);
+}
+
+/// The checksum of PNG's chunks.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xedb8_8320 } else { c >> 1 })
+    })
+}
+
+#[test]
+fn what_is_no_set_of_pictures_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    paint(&dir.path().join("alone/a.png"), 40, 40, |_, _| RED);
+    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "holds no CIFAR file", "embedded");
+    paint(&dir.path().join("other/a.png"), 40, 40, |_, _| RED);
+    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "class alone has 1 picture", "one to train on");
+    let error = load(Path::new("embedded"), |r| r.size = 64).unwrap_err();
+    says(error, ErrorKind::Config, "pictures of 32 x 32 pixels, but data.size is 64", "data.size=32");
+}
+
+/// A place with pictures, and a run that was trained on them.
+fn trained() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    colours(&place.path().join("colours"));
+    let config = "data: {dir: colours, size: 16, augment: {crop_padding: 2}}\nnetwork: {depth: 8, width: 8}\n\
+                  train: {batch: 8, float_epochs: 3, quant_epochs: 2}\n";
+    std::fs::write(place.path().join("own.yaml"), config).unwrap();
+    cqat(place.path(), &["train", "own.yaml", "--out", "run"]).ok();
+    place
+}
+
+#[test]
+fn a_network_learns_colours_and_tells_them() {
+    let place = trained();
+    let json = parsed(&cqat(place.path(), &["eval", "run", "--json"]).ok().out);
+    assert_eq!((&json["data"], &json["samples"]), (&"colours".into(), &6.into()));
+    paint(&place.path().join("new/sea.jpg"), 200, 90, |_, _| Rgb([30, 40, 215]));
+    paint(&place.path().join("new/deep/rose.png"), 21, 22, |_, _| Rgb([240, 20, 25]));
+    for kind in [&[][..], &["--kind", "folded"], &["--kind", "float"]] {
+        let answers = parsed(&cqat(place.path(), &[&["infer", "run", "new", "--json"], kind].concat()).ok().out);
+        let seen: Vec<(&str, &str)> = answers
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| (a["image"].as_str().unwrap(), a["top"][0]["name"].as_str().unwrap()))
+            .collect();
+        assert_eq!(seen, [("new/deep/rose.png", "red"), ("new/sea.jpg", "blue")], "{kind:?}");
+        let sum: f64 = answers[0]["top"].as_array().unwrap().iter().map(|t| t["probability"].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "three classes share it: {sum}");
+    }
+    let text = cqat(place.path(), &["infer", "run/float.safetensors", "new/sea.jpg", "--top", "1"]).ok().out;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0] == "new/sea.jpg" && lines[1].ends_with(" %  blue") && lines.len() == 2, "{text}");
+    // What can be read is answered, what cannot is named.
+    std::fs::write(place.path().join("new/broken.png"), b"hello").unwrap();
+    let ran = cqat(place.path(), &["infer", "run", "new"]);
+    assert!(ran.code == 3 && ran.err.contains("1 of 3 pictures could not be read"), "{}", ran.err);
+    assert!(ran.err.contains("broken.png: is neither a PNG nor a JPEG") && ran.out.contains("sea.jpg"), "{}", ran.err);
+    cqat(place.path(), &["infer", "run", "nowhere.png"]).fails(3, "nowhere.png: cannot be read", "check the path");
+    std::fs::create_dir(place.path().join("nothing")).unwrap();
+    cqat(place.path(), &["infer", "run", "nothing"]).fails(3, "nothing holds no PNG or JPEG picture", "check the path");
+}
