@@ -135,7 +135,7 @@ impl Default for AugmentConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Layers with weights on the longest path: 8, 10, 18 or 20. Default 18.
+    /// Layers with weights on the longest path: 8, 10, 18, 20, 32, 34, 44 or 56. Default 18.
     pub depth: u32,
     /// Channels of the first stage, a multiple of 8; later stages double it. Default 64.
     pub width: u32,

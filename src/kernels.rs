@@ -67,6 +67,8 @@ pub static REGISTRY: &[&KernelDef] = &[
     &head::SOFTMAX_CE,
     &head::METRICS,
     &head::BIAS_GRAD,
+    &optimizer::GRAD_NORM,
+    &optimizer::GRAD_CLIP,
     &optimizer::SGD,
 ];
 

@@ -156,22 +156,35 @@ pub struct Net {
     pub size: usize,
 }
 
+/// Depths of [`Net::resnet`], with the number of BasicBlocks in each stage.
+pub const DEPTHS: [(usize, &[usize]); 8] = [
+    (8, &[1, 1, 1]),
+    (10, &[1, 1, 1, 1]),
+    (18, &[2, 2, 2, 2]),
+    (20, &[3, 3, 3]),
+    (32, &[5, 5, 5]),
+    (34, &[3, 4, 6, 3]),
+    (44, &[7, 7, 7]),
+    (56, &[9, 9, 9]),
+];
+
+/// The depths in words: `8, 10, ... or 56`.
+pub fn depths_in_words() -> String {
+    let depths: Vec<String> = DEPTHS.iter().map(|(depth, _)| depth.to_string()).collect();
+    let (last, first) = depths.split_last().expect("there are depths");
+    format!("{} or {last}", first.join(", "))
+}
+
 impl Net {
-    /// ResNet for small pictures: depth 10 and 18 (four stages of BasicBlocks: w, 2w, 4w, 8w channels), depth 8 and 20
-    /// (the three-stage CIFAR form: w, 2w, 4w). 3x3 stem without max-pool; 1x1 projection where the shape changes.
+    /// ResNet for small pictures: depth 10, 18 and 34 (four stages of BasicBlocks: w, 2w, 4w, 8w channels), depth 8, 20, 32, 44
+    /// and 56 (the three-stage CIFAR form: w, 2w, 4w). 3x3 stem without max-pool; 1x1 projection where the shape changes.
     ///
     /// # Errors
     /// Another depth, or a width that is not a positive multiple of 8.
     pub fn resnet(depth: usize, width: usize, classes: usize, size: usize) -> Result<Net> {
-        let (stages, blocks) = match depth {
-            10 => (4, 1),
-            18 => (4, 2),
-            8 => (3, 1),
-            20 => (3, 3),
-            _ => {
-                return Err(Error::config(format!("network.depth is {depth}, expected 8, 10, 18 or 20"))
-                    .hint("depth 18 is the paper's network, depth 8 the small one of the demo"));
-            }
+        let Some((_, stages)) = DEPTHS.iter().find(|(known, _)| *known == depth) else {
+            return Err(Error::config(format!("network.depth is {depth}, expected {}", depths_in_words()))
+                .hint("depth 18 is the paper's network, depth 8 the small one of the demo"));
         };
         if width == 0 || !width.is_multiple_of(8) {
             return Err(Error::config(format!("network.width is {width}, expected a positive multiple of 8"))
@@ -181,7 +194,7 @@ impl Net {
         let input = b.push(Layer::Input(Input { shape: Shape { h: size, w: size, c: 4 } }));
         let stem = b.conv("conv1", "bn1", input, width, 3, 1);
         let mut x = b.activation("stem", stem, Shortcut::None);
-        for stage in 0..stages {
+        for (stage, &blocks) in stages.iter().enumerate() {
             for block in 0..blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 x = b.basic_block(&format!("layer{}.{block}", stage + 1), x, width << stage, stride);
@@ -309,6 +322,25 @@ mod tests {
         let net = Net::resnet(20, 16, 10, 32).unwrap();
         assert_eq!(net.linear().1.features, 64);
         assert_eq!(net.convs().count(), 1 + 18 + 2);
+    }
+
+    #[test]
+    fn every_depth_counts_its_layers() {
+        for (depth, stages) in DEPTHS {
+            let net = Net::resnet(depth, 8, 10, 32).unwrap();
+            // Projections are beside the longest path.
+            let on_path = net.convs().filter(|(_, c)| c.kernel == 3).count() + 1;
+            assert_eq!(on_path, depth, "{stages:?}");
+        }
+        // He et al. (2015), table 6: 0.27, 0.46, 0.66 and 0.85 million; the 1x1 projections of this form add 2,560 weights.
+        let published = [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85)];
+        for (depth, millions) in published {
+            let count = Net::resnet(depth, 16, 10, 32).unwrap().parameters() as f64 / 1e6;
+            assert!((count - millions).abs() < 0.011, "depth {depth}: {count}");
+        }
+        // torchvision's ResNet-34 has 21,797,672 with a 7x7 stem and 1,000 classes.
+        let stem = 3 * 64 * (49 - 9);
+        assert_eq!(Net::resnet(34, 64, 1000, 32).unwrap().parameters(), 21_797_672 - stem);
     }
 
     #[test]

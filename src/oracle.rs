@@ -18,7 +18,7 @@ use crate::exec::{Executor, ExecutorExt};
 use crate::kernels::range::RANGE_WORDS;
 use crate::kernels::select::KernelFamily;
 use crate::kernels::{Caps, Format, Step};
-use crate::net::{Layer, Net};
+use crate::net::{DEPTHS, Layer, Net};
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
 use crate::safetensors_io::{self, NamedTensor, Tensors};
@@ -42,7 +42,7 @@ const LIMIT: f64 = 2e-5;
 const LOSS_LIMIT: f64 = 0.02;
 
 /// What to do about a file that is no dump.
-const HINT: &str = "a dump holds inputs, labels, init.* and results of a ResNet of depth 8, 10, 18 or 20, with \
+const HINT: &str = "a dump holds inputs, labels, init.* and results of a ResNet that this program builds, with \
     torchvision's names, all in one file; assets/golden/make_golden.py makes such files";
 
 impl Oracle {
@@ -101,6 +101,7 @@ impl Oracle {
                 momentum: 0.9,
                 nesterov: false,
                 weight_decay: 5e-4,
+                clip_norm: None,
                 decay_norms_and_biases: true,
             },
             host_input: true,
@@ -245,15 +246,12 @@ fn missing(name: &str) -> Error {
     Error::data(format!("the dump has no tensor {name}")).hint(HINT)
 }
 
-/// Depth of the network by the blocks that have weights; see [`Net::resnet`].
+/// Depth of the network by the blocks that have weights, see [`DEPTHS`]; 0 where there is none with such.
 fn depth_of(tensors: &Tensors) -> usize {
-    let has = |block: &str| tensors.contains_key(&format!("init.{block}.conv1.weight"));
-    match (has("layer4.0"), has("layer1.1"), has("layer1.2")) {
-        (true, true, _) => 18,
-        (true, false, _) => 10,
-        (false, _, true) => 20,
-        (false, _, false) => 8,
-    }
+    let has = |stage: usize, block: usize| tensors.contains_key(&format!("init.layer{stage}.{block}.conv1.weight"));
+    let blocks = |stage: usize| (0..).take_while(|&block| has(stage, block)).count();
+    let stages: Vec<usize> = (1..).map(blocks).take_while(|&blocks| blocks > 0).collect();
+    DEPTHS.iter().find(|(_, known)| **known == stages[..]).map_or(0, |(depth, _)| *depth)
 }
 
 /// The straight-through mask; the error is what stands there instead.

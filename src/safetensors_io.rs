@@ -77,6 +77,7 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
     let mut file = File { metadata: header.metadata().clone().unwrap_or_default(), ..File::default() };
     for (name, view) in views.iter() {
         let data: Vec<f32> = match view.dtype() {
+            Dtype::I8 => view.data().iter().map(|b| f32::from(*b as i8)).collect(),
             Dtype::F32 => words(view.data()).map(f32::from_le_bytes).collect(),
             Dtype::I32 => words(view.data()).map(|b| i32::from_le_bytes(b) as f32).collect(),
             Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
@@ -96,7 +97,13 @@ fn words(data: &[u8]) -> impl Iterator<Item = [u8; 4]> {
     data.as_chunks().0.iter().copied()
 }
 
-/// Writes a file atomically: a temporary file beside it, flushed to disk, then renamed.
+/// How a tensor of this name is stored: codes take a byte each, all else is f32.
+fn stored_type(name: &str) -> Dtype {
+    if name.ends_with(".codes") { Dtype::I8 } else { Dtype::F32 }
+}
+
+/// Writes a file atomically: a temporary file beside it, flushed to disk, then renamed. Tensors whose names end in `.codes`
+/// hold whole numbers from -128 to 127 and become I8.
 ///
 /// # Errors
 /// Any failure to write; the old file, if there is one, is untouched.
@@ -104,10 +111,13 @@ pub fn write(path: &Path, file: &File) -> Result<()> {
     let bytes: Vec<(&String, Vec<u8>, &Vec<usize>)> = file
         .tensors
         .iter()
-        .map(|(n, t)| (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape))
+        .map(|(n, t)| match stored_type(n) {
+            Dtype::I8 => (n, t.data.iter().map(|v| *v as i8 as u8).collect(), &t.shape),
+            _ => (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape),
+        })
         .collect();
     let views = bytes.iter().map(|(n, data, shape)| {
-        (n.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), data).expect("shape and data agree"))
+        (n.as_str(), TensorView::new(stored_type(n), (*shape).clone(), data).expect("shape and data agree"))
     });
     let all = safetensors::serialize(views, Some(file.metadata.clone()))
         .map_err(|e| Error::training(format!("{}: cannot be encoded", path.display())).caused_by(e))?;

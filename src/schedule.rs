@@ -11,6 +11,9 @@ use crate::config::{PhaseConfig, Schedule};
 /// - shape = 0.5 * (1 + cos(pi * step / total_steps)) for `cosine`, 1 for `constant`, and gamma^m for `step`, where m
 ///   counts the milestones with step >= round(milestone * total_steps).
 ///
+/// `one_cycle` has no such factors: with a = warmup_fraction * total_steps - 1 and b = total_steps - 1, half a cosine from lr / 25
+/// at step 0 to lr at a, and another to lr / 250000 at b.
+///
 /// Steps at or past the end get the rate of `total_steps` (0 for `cosine`).
 pub fn learning_rate(phase: &PhaseConfig, step: u64, total_steps: u64) -> f32 {
     let total = total_steps.max(1) as f64;
@@ -19,6 +22,9 @@ pub fn learning_rate(phase: &PhaseConfig, step: u64, total_steps: u64) -> f32 {
     let warm = if warmup > 0.0 { ((at + 1) as f64 / warmup).min(1.0) } else { 1.0 };
     let shape = match phase.schedule {
         Schedule::Constant => 1.0,
+        Schedule::OneCycle => {
+            return one_cycle(f64::from(phase.lr), decimal(phase.warmup_fraction), at as f64, total) as f32;
+        }
         Schedule::Cosine => 0.5 * (1.0 + (PI * at as f64 / total).cos()),
         Schedule::Step => {
             let passed = phase.milestones.iter().filter(|&&m| at as f64 >= (decimal(m) * total).round()).count();
@@ -26,6 +32,16 @@ pub fn learning_rate(phase: &PhaseConfig, step: u64, total_steps: u64) -> f32 {
         }
     };
     (f64::from(phase.lr) * warm * shape) as f32
+}
+
+fn one_cycle(lr: f64, fraction: f64, at: f64, total: f64) -> f64 {
+    let (lowest, last) = (lr / 25.0, lr / 250_000.0);
+    let anneal = |from: f64, to: f64, part: f64| to + (from - to) / 2.0 * (1.0 + (PI * part.clamp(0.0, 1.0)).cos());
+    let (peak, end) = (fraction * total - 1.0, total - 1.0);
+    if at <= peak {
+        return anneal(lowest, lr, if peak > 0.0 { at / peak } else { 1.0 });
+    }
+    anneal(lr, last, if end > peak { (at - peak) / (end - peak) } else { 1.0 })
 }
 
 /// The fraction as it was written: 0.7 is 0.699999988 in f32, and 0.7 of ten steps has to be seven.
@@ -99,6 +115,34 @@ mod tests {
         };
         let at = |step| learning_rate(&phase, step, 100);
         assert_eq!([0, 29, 30, 59, 60, 79, 80, 99].map(at), [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]);
+    }
+
+    /// torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=TOTAL, pct_start=FRACTION, cycle_momentum=False)
+    #[test]
+    fn one_cycle_is_that_of_pytorch() {
+        let phase = |lr, warmup_fraction| PhaseConfig {
+            lr,
+            schedule: Schedule::OneCycle,
+            warmup_fraction,
+            ..PhaseConfig::float()
+        };
+        let near = |found: f32, expected: f64| (f64::from(found) - expected).abs() <= 1e-6 * expected;
+        let expected = [
+            (0, 0.008),
+            (1, 0.008562756113181497),
+            (15, 0.10919733522420008),
+            (29, 0.2),
+            (30, 0.19989930705690487),
+            (64, 0.1000004),
+            (98, 0.0001014929430951576),
+            (99, 8e-07),
+        ];
+        for (step, rate) in expected {
+            assert!(near(learning_rate(&phase(0.2, 0.3), step, 100), rate), "step {step}");
+        }
+        let short = [0.49720771772545586, 0.44928332967322343, 0.3528223644955498, 0.23131855133348753];
+        let found = rates(&phase(0.5, 0.1), 7);
+        assert!(found.iter().zip(short).all(|(f, e)| near(*f, e)) && near(found[6], 2e-6), "{found:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::kernels::range::RangeRow;
 use crate::plan::Plan;
 use crate::plan::layout::{Layout, Weights};
+use crate::quant::Quant;
 use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::{Error, Result, rng};
 
@@ -210,6 +211,12 @@ pub fn scales(tensors: &Tensors, w: &Weights) -> Result<Vec<f32>> {
 pub fn weight_scales<'t>(tensors: &'t Tensors, name: &str, channels: usize) -> Result<[&'t [f32]; 2]> {
     let [scale, inverse] = SCALE_PARTS.map(|part| expect(tensors, &format!("quant.{name}.weight.{part}"), &[channels]));
     Ok([scale?, inverse?])
+}
+
+/// Codes of weights (c_out, ...) whose channels have these inverse scales (c_out).
+pub fn weight_codes(weights: &[f32], inverse: &[f32], quant: &Quant) -> Vec<i8> {
+    let rows = weights.chunks_exact(weights.len() / inverse.len()).zip(inverse);
+    rows.flat_map(|(row, inv)| row.iter().map(|w| quant.code(*w, *inv) as i8)).collect()
 }
 
 const SCALE_PARTS: [&str; 2] = ["scale", "inv_scale"];

@@ -2,6 +2,7 @@
 
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::rng;
 use crate::run::{Resumed, RunFolder};
 use crate::safetensors_io::Tensors;
 use crate::schedule::learning_rate;
-use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
+use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Norms, Session, Totals};
 use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 
@@ -40,6 +41,8 @@ pub struct Trainer<'a> {
     /// Time spent in the steps of the epoch so far.
     seconds: f64,
     normalisation: Normalisation,
+    /// Weight codes at the end of the quantized epoch before, by layer.
+    codes: BTreeMap<String, Vec<i8>>,
     quiet: bool,
 }
 
@@ -61,8 +64,17 @@ impl<'a> Trainer<'a> {
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.set_state(&start_tensors(config, lowered)?)?;
         let folder = create()?;
-        let mut trainer =
-            Trainer { config, data, folder, session, at: Position::START, seconds: 0.0, normalisation, quiet };
+        let mut trainer = Trainer {
+            config,
+            data,
+            folder,
+            session,
+            at: Position::START,
+            seconds: 0.0,
+            normalisation,
+            codes: BTreeMap::new(),
+            quiet,
+        };
         trainer.save_last()?;
         Ok(trainer)
     }
@@ -101,7 +113,8 @@ impl<'a> Trainer<'a> {
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
-        Ok(Trainer { config, data, folder, session, at, seconds, normalisation, quiet })
+        let codes = report::stored_codes(&tensors);
+        Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, quiet })
     }
 
     /// Trains until the end, `stop_after` epochs of the whole run, or an interruption.
@@ -235,8 +248,10 @@ impl<'a> Trainer<'a> {
         if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
             self.session.refresh_weight_scales(spec)?;
         }
+        let before = self.reestimate_norms()?;
         let scores = match self.evaluate(self.form(), self.frozen()) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {
+                before.into_iter().for_each(|norms| self.session.set_norms(norms)); // resuming begins with them again
                 self.save_last()?;
                 return Err(self.was_saved());
             }
@@ -254,6 +269,34 @@ impl<'a> Trainer<'a> {
             say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {} {scored:.2} %", scores.split);
         }
         Ok(())
+    }
+
+    /// After the last quantized epoch: batch norm's running statistics anew, from forward passes of the final weights over the
+    /// next batches in training's order. Returns what was there before, or `None` where there is nothing to do.
+    fn reestimate_norms(&mut self) -> Result<Option<Norms>> {
+        let batches = self.config.quant.reestimate_batches as usize;
+        let last = self.form() == Form::Quantized && self.at.epoch + 1 == self.config.train.quant_epochs;
+        if !last || batches == 0 {
+            return Ok(None);
+        }
+        let before = self.session.norms()?;
+        let order = self.order();
+        let all = Batches::training(&order, self.session.lowered.batch)?;
+        for (k, indices) in all.cycle().take(batches).enumerate() {
+            if interrupt::requested() {
+                break; // the evaluation sees it too
+            }
+            // A training step that teaches nothing.
+            let global_step = self.at.global_step + k as u64;
+            let seed = step_seed(self.config.train.seed, global_step);
+            let step = Step { seed, index: global_step as u32, frozen: 1, lr: 0.0, ..Step::default() };
+            self.session.train_step(Form::Quantized, &self.data.train, indices, step)?;
+            if self.session.undrained() >= self.config.train.log_every as usize {
+                self.session.drain(&mut Totals::default())?;
+            }
+        }
+        self.session.drain(&mut Totals::default())?;
+        Ok(Some(before))
     }
 
     /// Scores the validation pictures where there are any, else the test pictures.
@@ -309,7 +352,8 @@ impl<'a> Trainer<'a> {
 
     /// Writes a checkpoint, unless a tensor has gone bad: the one before stays then.
     fn save(&mut self, path: &Path) -> Result<()> {
-        let tensors = self.finite_state()?;
+        let mut tensors = self.finite_state()?;
+        report::store_codes(&self.codes, &mut tensors);
         let meta = Meta {
             format_version: FORMAT_VERSION,
             program: crate::VERSION.to_string(),

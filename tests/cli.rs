@@ -214,6 +214,7 @@ fn a_run_folder_holds_what_scripts_rely_on() {
     let layer = |tensor: &str, name: &str| {
         lines.iter().find(|l| l["kind"] == "layer" && l["tensor"] == tensor && l["layer"] == name).unwrap()
     };
+    assert!(layer("weight", "layer2.0.conv2").get("changed").is_some_and(Value::is_null), "no epoch came before");
     for line in [layer("weight", "layer2.0.conv2"), layer("activation", "layer2.0.relu1")] {
         for key in ["bits", "scale", "range", "saturated", "blocked", "epoch"] {
             assert!(line[key].is_number(), "{key}: {line}");

@@ -6,7 +6,7 @@ use cqat::cpu::CpuProgram;
 use cqat::data::PICTURE_BYTES;
 use cqat::exec::{Executor, ExecutorExt};
 use cqat::kernels::input::{AUGMENT, AugmentParams, random};
-use cqat::kernels::optimizer::{SGD, SgdParams};
+use cqat::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use cqat::kernels::range::{RangeRow, UPDATE, UpdateParams};
 use cqat::kernels::{Caps, KernelDef, Step, Twin, TwinBuffer};
 use cqat::net::Net;
@@ -119,10 +119,11 @@ fn sgd_is_torch_s_and_only_the_first_parameters_decay() {
         let mut expected: Vec<(f64, f64)> = start.iter().map(|w| (f64::from(*w), 0.0)).collect();
         for turn in 0..3 {
             let grads: Vec<f32> = (0..12).map(|i| ((i * 7 + turn) % 5) as f32 - 2.0).collect();
+            let clip = [1.0, 0.5, 0.25][turn];
             let lr_step = step(Step { lr, ..Step::default() });
-            run(&SGD, &p, &[cast_slice(&grads), &lr_step], &mut [&mut params, &mut velocity]);
+            run(&SGD, &p, &[cast_slice(&grads), &lr_step, cast_slice(&[clip])], &mut [&mut params, &mut velocity]);
             for (i, (w, buf)) in expected.iter_mut().enumerate() {
-                let d = f64::from(grads[i]) + if i < 8 { f64::from(weight_decay) * *w } else { 0.0 };
+                let d = f64::from(clip * grads[i]) + if i < 8 { f64::from(weight_decay) * *w } else { 0.0 };
                 *buf = if turn == 0 { d } else { f64::from(momentum) * *buf + d };
                 let direction = if nesterov { d + f64::from(momentum) * *buf } else { *buf };
                 *w -= f64::from(lr) * direction;
@@ -131,6 +132,22 @@ fn sgd_is_torch_s_and_only_the_first_parameters_decay() {
         for (found, (w, _)) in params.iter().zip(&expected) {
             assert!((f64::from(f32::from_bits(*found)) - w).abs() < 1e-5, "nesterov {nesterov}");
         }
+    }
+}
+
+/// clip_grad_norm_ of PyTorch in f64: g * min(1, most / (|g| + 1e-6)).
+#[test]
+fn gradients_are_clipped_by_the_norm_of_all() {
+    let grads: Vec<f32> = (0..4 * 1000).map(|i| (random(9, i, 0) >> 8) as f32 / (1 << 24) as f32 - 0.5).collect();
+    let norm = grads.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    for (groups, most) in [(1, 1.0f32), (7, 3.0), (256, 100.0)] {
+        let (mut parts, mut clip) = (vec![0; groups as usize], vec![0; 4]);
+        let p = GradNormParams { words4: 1000, groups, pad: [0; 2] };
+        run(&GRAD_NORM, &p, &[cast_slice(&grads)], &mut [&mut parts]);
+        run(&GRAD_CLIP, &GradClipParams { groups, most, pad: [0; 2] }, &[&parts], &mut [&mut clip]);
+        let [factor, found] = [clip[0], clip[1]].map(|w| f64::from(f32::from_bits(w)));
+        assert!((found - norm).abs() < 1e-5 * norm, "{found}, expected {norm}");
+        assert!((factor - (f64::from(most) / (norm + 1e-6)).min(1.0)).abs() < 1e-5, "{factor} at {most}");
     }
 }
 

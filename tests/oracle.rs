@@ -12,6 +12,7 @@ use cqat::exec::Executor;
 use cqat::gpu::{Gpu, GpuProgram};
 use cqat::kernels::Caps;
 use cqat::kernels::select::KernelFamily;
+use cqat::net::DEPTHS;
 use cqat::oracle::Oracle;
 use cqat::plan::lower::Lowered;
 use cqat::safetensors_io::NamedTensor;
@@ -178,12 +179,11 @@ fn the_network_is_inferred() {
         Oracle::read(&golden("cqat_maskreal")).unwrap().describe(),
         "ResNet-8 width 8, 8x8 pictures, 10 classes, batch 3, cqat W5A4, mask real"
     );
-    for (depth, blocks) in
-        [(8, [].as_slice()), (20, &["layer1.1", "layer1.2"]), (10, &["layer4.0"]), (18, &["layer1.1", "layer4.0"])]
-    {
+    for (depth, stages) in DEPTHS {
         let altered = Altered::new("fp32", |f| {
             let any = f.tensors["init.layer1.0.conv1.weight"].clone();
-            f.tensors.extend(blocks.iter().map(|b| (format!("init.{b}.conv1.weight"), any.clone())));
+            let names = stages.iter().enumerate().flat_map(|(stage, &blocks)| (0..blocks).map(move |b| (stage + 1, b)));
+            f.tensors.extend(names.map(|(stage, b)| (format!("init.layer{stage}.{b}.conv1.weight"), any.clone())));
         });
         let expected = format!("ResNet-{depth} width 8, 8x8 pictures, 10 classes, batch 3, float");
         assert_eq!(Oracle::read(&altered.path()).unwrap().describe(), expected);

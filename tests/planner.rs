@@ -47,7 +47,7 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let depths = prop::sample::select(vec![8, 10, 18, 20]);
+    let depths = prop::sample::select(vec![8, 10, 18, 20, 32, 34, 44, 56]);
     let presets = prop::sample::select(vec!["float", "cqat", "cqat-literal"]);
     let sizes = prop::sample::select(vec![8, 16, 32]);
     (depths, 1..5usize, sizes, 1..40usize, presets, any::<bool>()).prop_map(

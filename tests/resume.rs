@@ -68,6 +68,26 @@ fn the_undisturbed_run_is_whole() {
     assert_eq!(epochs, 8, "training and test in each of four epochs");
 }
 
+/// Codes of the weights are kept from epoch to epoch, and how many of them change is told.
+#[test]
+fn codes_that_change_are_counted() {
+    let lines = metrics(&place().join("full"));
+    let changed = |epoch: i64| {
+        let of_epoch = |l: &&serde_json::Value| l["tensor"] == "weight" && l["epoch"] == epoch;
+        lines.iter().filter(of_epoch).map(|l| l["changed"].as_f64()).collect::<Vec<_>>()
+    };
+    assert!(changed(1).len() == 10 && changed(1).iter().all(Option::is_none), "{:?}", changed(1));
+    assert!(changed(2).iter().all(|c| c.is_some_and(|c| (0.0..0.5).contains(&c))), "{:?}", changed(2));
+    assert!(changed(2).iter().flatten().any(|c| *c > 0.0));
+    let tensors = last(&place().join("full")).tensors;
+    let codes = &tensors["quant.layer1.0.conv1.weight.codes"];
+    assert_eq!(codes.shape, tensors["layer1.0.conv1.weight"].shape);
+    let scale = tensors["quant.layer1.0.conv1.weight.inv_scale"].data[0];
+    let expected =
+        tensors["layer1.0.conv1.weight"].data.iter().map(|w| (w * scale).round_ties_even().clamp(-16.0, 15.0));
+    assert!(expected.eq(codes.data.iter().copied()));
+}
+
 #[test]
 fn stop_after_two_epochs_then_resume() {
     let ran = cqat(place(), &["train", "tiny.yaml", "--out", "two", "--stop-after", "2"]).ok();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cqat::config::Config;
+use cqat::config::{Config, OptimizerConfig};
 use cqat::kernels::{Access, Caps, KernelDef, REGISTRY, Variant, source};
 use cqat::net::Net;
 use cqat::plan::lower::{Options, lower};
@@ -22,7 +22,9 @@ fn variants() -> BTreeSet<(String, Variant)> {
             let net = Net::resnet(depth, width, 10, 32).unwrap();
             let quant = QuantSpec::new(&config.quant, &net).unwrap();
             for caps in &devices {
-                let lowered = lower(&net, quant.as_ref(), &Options::new(2, caps.clone())).unwrap();
+                let optimizer = OptimizerConfig { clip_norm: Some(1.0), ..OptimizerConfig::default() };
+                let options = Options { optimizer, ..Options::new(2, caps.clone()) };
+                let lowered = lower(&net, quant.as_ref(), &options).unwrap();
                 for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
                     found.insert((d.kernel.name.to_string(), d.variant.clone()));
                 }

@@ -208,7 +208,8 @@ fn moved(freeze: &str) -> bool {
     let freeze = format!("quant.freeze={freeze}");
     let config = tiny(&["train.batch=4", "train.float_epochs=0", "train.quant_epochs=2", &freeze]);
     let ranges = |c: &Checkpoint| -> Vec<u32> {
-        let moving = |name: &str| name.starts_with("quant.") && !name.ends_with(".statistics");
+        let moving =
+            |name: &str| name.starts_with("quant.") && !name.ends_with(".statistics") && !name.ends_with(".codes");
         let state = c.tensors.iter().filter(|(name, _)| moving(name));
         state.flat_map(|(_, t)| &t.data).map(|v| v.to_bits()).collect()
     };
@@ -244,6 +245,57 @@ fn searched_weight_scales_belong_to_the_weights_they_are_stored_with() {
             assert_eq!(tensors[name], searched[name], "{estimator}: {name}");
         }
     }
+}
+
+/// Weights and scales stay; running statistics forget where they came from.
+#[test]
+fn norms_are_estimated_anew_after_the_last_epoch() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(32, 16));
+    let trained = |batches: u32, lr: f32| {
+        let out = folder.path().join(format!("{batches}-{lr}"));
+        let sets = [
+            "train.float_epochs=1".to_string(),
+            "train.quant_epochs=2".to_string(),
+            format!("quant.reestimate_batches={batches}"),
+            format!("train.quant.lr={lr}"),
+        ];
+        train(&tiny(&sets.each_ref().map(String::as_str)), &data, &gpu, &out, None).unwrap();
+        last(&out).tensors
+    };
+    let (without, with) = (trained(0, 0.02), trained(100, 0.02));
+    for (name, tensor) in &without {
+        let estimated = name.ends_with("running_mean") || name.ends_with("running_var");
+        let unused = name.starts_with("momentum.") || name.ends_with(".statistics");
+        assert!(unused || (with[name] == *tensor) != estimated, "{name}");
+    }
+    // More of the same batches change little: the estimate has arrived.
+    let more = trained(140, 0.02);
+    let norm = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+    let name = "layer2.0.bn1.running_mean";
+    let (drift, change) = (norm(&more[name].data, &with[name].data), norm(&without[name].data, &with[name].data));
+    assert!(drift < change, "{drift} {change}");
+}
+
+/// Clipped to nothing, gradients leave the weights where they are; to much, they do not notice.
+#[test]
+fn gradients_are_clipped_in_both_phases() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(16, 4));
+    let trained = |name: &str, norm: &str| {
+        let out = folder.path().join(name);
+        let norm = format!("train.optimizer.clip_norm={norm}");
+        let sets = ["train.float_epochs=1", "train.quant_epochs=1", "train.optimizer.weight_decay=0", &norm];
+        train(&tiny(&sets), &data, &gpu, &out, None).unwrap();
+        last(&out).tensors
+    };
+    let (free, wide, tight) = (trained("free", "null"), trained("wide", "1e6"), trained("tight", "1e-9"));
+    assert!(free == wide);
+    let lowered = lowered(&tiny(&[]), &data, &gpu);
+    let start = cqat::tensors::initialise(&lowered.layout, 0);
+    let moved = |t: &cqat::safetensors_io::Tensors| {
+        let differences = start["layer2.0.conv1.weight"].data.iter().zip(&t["layer2.0.conv1.weight"].data);
+        differences.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(moved(&tight) < 1e-8 && moved(&free) > 1e-3, "{} {}", moved(&tight), moved(&free));
 }
 
 /// Whatever the tensor and its bits.

@@ -192,6 +192,9 @@ pub struct QuantConfig {
     /// Training batches seen by calibration, which sets the first ranges before the quantizers are switched on.
     /// Default 8.
     pub calibration_batches: u32,
+    /// Training batches over which batch norm's running statistics are estimated anew once the last quantized epoch is done,
+    /// with the weights as they then are. Default 0: they stay as training left them.
+    pub reestimate_batches: u32,
     /// When ranges stop moving. Default before_last_epoch.
     pub freeze: Freeze,
     /// Epochs at the start of the quantized phase that still run in float. Default 0.
@@ -214,6 +217,7 @@ impl Default for QuantConfig {
             shortcut_bits: None,
             layers: BTreeMap::new(),
             calibration_batches: 8,
+            reestimate_batches: 0,
             freeze: Freeze::BeforeLastEpoch,
             delay_epochs: 0,
         }

@@ -69,13 +69,21 @@ pub struct OptimizerConfig {
     pub nesterov: bool,
     /// Weight decay added to the gradient. Default 5e-4.
     pub weight_decay: f32,
+    /// Largest L2 norm of all gradients together: larger ones are scaled down to it, before weight decay. Default none.
+    pub clip_norm: Option<f32>,
     /// Decay batch-norm parameters and biases as well. Default false.
     pub decay_norms_and_biases: bool,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        OptimizerConfig { momentum: 0.9, nesterov: true, weight_decay: 5e-4, decay_norms_and_biases: false }
+        OptimizerConfig {
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+            clip_norm: None,
+            decay_norms_and_biases: false,
+        }
     }
 }
 
@@ -90,6 +98,9 @@ pub enum Schedule {
     Constant,
     /// `lr` times `gamma` once for every milestone passed.
     Step,
+    /// From `lr` / 25 up to `lr` along half a cosine, reached after `warmup_fraction` of the phase, then down to
+    /// `lr` / 250000 along another (Smith and Topin, 2018, as in PyTorch's `OneCycleLR`; the momentum stays).
+    OneCycle,
 }
 
 /// Learning rate of one phase (float or quantized). Defaults are those of the float phase; in `train.quant`, a missing
@@ -105,9 +116,9 @@ pub struct PhaseConfig {
     pub milestones: Vec<f32>,
     /// For `step`: the factor applied at each milestone. Default 0.1.
     pub gamma: f32,
-    /// Fraction of the phase's steps spent in linear warm-up, in [0, 1]. Default 0.1.
+    /// Fraction of the phase's steps spent in warm-up, linear but for `one_cycle`, in [0, 1]. Default 0.1.
     pub warmup_fraction: f32,
-    /// Upper limit of warm-up in steps. Default 300.
+    /// Upper limit of linear warm-up in steps. Default 300.
     pub warmup_max_steps: u32,
 }
 

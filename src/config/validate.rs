@@ -9,6 +9,7 @@ use super::{
     Schedule, TrainConfig, WeightQuantConfig,
 };
 use crate::error::{Error, Result};
+use crate::net::{DEPTHS, depths_in_words};
 
 impl Config {
     /// Refuses, with a hint, what cannot run: values out of range and settings that contradict each other.
@@ -72,8 +73,8 @@ fn data(c: &DataConfig) -> Result<()> {
 }
 
 fn network(c: &NetworkConfig) -> Result<()> {
-    ensure([8, 10, 18, 20].contains(&c.depth), || {
-        wrong("network.depth", c.depth, "8, 10, 18 or 20").hint("18 is the paper's network, 8 the quickest")
+    ensure(DEPTHS.iter().any(|(depth, _)| *depth == c.depth as usize), || {
+        wrong("network.depth", c.depth, depths_in_words()).hint("18 is the paper's network, 8 the quickest")
     })?;
     ensure(c.width.is_multiple_of(8) && (8..=1024).contains(&c.width), || {
         let near = (c.width / 8).clamp(1, 128) * 8;
@@ -103,6 +104,9 @@ fn train(c: &TrainConfig) -> Result<()> {
         Error::config("`train.optimizer.nesterov` is true with momentum 0, expected a momentum above 0")
             .hint("set train.optimizer.nesterov=false or raise train.optimizer.momentum")
     })?;
+    if let Some(norm) = c.optimizer.clip_norm {
+        positive("train.optimizer.clip_norm", norm, "remove the key to leave gradients as they are; 1 to 5 is usual")?;
+    }
     ensure(weight_decay.is_finite() && weight_decay >= 0.0, || {
         let error = wrong("train.optimizer.weight_decay", weight_decay, "a finite number, 0 or more");
         error.hint("0 switches it off, 0.0005 is the default")

@@ -150,9 +150,7 @@ impl Fold<'_> {
             return Err(Error::training(format!("a weight scale of {name} is not positive"))
                 .hint("the checkpoint is damaged; fold an earlier one"));
         }
-        let rows = weights.chunks_exact(weights.len() / shape[0]).zip(inverse);
-        let codes = rows.flat_map(|(row, inv)| row.iter().map(|w| quant.code(*w, *inv) as i8)).collect();
-        Ok((codes, scales.to_vec()))
+        Ok((tensors::weight_codes(weights, inverse, &quant), scales.to_vec()))
     }
 
     fn conv(&self, id: LayerId) -> Result<(IntegerConv, Affine)> {

@@ -20,6 +20,8 @@ static FILES: &[(&str, &str)] = shaders![
     "blocked_update",
     "conv_lane",
     "conv_tiled",
+    "grad_clip",
+    "grad_norm",
     "histogram",
     "metrics",
     "norm_bwd",

@@ -120,6 +120,8 @@ pub struct Layout {
     pub input_tables: (TensorId, TensorId),
     /// Metrics ring.
     pub ring: TensorId,
+    /// Factor on the gradients (1 without clipping), and their norm.
+    pub clip: TensorId,
     /// Logits, `(batch, padded classes)`.
     pub logits: TensorId,
     /// Per picture: loss, top-1, top-5, prediction.
@@ -214,6 +216,7 @@ impl Layout {
             images: plan.own("images", (batch * 3 * net.size * net.size).div_ceil(4)),
             labels: plan.own("labels", batch),
             input_tables: (plan.own("input values", 769), plan.own("input codes", 769)),
+            clip: plan.own("gradient clip", 4),
             ring: plan.own("metrics ring", RING * 4),
             logits: plan.own("logits", batch * cols),
             samples: plan.own("samples", batch * 4),

@@ -14,6 +14,12 @@ use crate::tensors;
 /// Scales of each layer's weights, with the tensor that takes them.
 type Scales = Vec<(TensorId, Vec<f32>)>;
 
+/// What steps without learning change.
+pub struct Norms {
+    running: Vec<u32>,
+    velocity: Vec<u32>,
+}
+
 impl Session<'_> {
     /// Rows of activation ranges by layer name, statistics included.
     ///
@@ -100,6 +106,21 @@ impl Session<'_> {
         }
         let scales = layout.weights.iter().map(|w| Ok((w.scales, tensors::scales(state, w)?)));
         Ok((rows, scales.collect::<Result<_>>()?))
+    }
+
+    /// Running statistics and momentum as they are.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn norms(&mut self) -> Result<Norms> {
+        let layout = &self.lowered.layout;
+        Ok(Norms { running: self.exec.read(layout.running)?, velocity: self.exec.read(layout.velocity)? })
+    }
+
+    /// Puts back what [`Session::norms`] gave.
+    pub fn set_norms(&mut self, norms: Norms) {
+        self.exec.write(self.lowered.layout.running, &norms.running);
+        self.exec.write(self.lowered.layout.velocity, &norms.velocity);
     }
 
     /// Sets the momentum to zero, at the start of a phase.

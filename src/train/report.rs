@@ -1,5 +1,7 @@
 //! What a run writes about its epochs: metrics.jsonl and warnings.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::{Scores, Trainer};
@@ -8,7 +10,11 @@ use crate::config::Estimator;
 use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
+use crate::plan::layout::Weights;
+use crate::quant::Quantizer;
+use crate::safetensors_io::{NamedTensor, Tensors};
 use crate::session::{Form, Session};
+use crate::tensors;
 
 /// Fraction of an activation's positive values above the top code from which a warning is given.
 const SATURATION_WARNING: f32 = 0.3;
@@ -71,8 +77,11 @@ impl Trainer<'_> {
                 );
             }
         }
+        let codes = weight_codes(&mut self.session)?;
         for w in weight_statistics(&mut self.session)? {
             let mut l = line(&w.name, "weight");
+            // Oscillation: how many weights sit near an edge between two codes.
+            l["changed"] = json!(changed(self.codes.get(&w.name), codes.get(&w.name)));
             l["bits"] = json!(w.bits);
             l["scale"] = json!(w.scales[1]);
             if w.scales[0] != w.scales[1] {
@@ -84,8 +93,50 @@ impl Trainer<'_> {
             l["blocked"] = json!(w.blocked);
             lines.push(l);
         }
+        self.codes = codes;
         lines.iter().try_for_each(|l| self.folder.log(l))
     }
+}
+
+/// Weight codes by layer.
+type Codes = BTreeMap<String, Vec<i8>>;
+
+fn weight_codes(session: &mut Session) -> Result<Codes> {
+    let lowered = session.lowered;
+    let spec = lowered.quant.as_ref().expect("a quantized form has quantizers");
+    let state = session.state()?;
+    let quantized = lowered.layout.weights.iter().filter_map(|w| Some((w, spec.layer(w.layer)?)));
+    let codes = |(w, q): (&Weights, &Quantizer)| {
+        let [_, inverse] = tensors::weight_scales(&state, &w.name, w.real_out)?;
+        let weights = &state[&format!("{}.weight", w.name)].data;
+        Ok((w.name.clone(), tensors::weight_codes(weights, inverse, &q.quant)))
+    };
+    quantized.map(codes).collect()
+}
+
+/// Fraction of the codes that differ; `None` where there were none before.
+fn changed(before: Option<&Vec<i8>>, after: Option<&Vec<i8>>) -> Option<f64> {
+    let (before, after) = (before?, after?);
+    let count = before.iter().zip(after).filter(|(a, b)| a != b).count();
+    Some(count as f64 / after.len() as f64)
+}
+
+const CODES: &str = ".weight.codes";
+
+/// Puts codes among the tensors of a checkpoint, as `quant.NAME.weight.codes`.
+pub(super) fn store_codes(codes: &Codes, tensors: &mut Tensors) {
+    for (name, codes) in codes {
+        let shape = tensors.get(&format!("{name}.weight")).map_or(vec![codes.len()], |t| t.shape.clone());
+        let data = codes.iter().map(|code| f32::from(*code)).collect();
+        tensors.insert(format!("quant.{name}{CODES}"), NamedTensor { shape, data });
+    }
+}
+
+/// The codes among the tensors of a checkpoint.
+pub(super) fn stored_codes(tensors: &Tensors) -> Codes {
+    let name = |key: &str| Some(key.strip_prefix("quant.")?.strip_suffix(CODES)?.to_string());
+    let codes = |t: &NamedTensor| t.data.iter().map(|code| *code as i8).collect();
+    tensors.iter().filter_map(|(key, t)| Some((name(key)?, codes(t)))).collect()
 }
 
 /// Quantizer statistics of one layer's weights, on the host.

@@ -60,7 +60,7 @@ fn impossible_data_and_networks_are_refused() {
     hint: 0.2 is the default
 
     network.depth=50
-    error: `network.depth` is 50, expected 8, 10, 18 or 20
+    error: `network.depth` is 50, expected 8, 10, 18, 20, 32, 34, 44 or 56
     hint: 18 is the paper's network, 8 the quickest
 
     network.width=0

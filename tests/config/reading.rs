@@ -40,7 +40,7 @@ fn unknown_keys_come_with_the_likely_one() {
     ]), @r#"
     quant:
       weight_bit: 4
-    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, freeze or delay_epochs
+    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
     hint: did you mean `weight_bits`?
 
     trian: {}
@@ -59,7 +59,7 @@ fn unknown_keys_come_with_the_likely_one() {
 
     quant:
       estimator: max
-    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, freeze or delay_epochs
+    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
     hint: `estimator` goes under `quant.weights` or under `quant.activations`
 
     batch: 64
@@ -328,7 +328,7 @@ fn a_wrong_override_is_named() {
         "quant.method=cqt",
         "train=null",
     ]), @r#"
-    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, freeze or delay_epochs
+    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
     hint: did you mean `weight_bits`?
 
     error: --set trian.batch=4: unknown key `trian` at the top level, expected format_version, data, network, train, quant or device
@@ -401,7 +401,7 @@ fn files_that_are_no_configuration_are_refused() {
     error: `FOLDER/binary.yaml` is not UTF-8 text (byte 6)
     hint: check that the path names a configuration and save it as UTF-8
 
-    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, freeze or delay_epochs
+    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
     hint: did you mean `weight_bits`?
 
     error: `FOLDER/missing.yaml` is neither a file nor a preset

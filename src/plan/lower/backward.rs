@@ -10,7 +10,7 @@ use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
 use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
-use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
@@ -28,6 +28,9 @@ struct Gradients {
     /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
     pending: HashMap<LayerId, (TensorId, TensorId)>,
 }
+
+/// Workgroups that add up the squares of the gradients.
+const MOST_NORM_PARTS: usize = 256;
 
 impl Pass<'_> {
     pub(super) fn backward(&mut self, dlogits: TensorId) {
@@ -225,7 +228,15 @@ impl Pass<'_> {
             pad: [0; 3],
         };
         let layout = self.layout;
-        let bind = [layout.grads, layout.step, layout.params, layout.velocity];
+        if let Some(most) = o.clip_norm {
+            let groups = words4.div_ceil(64).min(MOST_NORM_PARTS);
+            let parts = self.plan.scratch("gradient norm".to_string(), groups);
+            let p = GradNormParams { words4: words4 as u32, groups: groups as u32, pad: [0; 2] };
+            self.emit_only(&GRAD_NORM, &p, &[layout.grads, parts], [groups as u32, 1, 1]);
+            let p = GradClipParams { groups: groups as u32, most, pad: [0; 2] };
+            self.emit_only(&GRAD_CLIP, &p, &[parts, layout.clip], [1, 1, 1]);
+        }
+        let bind = [layout.grads, layout.step, layout.clip, layout.params, layout.velocity];
         self.emit_only(&SGD, &params, &bind, flat_grid(words4));
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams, StageParams, stage_variant};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams, bwd_variant};
-use crate::kernels::optimizer::{SGD, SgdParams};
+use crate::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use crate::kernels::range::{self, BINS, BlockedParams, HistogramParams, RangeRow, UpdateParams};
 use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate, prepare_variant};
 use crate::kernels::{Format, KernelDef, Step, TEXTURE_BASE, Variant, flat_grid};
@@ -360,10 +360,22 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
         let data = vec![
             reals(532, 1, -1.0, 1.0),
             step(Step { lr: 0.1, ..Step::default() }),
+            reals(4, 4, 0.25, 0.75),
             reals(532, 2, -1.0, 1.0),
             reals(532, 3, -1.0, 1.0),
         ];
         let name = format!("decayed {decayed4} nesterov {nesterov}");
         cases.push(Case::new(&SGD, only(&SGD), name, &p, flat_grid(133), data));
+    }
+    for (words4, groups) in [(1, 1), (133, 3), (1000, 5), (1000, 256)] {
+        let p = GradNormParams { words4, groups, pad: [0; 2] };
+        let data = vec![reals(4 * words4 as usize, 5, -1.0, 1.0), unset(groups as usize)];
+        let name = format!("{words4} in {groups}");
+        cases.push(Case::new(&GRAD_NORM, only(&GRAD_NORM), name, &p, [groups, 1, 1], data));
+        for most in [0.5, 1e6] {
+            let p = GradClipParams { groups, most, pad: [0; 2] };
+            let data = vec![reals(groups as usize, 6, 0.5, 2.0), vec![0; 4]];
+            cases.push(Case::new(&GRAD_CLIP, only(&GRAD_CLIP), format!("{groups} to {most}"), &p, [1, 1, 1], data));
+        }
     }
 }
