@@ -1,12 +1,14 @@
 //! The command line: typed options and what they run. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod compare;
 mod data;
 mod demo;
 mod eval;
 mod infer;
 mod info;
 mod selftest;
+mod shell;
 mod train;
 
 use std::path::PathBuf;
@@ -88,11 +90,17 @@ enum Command {
     Selftest(selftest::SelftestArgs),
     /// Train the embedded pictures in float and at W5A4, and compare
     Demo(demo::DemoArgs),
+    /// Show what differs between two runs: configuration, environment, results
+    Compare(compare::CompareArgs),
     /// List the presets, or print one
     Presets {
         /// The preset to print
         name: Option<String>,
     },
+    /// Print a completion script for a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page
+    Man(shell::ManArgs),
 }
 
 /// Where the data is looked for when nothing says.
@@ -125,6 +133,9 @@ impl Cli {
             Command::Bench(args) => args.run(&self.global, start),
             Command::Selftest(args) => args.run(&self.global),
             Command::Demo(args) => args.run(&self.global),
+            Command::Compare(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
             Command::Presets { name } => info::presets(name.as_deref()),
         }
     }

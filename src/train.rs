@@ -4,7 +4,7 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Checkpoint, FORMAT_VERSION, Meta, Phase, Position};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
@@ -201,7 +201,8 @@ impl<'a> Trainer<'a> {
         let drain_at = self.config.train.log_every as usize;
         let (form, frozen) = (self.form(), self.frozen());
         let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
-        let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, self.quiet);
+        let every = Duration::from_secs_f32(self.config.train.heartbeat_seconds);
+        let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, every, self.quiet);
         for indices in batches.starting_at(self.at.step as usize) {
             let in_phase = u64::from(self.at.epoch) * steps + u64::from(self.at.step);
             let step = Step {
@@ -219,6 +220,9 @@ impl<'a> Trainer<'a> {
                 progress.loss(self.at.totals.mean_loss());
             }
             progress.update(u64::from(self.at.step));
+            if let Some(beat) = progress.beat() {
+                self.log_heartbeat(&beat)?;
+            }
             if interrupt::requested() {
                 break;
             }

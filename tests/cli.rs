@@ -42,12 +42,61 @@ fn without_numbers(text: &str) -> String {
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    let commands = ["train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "presets"];
+    let commands =
+        ["train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "compare", "presets"];
     for name in commands.into_iter().chain(["data fetch", "data info"]) {
         let arguments: Vec<&str> = name.split(' ').chain(["--help"]).collect();
         insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), printed(&arguments));
     }
     assert_eq!(printed(&["--version"]), format!("cqat {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains("selftest") && script.contains("stop-after"), "{shell}");
+    }
+    let page = printed(&["man"]);
+    assert!(page.starts_with(".ie") && page.contains("selftest"), "{}", &page[..200]);
+    let folder = tempfile::tempdir().unwrap();
+    let ran = Ran::of(command(folder.path(), &["man", "--out", "pages"])).ok();
+    assert!(ran.out.is_empty());
+    for name in ["cqat.1", "cqat-train.1", "cqat-data-fetch.1"] {
+        assert!(folder.path().join("pages").join(name).exists(), "{name}");
+    }
+    Ran::of(command(folder.path(), &["man", "--out", "pages/cqat.1/x"])).fails(2, "cannot be written to", "writable");
+}
+
+#[test]
+fn two_runs_are_compared() {
+    let sets = ["--set", "train.float_epochs=0", "--set", "train.quant_epochs=1", "--set", "quant.weight_bits=4"];
+    let beats = ["--set", "train.heartbeat_seconds=0.001", "--set", "data.validation=8"];
+    let ran = cqat(place(), &[&["train", "tiny.yaml", "--out", "other"], &sets[..], &beats].concat()).ok();
+    assert!(ran.err.contains("quant 1/1  step 5/5") && ran.err.contains(" images/s  0 s left"), "{}", ran.err);
+    let metrics = std::fs::read_to_string(place().join("other/metrics.jsonl")).unwrap();
+    let beat = metrics.lines().map(parsed).find(|l| l["kind"] == "heartbeat").unwrap();
+    for key in ["phase", "epoch", "step", "steps", "images_per_second", "time"] {
+        assert!(!beat[key].is_null(), "{key}: {beat}");
+    }
+    let json = parsed(&printed(&["compare", run("run"), run("other"), "--json"]));
+    assert_eq!(json["config"]["quant.weight_bits"], serde_json::json!([5, 4]));
+    assert_eq!(json["config"]["train.float_epochs"], serde_json::json!([1, 0]));
+    assert!(
+        json["config"].get("network.width").is_none() && json["environment"].as_object().unwrap().is_empty(),
+        "{json}"
+    );
+    assert!(json["result"]["quant.val.top1"].is_array() && json["result"]["float.train.loss"][1].is_null(), "{json}");
+    let text = printed(&["compare", run("run"), run("other")]);
+    assert!(text.contains("environment: the same") && text.contains("quant.weight_bits"), "{text}");
+    let same = printed(&["compare", run("run"), run("run")]);
+    assert_eq!(same.matches(": the same").count(), 3, "{same}");
+    Ran::of(command(place(), &["compare", "run", "data"])).fails(5, "data", "");
+}
+
+/// The path of a run in the place, for commands that run elsewhere.
+fn run(name: &str) -> &'static str {
+    place().join(name).into_os_string().into_string().unwrap().leak()
 }
 
 #[test]

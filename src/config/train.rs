@@ -37,6 +37,8 @@ pub struct TrainConfig {
     /// Steps between two readings of the metrics, 1 to [`MOST_LOG_EVERY`]: so fresh is the loss beside the progress bar, and so late is a loss
     /// noticed that is not finite. Default 20.
     pub log_every: u32,
+    /// Seconds between two heartbeats: lines in metrics.jsonl, and on standard error where that is no terminal. Default 30; 0: none.
+    pub heartbeat_seconds: f32,
 }
 
 impl Default for TrainConfig {
@@ -52,6 +54,7 @@ impl Default for TrainConfig {
             float: PhaseConfig::float(),
             quant: PhaseConfig::quantized(),
             log_every: 20,
+            heartbeat_seconds: 30.0,
         }
     }
 }

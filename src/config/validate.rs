@@ -104,6 +104,9 @@ fn train(c: &TrainConfig) -> Result<()> {
         Error::config("`train.optimizer.nesterov` is true with momentum 0, expected a momentum above 0")
             .hint("set train.optimizer.nesterov=false or raise train.optimizer.momentum")
     })?;
+    ensure(c.heartbeat_seconds.is_finite() && c.heartbeat_seconds >= 0.0, || {
+        wrong("train.heartbeat_seconds", c.heartbeat_seconds, "a finite number, 0 or more").hint("30 is the default")
+    })?;
     if let Some(norm) = c.optimizer.clip_norm {
         positive("train.optimizer.clip_norm", norm, "remove the key to leave gradients as they are; 1 to 5 is usual")?;
     }

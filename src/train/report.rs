@@ -11,7 +11,9 @@ use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::plan::layout::Weights;
+use crate::progress::Beat;
 use crate::quant::Quantizer;
+use crate::run::now;
 use crate::safetensors_io::{NamedTensor, Tensors};
 use crate::session::{Form, Session};
 use crate::tensors;
@@ -41,6 +43,14 @@ impl Trainer<'_> {
             "samples": t.count, "seconds": scores.seconds,
         }))?;
         if scores.form == Form::Quantized { self.log_layers(epoch) } else { Ok(()) }
+    }
+
+    /// A sign of life between two epochs.
+    pub(super) fn log_heartbeat(&mut self, beat: &Beat) -> Result<()> {
+        self.folder.log(&json!({
+            "kind": "heartbeat", "phase": self.at.phase.name(), "epoch": self.at.epoch + 1, "step": beat.step,
+            "steps": beat.steps, "loss": beat.loss, "images_per_second": beat.images_per_second, "time": now(),
+        }))
     }
 
     /// One line per quantized tensor, and a warning for saturated activations.
