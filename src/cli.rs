@@ -10,6 +10,7 @@ mod info;
 mod selftest;
 mod shell;
 mod train;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -90,6 +91,8 @@ enum Command {
     Selftest(selftest::SelftestArgs),
     /// Train the embedded pictures in float and at W5A4, and compare
     Demo(demo::DemoArgs),
+    /// Show a run's curves and layers while it trains
+    Watch(watch::WatchArgs),
     /// Show what differs between two runs: configuration, environment, results
     Compare(compare::CompareArgs),
     /// List the presets, or print one
@@ -133,6 +136,7 @@ impl Cli {
             Command::Bench(args) => args.run(&self.global, start),
             Command::Selftest(args) => args.run(&self.global),
             Command::Demo(args) => args.run(&self.global),
+            Command::Watch(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),

@@ -42,8 +42,9 @@ fn without_numbers(text: &str) -> String {
 #[test]
 fn help_of_every_command() {
     insta::assert_snapshot!("help", printed(&["--help"]));
-    let commands =
-        ["train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "compare", "presets"];
+    let commands = [
+        "train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "watch", "compare", "presets",
+    ];
     for name in commands.into_iter().chain(["data fetch", "data info"]) {
         let arguments: Vec<&str> = name.split(' ').chain(["--help"]).collect();
         insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), printed(&arguments));
@@ -66,6 +67,15 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(folder.path().join("pages").join(name).exists(), "{name}");
     }
     Ran::of(command(folder.path(), &["man", "--out", "pages/cqat.1/x"])).fails(2, "cannot be written to", "writable");
+}
+
+#[test]
+fn a_run_is_watched_from_elsewhere() {
+    let text = printed(&["watch", run("run")]);
+    assert!(text.contains("finished\nquant epoch 1\n") && text.contains("val top-1, %"), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("layer2.0.conv2") && l.contains("weight")), "{text}");
+    Ran::of(command(place(), &["watch", "nowhere"])).fails(5, "nowhere", "");
+    Ran::of(command(place(), &["watch", "run", "--every", "0"])).fails(2, "--every is 0, expected 0.1 or more", "2");
 }
 
 #[test]
