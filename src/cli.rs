@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod data;
 mod demo;
+mod doctor;
 mod eval;
 mod infer;
 mod info;
@@ -83,6 +84,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what is wrong with adapters and drivers, and what to do
+    Doctor(doctor::DoctorArgs),
     /// Show layers, kernels, memory and arithmetic of a configuration
     Plan(info::PlanArgs),
     /// Measure the training step of a configuration
@@ -132,6 +135,7 @@ impl Cli {
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),
             Command::Devices { json } => info::devices(json),
+            Command::Doctor(args) => args.run(),
             Command::Plan(args) => args.run(&self.global),
             Command::Bench(args) => args.run(&self.global, start),
             Command::Selftest(args) => args.run(&self.global),

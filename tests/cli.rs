@@ -43,7 +43,8 @@ fn without_numbers(text: &str) -> String {
 fn help_of_every_command() {
     insta::assert_snapshot!("help", printed(&["--help"]));
     let commands = [
-        "train", "eval", "infer", "data", "devices", "plan", "bench", "selftest", "demo", "watch", "compare", "presets",
+        "train", "eval", "infer", "data", "devices", "doctor", "plan", "bench", "selftest", "demo", "watch", "compare",
+        "presets",
     ];
     for name in commands.into_iter().chain(["data fetch", "data info"]) {
         let arguments: Vec<&str> = name.split(' ').chain(["--help"]).collect();
@@ -67,6 +68,23 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(folder.path().join("pages").join(name).exists(), "{name}");
     }
     Ran::of(command(folder.path(), &["man", "--out", "pages/cqat.1/x"])).fails(2, "cannot be written to", "writable");
+}
+
+#[test]
+fn the_doctor_examines_every_adapter() {
+    let json = parsed(&Ran::of(command(place(), &["doctor", "--json"])).ok().out);
+    let adapters = json["adapters"].as_array().unwrap();
+    assert_eq!(adapters.iter().filter(|a| a["chosen"] == true).count(), 1, "{json}");
+    for adapter in adapters {
+        assert!(adapter["error"].is_null() && adapter["caps"]["budget_bytes"].as_u64().unwrap() > 0, "{adapter}");
+        assert_eq!(adapter["chosen"] == false, adapter["not_chosen"].is_string(), "{adapter}");
+    }
+    let text = Ran::of(command(place(), &["doctor"])).ok().out;
+    assert!(text.contains("taken without --device\n") && text.contains("cqat selftest"), "{text}");
+    let mut blind = command(place(), &["doctor"]);
+    blind.env("VK_DRIVER_FILES", "/nowhere/icd.json").env("VK_ICD_FILENAMES", "/nowhere/icd.json");
+    let ran = Ran::of(blind).fails(4, "no Vulkan, Metal or DX12 adapter was found", "install");
+    assert!(ran.out.contains("VK_DRIVER_FILES names /nowhere/icd.json, which does not exist: unset it"), "{}", ran.out);
 }
 
 #[test]

@@ -1,0 +1,195 @@
+//! `cqat doctor`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::exec::AdapterSummary;
+use crate::gpu::{self, Gpu, OpenOptions};
+use crate::kernels::select::KernelFamily;
+use crate::run::Versions;
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// An adapter, and the device that it gives or why it gives none.
+struct Examined {
+    summary: AdapterSummary,
+    device: std::result::Result<Gpu, Error>,
+}
+
+impl DoctorArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        let examined: Vec<Examined> = gpu::list().into_iter().map(examine).collect();
+        let chosen = Gpu::open(&OpenOptions::default());
+        let index = chosen.as_ref().ok().map(|g| g.summary.index);
+        let advice = advice(&examined);
+        match self.json {
+            true => println!("{:#}", to_json(&examined, index, &advice)),
+            false => print(&examined, index, &advice),
+        }
+        chosen.map(|_| ())
+    }
+}
+
+fn examine(summary: AdapterSummary) -> Examined {
+    let options = OpenOptions { device: Some(summary.index.to_string()), ..OpenOptions::default() };
+    Examined { device: Gpu::open(&options), summary }
+}
+
+/// Why the adapter is not the one that is taken without `--device`.
+fn not_chosen(adapter: &Examined, all: &[Examined], chosen: Option<usize>) -> Option<String> {
+    let chosen = chosen.filter(|index| *index != adapter.summary.index)?;
+    let better = &all.iter().find(|e| e.summary.index == chosen)?.summary;
+    Some(match better.kind == adapter.summary.kind {
+        true => format!("adapter {chosen} comes first of its kind"),
+        false => format!("adapter {chosen} is {}, which goes before {}", better.kind, adapter.summary.kind),
+    })
+}
+
+/// Variables that decide which drivers are seen, where they are set.
+fn environment() -> Vec<(&'static str, String)> {
+    let names =
+        ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "VK_LOADER_DRIVERS_DISABLE", "CQAT_DATA"];
+    names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
+}
+
+/// Where Linux keeps the list of its Vulkan drivers.
+const DRIVER_FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+
+/// The drivers that are installed, by the names of their manifests.
+fn drivers() -> Vec<PathBuf> {
+    let entries = DRIVER_FOLDERS.iter().filter_map(|folder| std::fs::read_dir(Path::new(folder)).ok()).flatten();
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|e| e == "json"));
+    found.sort();
+    found
+}
+
+/// What to do, in the order of what matters.
+fn advice(examined: &[Examined]) -> Vec<String> {
+    let mut advice = Vec::new();
+    let variable = environment().into_iter().find(|(name, _)| ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].contains(name));
+    if let Some((name, files)) = variable {
+        let missing = files.split(':').find(|file| !Path::new(file).exists());
+        if let Some(file) = missing {
+            advice.push(format!("{name} names {file}, which does not exist: unset it, or correct it"));
+        } else {
+            advice.push(format!("{name} hides all other drivers than those it names; unset it to see them"));
+        }
+    }
+    for e in examined {
+        if let Err(error) = &e.device {
+            let hint = error.hint_text().map_or(String::new(), |hint| format!(" ({hint})"));
+            advice.push(format!("adapter {}: {error}{hint}", e.summary.index));
+        }
+    }
+    let real = examined.iter().any(|e| !e.summary.software);
+    if !real && cfg!(target_os = "linux") {
+        for (marker, vendor, what) in [
+            (
+                "/proc/driver/nvidia/version",
+                "an NVIDIA",
+                "its user-space driver with Vulkan (Debian: nvidia-driver and nvidia-vulkan-icd)",
+            ),
+            (
+                "/dev/dri/renderD128",
+                "a",
+                "mesa-vulkan-drivers for AMD and Intel; and the right to open /dev/dri/renderD128 (group render)",
+            ),
+        ] {
+            if Path::new(marker).exists() {
+                advice
+                    .push(format!("{vendor} GPU seems to be there ({marker}) but no driver offers it: install {what}"));
+            }
+        }
+    }
+    if !examined.is_empty() && !real {
+        advice.push("only software adapters were found: training works, many times slower than on a GPU".into());
+    }
+    advice
+}
+
+fn to_json(examined: &[Examined], chosen: Option<usize>, advice: &[String]) -> Value {
+    let adapter = |e: &Examined| {
+        let (caps, error) = match &e.device {
+            Ok(gpu) => (json!(gpu.caps), Value::Null),
+            Err(error) => (Value::Null, json!(error.to_string())),
+        };
+        json!({
+            "adapter": e.summary, "chosen": chosen == Some(e.summary.index), "not_chosen": not_chosen(e, examined, chosen),
+            "caps": caps, "error": error,
+            "timestamps": e.device.as_ref().ok().map(|g| g.timestamps),
+            "kernels": e.device.as_ref().ok().map(|g| family(g)),
+        })
+    };
+    json!({
+        "versions": Versions::now(), "adapters": examined.iter().map(adapter).collect::<Vec<_>>(),
+        "drivers": drivers(), "environment": environment().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "advice": advice,
+    })
+}
+
+fn family(gpu: &Gpu) -> &'static str {
+    match KernelFamily::of(&gpu.caps) {
+        KernelFamily::Lane => "lane",
+        KernelFamily::Tiled => "tiled",
+    }
+}
+
+fn print(examined: &[Examined], chosen: Option<usize>, advice: &[String]) {
+    let Versions { program, wgpu, naga, system } = Versions::now();
+    println!("{program}, wgpu {wgpu}, naga {naga}, {system}");
+    for (name, value) in environment() {
+        println!("{name}={value}");
+    }
+    if cfg!(target_os = "linux") {
+        let names: Vec<String> = drivers().iter().map(|path| path.display().to_string()).collect();
+        println!("Vulkan drivers installed: {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+    }
+    for e in examined {
+        let a = &e.summary;
+        println!(
+            "\nadapter {}: {} ({}) over {}, driver {} {}",
+            a.index, a.name, a.kind, a.backend, a.driver, a.driver_info
+        );
+        match &e.device {
+            Err(error) => println!("  cannot be used: {error}"),
+            Ok(gpu) => {
+                let c = &gpu.caps;
+                let mib = |bytes: u64| bytes >> 20;
+                println!(
+                    "  memory that is used at most {} MiB; in one buffer {} MiB, in one binding {} MiB",
+                    mib(c.budget_bytes),
+                    mib(c.max_buffer_bytes),
+                    mib(c.max_binding_bytes)
+                );
+                let subgroup = if c.subgroup == 0 { "of no fixed size".into() } else { format!("of {}", c.subgroup) };
+                let time = if gpu.timestamps { "measured" } else { "not measured (no timestamps)" };
+                println!(
+                    "  textures of {} rows; subgroups {subgroup}; device time {time}; kernels {}",
+                    c.texture_rows,
+                    family(gpu)
+                );
+            }
+        }
+        match not_chosen(e, examined, chosen) {
+            Some(why) => println!("  not taken without --device {}: {why}", a.index),
+            None if chosen == Some(a.index) => println!("  taken without --device"),
+            None => {}
+        }
+    }
+    if !advice.is_empty() {
+        println!();
+        advice.iter().for_each(|line| println!("{line}"));
+    }
+    if chosen.is_some() {
+        println!("\n`cqat selftest` checks every kernel on it");
+    }
+}
