@@ -1,5 +1,5 @@
 # Two commands: `make demo` shows the program, `make test` proves it. Both install a Vulkan device where there is none.
-.PHONY: demo test setup
+.PHONY: demo test test-without-gpu setup
 
 # Drivers look for a desktop session and complain where there is none.
 export XDG_RUNTIME_DIR ?= /tmp
@@ -14,6 +14,11 @@ demo: setup
 test:
 	scripts/setup-vulkan.sh --software
 	cargo test --locked
+
+# Those of them that need no device.
+test-without-gpu:
+	cargo test --locked --lib --test batches --test config --test data --test data_forms --test fetch --test formulas --test gradcheck \
+		--test integer --test planner --test quantizer --test shaders
 
 setup:
 	scripts/setup-vulkan.sh
