@@ -1,6 +1,7 @@
 #!/bin/sh
-# Run the tests of kernels and reference dumps, and training where that is fast, on other software adapters than the system's: SwiftShader, whose limits are near the
-# smallest that Vulkan allows, and Mesa 26. Both are fetched from Debian's archive into a folder; nothing is installed.
+# Run tests that need a device on other software adapters than the system's: SwiftShader, whose limits are near the smallest
+# that Vulkan allows (kernels and reference dumps), and Mesa 26 (training too). Both are fetched from Debian's archive into a
+# folder; nothing is installed.
 # Usage: other-adapters.sh [swiftshader|mesa26]... (both by default)    Needs: Debian or Ubuntu on x86-64, apt-get, dpkg-deb
 set -eu
 
