@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 
-use crate::data::picture_bytes;
 use crate::{Error, Result};
 
 /// Larger files are refused: a photograph of 100 million pixels has fewer.
@@ -128,7 +127,7 @@ fn square(picture: &RgbImage, side: usize) -> RgbImage {
 
 /// (side, side, 3) to (3, side, side).
 fn planes(picture: &RgbImage) -> Vec<u8> {
-    let mut out = Vec::with_capacity(picture_bytes(picture.width() as usize));
+    let mut out = Vec::with_capacity(picture.len());
     for channel in 0..3 {
         out.extend(picture.pixels().map(|pixel| pixel[channel]));
     }

@@ -1,5 +1,6 @@
 //! Training a run: float epochs, calibration, quantized epochs. Readable top to bottom.
 
+mod norms;
 mod report;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::rng;
 use crate::run::{Resumed, RunFolder};
 use crate::safetensors_io::Tensors;
 use crate::schedule::learning_rate;
-use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Norms, Session, Totals};
+use crate::session::{Form, NOT_FINITE_HINT, Normalisation, Session, Totals};
 use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 
@@ -273,34 +274,6 @@ impl<'a> Trainer<'a> {
             say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {} {scored:.2} %", scores.split);
         }
         Ok(())
-    }
-
-    /// After the last quantized epoch: batch norm's running statistics anew, from forward passes of the final weights over the
-    /// next batches in training's order. Returns what was there before, or `None` where there is nothing to do.
-    fn reestimate_norms(&mut self) -> Result<Option<Norms>> {
-        let batches = self.config.quant.reestimate_batches as usize;
-        let last = self.form() == Form::Quantized && self.at.epoch + 1 == self.config.train.quant_epochs;
-        if !last || batches == 0 {
-            return Ok(None);
-        }
-        let before = self.session.norms()?;
-        let order = self.order();
-        let all = Batches::training(&order, self.session.lowered.batch)?;
-        for (k, indices) in all.cycle().take(batches).enumerate() {
-            if interrupt::requested() {
-                break; // the evaluation sees it too
-            }
-            // A training step that teaches nothing.
-            let global_step = self.at.global_step + k as u64;
-            let seed = step_seed(self.config.train.seed, global_step);
-            let step = Step { seed, index: global_step as u32, frozen: 1, lr: 0.0, ..Step::default() };
-            self.session.train_step(Form::Quantized, &self.data.train, indices, step)?;
-            if self.session.undrained() >= self.config.train.log_every as usize {
-                self.session.drain(&mut Totals::default())?;
-            }
-        }
-        self.session.drain(&mut Totals::default())?;
-        Ok(Some(before))
     }
 
     /// Scores the validation pictures where there are any, else the test pictures.
