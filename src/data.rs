@@ -19,6 +19,7 @@ mod classes;
 mod embedded;
 mod file;
 mod folder;
+mod part;
 mod pickle;
 mod python;
 

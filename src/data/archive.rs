@@ -6,8 +6,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::file::DataFile;
-use super::folder::{MAX_ENTRIES, MAX_FILE_BYTES};
+use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES};
 use crate::error::{Error, Result};
 
 /// An archive may unpack to this many times its own size, beside [`SLACK_BYTES`]: pictures hardly compress.

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
-use super::classes::Labelled;
+use super::file::Labelled;
 use super::picture_bytes;
 use crate::error::{Error, Result};
 use crate::safetensors_io::write_atomically;

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use super::cifar::{Layout, Part};
 use super::file::{file_name, has_extension};
 use super::folder::{Folder, strange_note};
+use super::part::{Layout, Part};
 use crate::error::{Error, Result};
 
 /// Whether a word of the file's name starts with `test`: `test.bin` and `cifar_Test2`, but not `latest.bin`.

@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): recognising their files by content, and reading the binary version.
+//! The binary version of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): recognising its files by content, and reading them.
 //!
 //! A binary record is one label byte (CIFAR-10) or two (CIFAR-100: coarse, fine) and a picture of [`PICTURE_BYTES`]. A file is
 //! nothing but records, so its size and its labels are all there is to recognise it by.
@@ -7,67 +7,11 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::file::DataFile;
-use super::{PICTURE_BYTES, SIDE, Split, python};
+use super::part::{Form, Kind, Layout, Part};
+use super::{PICTURE_BYTES, Split};
 use crate::error::{Error, Result};
-use crate::pictures;
 
 const BUFFER_BYTES: usize = 1 << 20;
-
-/// Which of the two record layouts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
-    Cifar10,
-    Cifar100,
-}
-
-/// One label of a picture, a byte in the binary version: its name and the number of values it may take.
-pub(super) struct Label {
-    name: &'static str,
-    /// Its list in the Python version.
-    pub(super) key: &'static str,
-    pub(super) classes: u8,
-}
-
-impl Layout {
-    pub(super) const ALL: [Layout; 2] = [Layout::Cifar100, Layout::Cifar10];
-
-    /// Name for messages.
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Layout::Cifar10 => "CIFAR-10",
-            Layout::Cifar100 => "CIFAR-100",
-        }
-    }
-
-    /// Name for programs.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Layout::Cifar10 => "cifar10",
-            Layout::Cifar100 => "cifar100",
-        }
-    }
-
-    /// The labels of a picture, in the order of the record; the last is the class.
-    pub(super) fn labels(self) -> &'static [Label] {
-        match self {
-            Layout::Cifar10 => &[Label { name: "label", key: "labels", classes: 10 }],
-            Layout::Cifar100 => &[
-                Label { name: "coarse label", key: "coarse_labels", classes: 20 },
-                Label { name: "fine label", key: "fine_labels", classes: 100 },
-            ],
-        }
-    }
-
-    /// Number of classes.
-    pub(super) fn classes(self) -> usize {
-        self.labels().last().map_or(0, |l| usize::from(l.classes))
-    }
-
-    /// Bytes of a record: 3073 or 3074.
-    pub(super) fn record_bytes(self) -> usize {
-        self.labels().len() + PICTURE_BYTES
-    }
-}
 
 /// A label out of range.
 struct BadLabel {
@@ -93,57 +37,11 @@ impl BadLabel {
     }
 }
 
-/// How the pictures are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    Binary,
-    Python,
-}
-
-/// A file with labelled pictures.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) file: DataFile,
-    pub(super) layout: Layout,
-    pub(super) form: Form,
-    /// Number of pictures.
-    pub(super) pictures: u64,
-}
-
-/// What a file turned out to be.
-#[derive(Debug)]
-pub(super) enum Kind {
-    /// Labelled pictures, all of them well formed.
-    Pictures(Part),
-    /// Names of classes.
-    Names(Vec<String>),
-    /// Close enough to a CIFAR file that the user must be told what is wrong with it.
-    Broken(Error),
-    /// A tar archive, packed or not.
-    Archive,
-    /// An archive of a kind that is not read.
-    Zip,
-    /// Something unrelated.
-    Other,
-}
-
-/// Recognises `file` by its content, reading no further than needed.
-pub(super) fn recognise(file: &DataFile) -> Kind {
-    let attempt = || -> std::io::Result<Kind> {
-        let start = file.start(512)?;
-        Ok(match &start[..] {
-            [0x1f, 0x8b, ..] => Kind::Archive,
-            _ if start.get(257..262) == Some(b"ustar") => Kind::Archive,
-            [b'P', b'K', 3, 4, ..] => Kind::Zip,
-            start if pictures::is_picture(start) => Kind::Other,
-            start if python::is_pickle(start) => python::recognise(file),
-            _ => scan(file)?,
-        })
-    };
-    attempt().unwrap_or_else(|e| Kind::Broken(file.unreadable(e)))
-}
-
-fn scan(file: &DataFile) -> std::io::Result<Kind> {
+/// What `file` is as records of labels and pictures, read no further than needed.
+///
+/// # Errors
+/// A failure to read.
+pub(super) fn recognise(file: &DataFile) -> std::io::Result<Kind> {
     let size = file.size;
     let mut reader = file.open()?;
     let mut checks = Layout::ALL.map(|layout| LabelCheck::new(layout, size));
@@ -248,23 +146,11 @@ impl LabelCheck {
     }
 }
 
-/// Reads `parts`, one after the other, into one split.
-///
-/// Memory is taken for what the files hold and no more. The class of a CIFAR-100 picture is its fine label.
-pub(super) fn read(parts: &[Part]) -> Result<Split> {
-    let total = parts.iter().map(|p| p.pictures).sum::<u64>() as usize;
-    let mut split = Split::with_capacity(SIDE, total);
-    for part in parts {
-        match part.form {
-            Form::Binary => read_binary(part, &mut split)?,
-            Form::Python => python::read(&part.file, part.layout, &mut split)?,
-        }
-    }
-    Ok(split)
-}
-
 /// Adds the records of `part` to `split`.
-fn read_binary(part: &Part, split: &mut Split) -> Result<()> {
+///
+/// # Errors
+/// A file that cannot be read, or has changed since it was recognised.
+pub(super) fn read(part: &Part, split: &mut Split) -> Result<()> {
     let Part { file, layout, .. } = part;
     let failed = |e| file.unreadable(e);
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file.open().map_err(failed)?);

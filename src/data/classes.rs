@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cache::{Cache, Picture};
-use super::file::file_name;
+use super::file::{Labelled, file_name};
 use super::{Contents, Request, Split, picture_bytes};
 use crate::error::{Error, Result};
 use crate::{pictures, rng};
@@ -19,13 +19,6 @@ const MAX_CLASSES: usize = 1 << 16;
 const MAX_FILES: usize = 1 << 22;
 /// Broken pictures that a message lists.
 const LISTED: usize = 20;
-
-/// A picture file, and its class.
-#[derive(Debug, Clone)]
-pub(super) struct Labelled {
-    pub(super) path: PathBuf,
-    pub(super) class: u16,
-}
 
 /// What was found in a folder of class folders.
 struct Found {

@@ -8,6 +8,18 @@ use std::sync::Arc;
 
 use crate::error::Error;
 
+/// Entries of one folder or archive that are looked at.
+pub(super) const MAX_ENTRIES: usize = 1000;
+/// Larger files are passed over: seven times the largest published file.
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// A picture file, and its class.
+#[derive(Debug, Clone)]
+pub(super) struct Labelled {
+    pub(super) path: PathBuf,
+    pub(super) class: u16,
+}
+
 /// A file with its name and size, wherever its bytes are.
 #[derive(Debug, Clone)]
 pub(super) struct DataFile {

@@ -6,17 +6,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::cifar::{self, Kind, Part};
-use super::file::{DataFile, file_name, has_extension};
-use super::{Contents, Request, archive, classes, numbered_class_names};
+use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES, file_name, has_extension};
+use super::part::{Form, Kind, Part};
+use super::{Contents, Request, SIDE, Split, archive, cifar, classes, numbered_class_names, python};
 use crate::error::{Error, Result};
+use crate::pictures;
 
-/// Entries of one folder or archive that are looked at.
-pub(super) const MAX_ENTRIES: usize = 1000;
 /// Sub-folders that are looked at.
 const MAX_FOLDERS: usize = 64;
-/// Larger files are passed over: seven times the largest published file.
-pub(super) const MAX_FILE_BYTES: u64 = 1 << 30;
 /// Larger lists of class names are passed over.
 const MAX_NAMES_BYTES: u64 = 64 << 10;
 
@@ -62,9 +59,40 @@ pub(super) fn read(place: &Path, request: &Request) -> Result<Contents> {
         sources,
         name: layout.name().into(),
         class_names: folder.class_names(layout.classes()),
-        train: cifar::read(&train)?,
-        test: cifar::read(&[test])?,
+        train: read_parts(&train)?,
+        test: read_parts(&[test])?,
     })
+}
+
+/// Reads `parts`, one after the other, into one split.
+///
+/// Memory is taken for what the files hold and no more. The class of a CIFAR-100 picture is its fine label.
+fn read_parts(parts: &[Part]) -> Result<Split> {
+    let total = parts.iter().map(|p| p.pictures).sum::<u64>() as usize;
+    let mut split = Split::with_capacity(SIDE, total);
+    for part in parts {
+        match part.form {
+            Form::Binary => cifar::read(part, &mut split)?,
+            Form::Python => python::read(&part.file, part.layout, &mut split)?,
+        }
+    }
+    Ok(split)
+}
+
+/// What `file` is, by its content.
+fn recognise(file: &DataFile) -> Kind {
+    let attempt = || -> std::io::Result<Kind> {
+        let start = file.start(512)?;
+        Ok(match &start[..] {
+            [0x1f, 0x8b, ..] => Kind::Archive,
+            _ if start.get(257..262) == Some(b"ustar") => Kind::Archive,
+            [b'P', b'K', 3, 4, ..] => Kind::Zip,
+            start if pictures::is_picture(start) => Kind::Other,
+            start if python::is_pickle(start) => python::recognise(file),
+            _ => cifar::recognise(file)?,
+        })
+    };
+    attempt().unwrap_or_else(|e| Kind::Broken(file.unreadable(e)))
 }
 
 /// What a search came to.
@@ -77,7 +105,7 @@ enum Found {
 /// The one folder or archive with CIFAR's pictures: `place` itself, then its sub-folders, then an archive in it.
 fn find(place: &Path) -> Result<Found> {
     if let Some(file) = regular_file(place) {
-        return match cifar::recognise(&file) {
+        return match recognise(&file) {
             Kind::Archive => in_archive(&file).map(Found::Cifar),
             Kind::Broken(error) => Err(error),
             _ => Err(Error::data(format!("{} is a file, expected a folder or an archive", place.display()))
@@ -230,7 +258,7 @@ impl Folder {
 
     /// Files `file` under what it is.
     fn add(&mut self, file: DataFile) {
-        match cifar::recognise(&file) {
+        match recognise(&file) {
             Kind::Pictures(part) => self.parts.push(part),
             Kind::Names(names) => self.names.push(names),
             _ if has_extension(&file.path, "txt") => self.texts.push(file),

@@ -1,7 +1,7 @@
 //! CIFAR's Python version: dictionaries with an array of pictures and lists of labels, written as pickles.
 
-use super::cifar::{Form, Kind, Layout, Part};
 use super::file::DataFile;
+use super::part::{Form, Kind, Layout, Part};
 use super::pickle::{self, Value};
 use super::{PICTURE_BYTES, Split};
 use crate::error::{Error, Result};
