@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::hexadecimal;
 use crate::error::{Error, Result};
 use crate::rng;
 
@@ -273,7 +274,7 @@ fn content_hash(splits: &[&Split]) -> String {
         let labels: Vec<u8> = split.labels.iter().flat_map(|l| l.to_le_bytes()).collect();
         hash.update(&labels);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize())
 }
 
 /// `class 0`, `class 1`, ...: for files that come without names.
