@@ -69,6 +69,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &head::BIAS_GRAD,
     &optimizer::GRAD_NORM,
     &optimizer::GRAD_CLIP,
+    &optimizer::EMA,
     &optimizer::SGD,
 ];
 
@@ -254,8 +255,10 @@ pub struct Step {
     pub frozen: u32,
     /// Learning rate.
     pub lr: f32,
+    /// Decay of the moving averages; 1: they stay as they are.
+    pub ema_decay: f32,
     /// Padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 /// A buffer as a twin sees it.

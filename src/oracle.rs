@@ -102,6 +102,7 @@ impl Oracle {
                 nesterov: false,
                 weight_decay: 5e-4,
                 clip_norm: None,
+                ema_decay: None,
                 decay_norms_and_biases: true,
             },
             host_input: true,

@@ -43,7 +43,9 @@ pub fn lower_config(config: &Config, classes: usize, caps: &Caps) -> Result<Lowe
 /// A configuration error, or a device on which not even one picture fits.
 pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Result<Lowered> {
     let (net, quant) = network(config, classes)?;
-    lower_shrinking(&net, quant.as_ref(), &options(config, caps)?)
+    let mut options = options(config, caps)?;
+    options.optimizer.ema_decay = None; // a checkpoint's averages are its network
+    lower_shrinking(&net, quant.as_ref(), &options)
 }
 
 fn options(config: &Config, caps: &Caps) -> Result<Options> {

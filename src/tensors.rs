@@ -84,8 +84,16 @@ pub fn insert(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, pre
     Ok(out)
 }
 
+/// What training goes on from, with the values as they are where the network is their moving average.
+pub const LIVE: &str = "live.";
+
+/// Whether a tensor of a checkpoint is state of its training, no part of a float network.
+pub fn is_training_state(name: &str) -> bool {
+    ["momentum.", "quant.", LIVE].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Refuses tensors that the network has no place for: those of a deeper one fit a shallower one by name and shape and would
-/// make half a network, biases before a batch norm would be lost. `momentum.*` and `quant.*` go by the weights;
+/// make half a network, biases before a batch norm would be lost. What [`is_training_state`] goes by the weights;
 /// `num_batches_tracked` is nobody's.
 ///
 /// # Errors
@@ -97,10 +105,7 @@ pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
     for n in &layout.norms {
         places.extend(["weight", "bias", "running_mean", "running_var"].map(|part| format!("{}.{part}", n.name)));
     }
-    let known = |name: &str| {
-        let own = name.starts_with("momentum.") || name.starts_with("quant.") || name.ends_with(".num_batches_tracked");
-        own || places.contains(name)
-    };
+    let known = |name: &str| is_training_state(name) || name.ends_with(".num_batches_tracked") || places.contains(name);
     match tensors.keys().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {

@@ -211,6 +211,7 @@ impl<'a> Trainer<'a> {
                 index: self.at.global_step as u32,
                 frozen: u32::from(frozen),
                 lr: learning_rate(phase, in_phase, steps * u64::from(epochs)),
+                ema_decay: self.config.train.optimizer.ema_decay_at(in_phase),
                 ..Step::default()
             };
             self.session.train_step(form, &self.data.train, indices, step)?;
@@ -249,14 +250,15 @@ impl<'a> Trainer<'a> {
     /// Evaluation, metrics, checkpoint; moves on to the next epoch.
     fn end_epoch(&mut self, lr: f32) -> Result<()> {
         self.finite_state()?; // before the evaluation, which could not name the tensor
-        let moving = self.form() == Form::Quantized && !self.frozen();
-        if let Some(spec) = self.session.lowered.quant.as_ref().filter(|_| moving) {
-            self.session.refresh_weight_scales(spec)?;
+        self.refresh_scales()?;
+        if self.session.exchange_average()? {
+            self.refresh_scales()?;
         }
         let before = self.reestimate_norms()?;
         let scores = match self.evaluate(self.form(), self.frozen()) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {
                 before.into_iter().for_each(|norms| self.session.set_norms(norms)); // resuming begins with them again
+                self.session.exchange_average()?;
                 self.save_last()?;
                 return Err(self.was_saved());
             }
@@ -265,6 +267,7 @@ impl<'a> Trainer<'a> {
         let epoch = self.at.epoch + 1;
         self.log_training(lr)?;
         self.log_scores(epoch, &scores)?;
+        self.session.exchange_average()?;
         let (t, phase, (_, epochs)) = (self.at.totals, self.at.phase.name(), self.phase_config());
         self.at.epoch = epoch;
         self.at.step = 0;
@@ -274,6 +277,15 @@ impl<'a> Trainer<'a> {
             say!("{phase} {epoch}/{epochs}  loss {loss:.4}  train {train:.2} %  {} {scored:.2} %", scores.split);
         }
         Ok(())
+    }
+
+    /// Weight scales that are searched for once an epoch, unless they stand still.
+    fn refresh_scales(&mut self) -> Result<()> {
+        let moving = self.form() == Form::Quantized && !self.frozen();
+        match self.session.lowered.quant.as_ref().filter(|_| moving) {
+            Some(spec) => self.session.refresh_weight_scales(spec),
+            None => Ok(()),
+        }
     }
 
     /// Scores the validation pictures where there are any, else the test pictures.
@@ -295,7 +307,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// End of the float phase: its checkpoint, then a clean optimizer for the next phase.
+    /// End of the float phase: its checkpoint, which is what the next phase starts from, with a clean optimizer.
     fn finish_float(&mut self) -> Result<()> {
         self.save(&self.folder.float())?;
         if self.config.quant.method == Method::None {
@@ -305,6 +317,7 @@ impl<'a> Trainer<'a> {
         }
         self.at.phase = Phase::Quant;
         self.at.step = 0;
+        self.session.adopt_average()?;
         self.session.reset_momentum();
         Ok(())
     }
@@ -384,7 +397,7 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
         from.clone()
     };
     let mut tensors = checkpoint::start(&path)?;
-    tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    tensors.retain(|name, _| !tensors::is_training_state(name));
     Ok(tensors)
 }
 

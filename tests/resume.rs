@@ -11,14 +11,26 @@ use std::time::{Duration, Instant};
 use common::{Ran, cqat, last, metrics, on_device, workplace};
 use cqat::checkpoint::{Checkpoint, Phase, Position};
 use cqat::safetensors_io::{self, File, NamedTensor};
+use cqat::tensors::is_training_state;
 use tempfile::TempDir;
 
 /// A place with an undisturbed run in `full`.
 static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
-    let place = workplace();
+    let place = stateful();
     cqat(place.path(), &["train", "tiny.yaml", "--out", "full"]).ok();
     place
 });
+
+/// A workplace whose `tiny.yaml` has everything that a run can keep from step to step.
+fn stateful() -> TempDir {
+    let place = workplace();
+    let config = "network: {depth: 8, width: 8}
+quant: {reestimate_batches: 4}
+train: {batch: 8, float_epochs: 2, quant_epochs: 2, optimizer: {ema_decay: 0.9, clip_norm: 5}}
+";
+    std::fs::write(place.path().join("tiny.yaml"), config).unwrap();
+    place
+}
 
 fn place() -> &'static Path {
     PLACE.path()
@@ -163,7 +175,7 @@ fn interrupted(run: &str, ready: &str, phase: Phase) {
 /// The pictures have moved: a run is told where they are, as often as it goes on.
 #[test]
 fn resumed_with_data_that_has_moved() {
-    let here = workplace();
+    let here = stateful();
     let at = |arguments: &[&str]| cqat(here.path(), arguments);
     at(&["train", "tiny.yaml", "--out", "moved", "--stop-after", "1"]).ok();
     std::fs::rename(here.path().join("data"), here.path().join("elsewhere")).unwrap();
@@ -179,7 +191,7 @@ fn resumed_with_data_that_has_moved() {
 /// An evaluation may take longer than the epoch: it can be interrupted, and the epoch is not lost with it.
 #[test]
 fn interrupted_in_the_evaluation_of_an_epoch() {
-    let place = workplace();
+    let place = stateful();
     let file = |name: &str, count| std::fs::write(place.path().join("data").join(name), common::cifar100(count, 2));
     file("train.bin", 960).unwrap();
     file("test.bin", 959).unwrap();
@@ -302,7 +314,7 @@ fn a_run_folder_as_the_start_gives_its_float_network() {
     cqat(place(), &[&["train", "tiny.yaml", "--out", "from-run"], &sets[..]].concat()).ok();
     let float = |run: &str| {
         let mut tensors = Checkpoint::read(&place().join(run).join("float.safetensors")).unwrap().tensors;
-        tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+        tensors.retain(|name, _| !is_training_state(name));
         tensors
     };
     assert!(float("full") == float("from-run"));
@@ -338,7 +350,7 @@ fn a_position_beyond_the_run_is_refused() {
 fn a_torchvision_checkpoint_as_the_start() {
     let tensors = Checkpoint::read(&place().join("full/float.safetensors")).unwrap().tensors;
     let mut file = File { tensors, ..File::default() };
-    file.tensors.retain(|name, _| !name.starts_with("momentum.") && !name.starts_with("quant."));
+    file.tensors.retain(|name, _| !is_training_state(name));
     // Weights of PyTorch come with counters, and without metadata.
     file.tensors.insert("bn1.num_batches_tracked".into(), NamedTensor { shape: vec![], data: vec![12.0] });
     let path = place().join("torchvision.safetensors");

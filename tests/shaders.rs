@@ -22,7 +22,8 @@ fn variants() -> BTreeSet<(String, Variant)> {
             let net = Net::resnet(depth, width, 10, 32).unwrap();
             let quant = QuantSpec::new(&config.quant, &net).unwrap();
             for caps in &devices {
-                let optimizer = OptimizerConfig { clip_norm: Some(1.0), ..OptimizerConfig::default() };
+                let optimizer =
+                    OptimizerConfig { clip_norm: Some(1.0), ema_decay: Some(0.9), ..OptimizerConfig::default() };
                 let options = Options { optimizer, ..Options::new(2, caps.clone()) };
                 let lowered = lower(&net, quant.as_ref(), &options).unwrap();
                 for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {

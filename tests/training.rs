@@ -13,6 +13,7 @@ use cqat::evaluate::{Kind, Loaded};
 use cqat::exec::Device;
 use cqat::gpu::Gpu;
 use cqat::run::RunFolder;
+use cqat::safetensors_io::Tensors;
 use cqat::session::Session;
 use cqat::train::{Outcome, Trainer};
 use cqat::{Error, ErrorKind};
@@ -274,6 +275,46 @@ fn norms_are_estimated_anew_after_the_last_epoch() {
     let name = "layer2.0.bn1.running_mean";
     let (drift, change) = (norm(&more[name].data, &with[name].data), norm(&without[name].data, &with[name].data));
     assert!(drift < change, "{drift} {change}");
+}
+
+/// The averages follow their recurrence, leave training alone, and are what is scored and what the quantized phase starts from.
+#[test]
+fn averages_of_the_weights_are_the_network_that_is_kept() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(8, 4)); // one step an epoch
+    let trained = |name: &str, epochs: u32, set: &str| {
+        let out = folder.path().join(name);
+        let sets = ["train.float_epochs=4", "train.quant_epochs=1", "train.quant.lr=1e-9", set];
+        train(&tiny(&sets), &data, &gpu, &out, Some(epochs)).unwrap();
+        out
+    };
+    let decay = "train.optimizer.ema_decay=0.2";
+    let mut average: Tensors = cqat::tensors::initialise(&lowered(&tiny(&[]), &data, &gpu).layout, 0);
+    for epochs in 1..=4 {
+        let (live, run) = (trained(&format!("live{epochs}"), epochs, "train.seed=0"), format!("averaged{epochs}"));
+        let (live, averaged) = (last(&live).tensors, last(&trained(&run, epochs, decay)).tensors);
+        let d = f64::from(epochs) / (9.0 + f64::from(epochs)); // 0.1, 0.18, then above the limit
+        let d = d.min(0.2);
+        for (name, tensor) in &mut average {
+            for (a, v) in tensor.data.iter_mut().zip(&live[name].data) {
+                *a = (d * f64::from(*a) + (1.0 - d) * f64::from(*v)) as f32;
+            }
+            assert!(averaged[&format!("live.{name}")] == live[name], "{name} trains differently");
+            let close =
+                tensor.data.iter().zip(&averaged[name].data).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + a.abs()));
+            assert!(close, "{name} after {epochs}");
+            assert!(averaged[name] != live[name] || name.ends_with("fc.bias"), "{name} is no average");
+        }
+    }
+    let out = trained("averaged", 5, decay);
+    let float = Checkpoint::read(&out.join("float.safetensors")).unwrap().tensors;
+    let quantized = last(&out).tensors;
+    for name in average.keys().filter(|name| name.ends_with("conv1.weight")) {
+        let moved = float[name].data.iter().zip(&quantized[&format!("live.{name}")].data).map(|(a, b)| (a - b).abs());
+        assert!(moved.fold(0.0, f32::max) < 1e-6, "{name} starts elsewhere");
+    }
+    let loaded = Loaded::read(&out).unwrap();
+    let scored = loaded.evaluate(Kind::FakeQuant, &data.test, data.classes, Some(&gpu)).unwrap().totals.mean_loss();
+    assert_eq!(lines(&out, "quant", "test")[0]["loss"].as_f64(), Some(scored));
 }
 
 /// Clipped to nothing, gradients leave the weights where they are; to much, they do not notice.

@@ -6,6 +6,6 @@ struct Step {
     valid: u32,
     frozen: u32,
     lr: f32,
+    ema_decay: f32,
     pad0: u32,
-    pad1: u32,
 }

@@ -74,8 +74,21 @@ pub struct OptimizerConfig {
     pub weight_decay: f32,
     /// Largest L2 norm of all gradients together: larger ones are scaled down to it, before weight decay. Default none.
     pub clip_norm: Option<f32>,
+    /// Decay d of the moving averages of all parameters and running statistics, in (0, 1): average = d * average + (1 - d) * value
+    /// after every step, where d is at most (1 + t) / (10 + t) in step t of a phase, as in TensorFlow's
+    /// `ExponentialMovingAverage`. The averages are the network that is evaluated and kept; training goes on without them.
+    /// Default none.
+    pub ema_decay: Option<f32>,
     /// Decay batch-norm parameters and biases as well. Default false.
     pub decay_norms_and_biases: bool,
+}
+
+impl OptimizerConfig {
+    /// Decay of the moving averages in step `t` of a phase, from 0.
+    pub fn ema_decay_at(&self, t: u64) -> f32 {
+        let warm_up = (1.0 + t as f64) / (10.0 + t as f64);
+        self.ema_decay.map_or(0.0, |decay| f64::from(decay).min(warm_up) as f32)
+    }
 }
 
 impl Default for OptimizerConfig {
@@ -85,6 +98,7 @@ impl Default for OptimizerConfig {
             nesterov: true,
             weight_decay: 5e-4,
             clip_norm: None,
+            ema_decay: None,
             decay_norms_and_biases: false,
         }
     }

@@ -107,6 +107,12 @@ fn train(c: &TrainConfig) -> Result<()> {
     ensure(c.heartbeat_seconds.is_finite() && c.heartbeat_seconds >= 0.0, || {
         wrong("train.heartbeat_seconds", c.heartbeat_seconds, "a finite number, 0 or more").hint("30 is the default")
     })?;
+    if let Some(decay) = c.optimizer.ema_decay {
+        ensure(decay > 0.0 && decay < 1.0, || {
+            wrong("train.optimizer.ema_decay", decay, "above 0 and below 1")
+                .hint("remove the key to keep no averages; 0.99 to 0.9999 is usual")
+        })?;
+    }
     if let Some(norm) = c.optimizer.clip_norm {
         positive("train.optimizer.clip_norm", norm, "remove the key to leave gradients as they are; 1 to 5 is usual")?;
     }

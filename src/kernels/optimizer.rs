@@ -1,4 +1,4 @@
-//! Stochastic gradient descent over all parameters in one dispatch, and the norm of the gradients before it.
+//! Stochastic gradient descent over all parameters in one dispatch, the norm of the gradients before it, averages after it.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -106,4 +106,31 @@ fn grad_clip(t: &mut Twin) {
     let norm = t.f32(0)[..p.groups as usize].iter().sum::<f32>().sqrt();
     let clip = t.f32_mut(1);
     (clip[0], clip[1]) = ((p.most / (norm + 1e-6)).min(1.0), norm);
+}
+
+/// Parameters of `ema`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct EmaParams {
+    /// vec4s of all values.
+    pub words4: u32,
+    /// Padding.
+    pub pad: [u32; 3],
+}
+
+/// `ema.wgsl`.
+pub static EMA: KernelDef = KernelDef {
+    name: "ema",
+    bindings: &[("values", Access::Read), ("step", Access::Read), ("averages", Access::ReadWrite)],
+    params_bytes: size_of::<EmaParams>(),
+    twin: ema,
+};
+
+fn ema(t: &mut Twin) {
+    let p: EmaParams = t.params();
+    let (values, decay) = (t.f32(0), t.step(1).ema_decay);
+    let averages = t.f32_mut(2);
+    for (average, value) in averages.iter_mut().zip(values).take(p.words4 as usize * 4) {
+        *average = decay * *average + (1.0 - decay) * value;
+    }
 }

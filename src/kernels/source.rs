@@ -21,6 +21,7 @@ static FILES: &[(&str, &str)] = shaders![
     "conv_lane",
     "conv_tiled",
     "grad_clip",
+    "ema",
     "grad_norm",
     "histogram",
     "metrics",

@@ -69,6 +69,24 @@ pub struct Norm {
     pub running: TensorId,
 }
 
+/// What learning changes of a network: laid out like the arenas of those names.
+#[derive(Debug, Clone, Copy)]
+pub struct Values {
+    /// All parameters.
+    pub params: TensorId,
+    /// Running statistics of all norms.
+    pub running: TensorId,
+    /// Scales of all weights.
+    pub scales: TensorId,
+}
+
+impl Values {
+    /// All three.
+    pub fn all(self) -> [TensorId; 3] {
+        [self.params, self.running, self.scales]
+    }
+}
+
 /// All persistent tensors.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -98,6 +116,9 @@ pub struct Layout {
     pub scales: TensorId,
     /// Rows of activation quantizers; row 0 is the input's.
     pub ranges: TensorId,
+    /// Moving averages of the parameters and running statistics, with the weight scales that belong to them: where the optimizer
+    /// averages.
+    pub average: Option<Values>,
     /// Per layer, its row of ranges.
     pub range_rows: Vec<Option<u32>>,
     /// First step with a value that is not finite, per layer.
@@ -130,7 +151,15 @@ pub struct Layout {
 
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`. `textures`: the lane kernels read weight codes from textures.
-    pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, textures: bool) -> Layout {
+    /// `averages`: the optimizer keeps moving averages.
+    pub fn new(
+        plan: &mut Plan,
+        net: &Net,
+        quant: Option<&QuantSpec>,
+        batch: usize,
+        textures: bool,
+        averages: bool,
+    ) -> Layout {
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -194,6 +223,12 @@ impl Layout {
         }
         let row_count = 1 + net.activations().count();
         let rows = weight_rows(plan, &weights, quant);
+        let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
+        let average = averages.then(|| Values {
+            params: copy("average params", Arena::Params),
+            running: copy("average running", Arena::Norms),
+            scales: copy("average scales", Arena::Scales),
+        });
         Layout {
             bias,
             params: plan.whole(Arena::Params),
@@ -206,6 +241,7 @@ impl Layout {
             transposed,
             scales: plan.whole(Arena::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
+            average,
             range_rows,
             health: plan.own("health", net.layers.len()),
             table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),
@@ -223,6 +259,11 @@ impl Layout {
             weights,
             norms,
         }
+    }
+
+    /// What the programs work with.
+    pub fn values(&self) -> Values {
+        Values { params: self.params, running: self.running, scales: self.scales }
     }
 
     /// The weights of a layer.

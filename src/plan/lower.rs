@@ -105,7 +105,8 @@ enum Mode {
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();
-    let layout = Layout::new(&mut plan, net, quant, options.batch, options.family == KernelFamily::Lane);
+    let (textures, averages) = (options.family == KernelFamily::Lane, options.optimizer.ema_decay.is_some());
+    let layout = Layout::new(&mut plan, net, quant, options.batch, textures, averages);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
         p.emit_all();

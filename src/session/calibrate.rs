@@ -42,7 +42,12 @@ impl Session<'_> {
         self.refresh_weight_scales(spec)?;
         let programs = self.programs(Form::Quantized)?;
         self.exec.write_as(self.lowered.layout.step, &[Step::default()]);
-        self.exec.run(programs.weights)
+        self.exec.run(programs.weights)?;
+        if let Some(average) = self.lowered.layout.average {
+            let scales = self.exec.read(self.lowered.layout.scales)?;
+            self.exec.write(average.scales, &scales);
+        }
+        Ok(())
     }
 
     /// Histograms count in 32 bits, and in a sparse tensor nearly all values may fall into one bin.

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Session, load_parameters};
+use super::Session;
 use crate::Result;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::net::Layer;
 use crate::plan::TensorId;
+use crate::plan::layout::Values;
 use crate::safetensors_io::Tensors;
-use crate::tensors;
-
-/// Scales of each layer's weights, with the tensor that takes them.
-type Scales = Vec<(TensorId, Vec<f32>)>;
+use crate::tensors::{self, LIVE};
 
 /// What steps without learning change.
 pub struct Norms {
@@ -49,21 +47,38 @@ impl Session<'_> {
     }
 
     /// Everything that a checkpoint keeps: parameters and running statistics by torchvision name, `momentum.*`, and with a
-    /// quantizer `quant.*` (ranges and statistics of activations, scales of weights).
+    /// quantizer `quant.*` (ranges and statistics of activations, scales of weights). Where the optimizer averages, the network
+    /// is the average, and `live.*` what it averages.
     ///
     /// # Errors
     /// A device error.
     pub fn state(&mut self) -> Result<Tensors> {
         let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
-        let mut out = tensors::extract(plan, layout, &self.exec.read_f32(layout.params)?);
-        out.extend(tensors::extract_running(plan, layout, &self.exec.read_f32(layout.running)?));
+        let mut out = self.named(layout.average.unwrap_or(layout.values()))?;
+        if layout.average.is_some() {
+            let live = self.named(layout.values())?;
+            out.extend(live.into_iter().map(|(name, t)| (format!("{LIVE}{name}"), t)));
+        }
         let momentum = tensors::extract(plan, layout, &self.exec.read_f32(layout.velocity)?);
         out.extend(momentum.into_iter().map(|(name, t)| (format!("momentum.{name}"), t)));
         if self.lowered.quant.is_some() {
             for (name, row) in self.ranges()? {
                 tensors::insert_range(&mut out, &name, &row);
             }
-            let scales = self.exec.read_f32(layout.scales)?;
+        }
+        Ok(out)
+    }
+
+    /// Parameters, running statistics and weight scales by name.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn named(&mut self, values: Values) -> Result<Tensors> {
+        let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
+        let mut out = tensors::extract(plan, layout, &self.exec.read_f32(values.params)?);
+        out.extend(tensors::extract_running(plan, layout, &self.exec.read_f32(values.running)?));
+        if self.lowered.quant.is_some() {
+            let scales = self.exec.read_f32(values.scales)?;
             for w in &layout.weights {
                 tensors::insert_scales(&mut out, w, &scales[plan.offset(w.scales)..][..2 * w.c_out]);
             }
@@ -71,7 +86,8 @@ impl Session<'_> {
         Ok(out)
     }
 
-    /// Loads parameters and running statistics; momentum and quantizer state too where `state` has them.
+    /// Loads parameters and running statistics; momentum and quantizer state too where `state` has them. Where the optimizer
+    /// averages, they are the average, and training goes on from `live.*` where `state` has that.
     ///
     /// # Errors
     /// A tensor that is missing, has another shape or belongs to no layer; nothing is changed then.
@@ -84,18 +100,32 @@ impl Session<'_> {
             false => vec![0.0; words],
         };
         let quantized = self.lowered.quant.is_some() && state.keys().any(|k| k.starts_with("quant."));
-        let quantizers = quantized.then(|| self.quantizer_state(state)).transpose()?;
-        load_parameters(self.lowered, self.exec.as_mut(), state, "")?;
+        let ranges = quantized.then(|| self.range_rows(state)).transpose()?;
+        let network = self.words_of(state, quantized)?;
+        let live: Tensors =
+            state.iter().filter_map(|(name, t)| Some((name.strip_prefix(LIVE)?.to_string(), t.clone()))).collect();
+        let averages = layout.average.is_some() && !live.is_empty();
+        let live = averages.then(|| self.words_of(&live, quantized)).transpose()?;
         self.exec.write_as(layout.velocity, &momentum);
-        if let Some((ranges, scales)) = quantizers {
-            self.exec.write_as(layout.ranges, &ranges);
-            scales.into_iter().for_each(|(tensor, data)| self.exec.write_as(tensor, &data));
-        }
+        ranges.into_iter().for_each(|rows| self.exec.write_as(layout.ranges, &rows));
+        network.iter().for_each(|(tensor, words)| self.exec.write_as(*tensor, words));
+        self.restart_average()?;
+        live.into_iter().flatten().for_each(|(tensor, words)| self.exec.write_as(tensor, &words));
         Ok(())
     }
 
-    /// All rows of ranges, and the scales of each layer's weights.
-    fn quantizer_state(&mut self, state: &Tensors) -> Result<(Vec<RangeRow>, Scales)> {
+    /// Words of the parameters, the running statistics and, with a quantizer, the scales of each layer's weights, with the
+    /// tensors that take them.
+    fn words_of(&self, state: &Tensors, quantized: bool) -> Result<Vec<(TensorId, Vec<f32>)>> {
+        let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
+        let params = tensors::insert(plan, layout, plan.tensor(layout.params).words, state, "")?;
+        let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, state, "")?;
+        let scales = layout.weights.iter().filter(|_| quantized).map(|w| Ok((w.scales, tensors::scales(state, w)?)));
+        [Ok((layout.params, params)), Ok((layout.running, running))].into_iter().chain(scales).collect()
+    }
+
+    /// All rows of ranges.
+    fn range_rows(&mut self, state: &Tensors) -> Result<Vec<RangeRow>> {
         let layout = &self.lowered.layout;
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         for (id, layer) in self.lowered.net.layers.iter().enumerate() {
@@ -104,8 +134,43 @@ impl Session<'_> {
                 rows[row as usize] = tensors::range(state, layer.name())?;
             }
         }
-        let scales = layout.weights.iter().map(|w| Ok((w.scales, tensors::scales(state, w)?)));
-        Ok((rows, scales.collect::<Result<_>>()?))
+        Ok(rows)
+    }
+
+    /// Exchanges what training stands at and its average: evaluation needs the one, the next step the other. Returns whether
+    /// the optimizer averages; otherwise there is nothing to exchange.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn exchange_average(&mut self) -> Result<bool> {
+        let layout = &self.lowered.layout;
+        let Some(average) = layout.average else { return Ok(false) };
+        for (live, average) in layout.values().all().into_iter().zip(average.all()) {
+            let (a, b) = (self.exec.read(live)?, self.exec.read(average)?);
+            self.exec.write(live, &b);
+            self.exec.write(average, &a);
+        }
+        Ok(true)
+    }
+
+    /// Training goes on from the average, where there is one.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn adopt_average(&mut self) -> Result<()> {
+        self.exchange_average()?;
+        self.restart_average()
+    }
+
+    /// The average begins with what training stands at.
+    fn restart_average(&mut self) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let Some(average) = layout.average else { return Ok(()) };
+        for (live, average) in layout.values().all().into_iter().zip(average.all()) {
+            let words = self.exec.read(live)?;
+            self.exec.write(average, &words);
+        }
+        Ok(())
     }
 
     /// Running statistics and momentum as they are.

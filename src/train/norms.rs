@@ -26,7 +26,7 @@ impl Trainer<'_> {
             // A training step that teaches nothing.
             let global_step = self.at.global_step + k as u64;
             let seed = step_seed(self.config.train.seed, global_step);
-            let step = Step { seed, index: global_step as u32, frozen: 1, lr: 0.0, ..Step::default() };
+            let step = Step { seed, index: global_step as u32, frozen: 1, lr: 0.0, ema_decay: 1.0, ..Step::default() };
             self.session.train_step(Form::Quantized, &self.data.train, indices, step)?;
             if self.session.undrained() >= self.config.train.log_every as usize {
                 self.session.drain(&mut Totals::default())?;

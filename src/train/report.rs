@@ -114,7 +114,7 @@ type Codes = BTreeMap<String, Vec<i8>>;
 fn weight_codes(session: &mut Session) -> Result<Codes> {
     let lowered = session.lowered;
     let spec = lowered.quant.as_ref().expect("a quantized form has quantizers");
-    let state = session.state()?;
+    let state = session.named(lowered.layout.values())?;
     let quantized = lowered.layout.weights.iter().filter_map(|w| Some((w, spec.layer(w.layer)?)));
     let codes = |(w, q): (&Weights, &Quantizer)| {
         let [_, inverse] = tensors::weight_scales(&state, &w.name, w.real_out)?;

@@ -10,7 +10,7 @@ use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
 use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
-use crate::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
+use crate::kernels::optimizer::{EMA, EmaParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
@@ -238,5 +238,12 @@ impl Pass<'_> {
         }
         let bind = [layout.grads, layout.step, layout.clip, layout.params, layout.velocity];
         self.emit_only(&SGD, &params, &bind, flat_grid(words4));
+        if let Some(average) = layout.average {
+            for (values, averages) in [(layout.params, average.params), (layout.running, average.running)] {
+                let words4 = self.plan.tensor(values).words / 4;
+                let p = EmaParams { words4: words4 as u32, pad: [0; 3] };
+                self.emit_only(&EMA, &p, &[values, layout.step, averages], flat_grid(words4));
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams, StageParams, stage_variant};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams, bwd_variant};
-use crate::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
+use crate::kernels::optimizer::{EMA, EmaParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use crate::kernels::range::{self, BINS, BlockedParams, HistogramParams, RangeRow, UpdateParams};
 use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate, prepare_variant};
 use crate::kernels::{Format, KernelDef, Step, TEXTURE_BASE, Variant, flat_grid};
@@ -366,6 +366,13 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
         ];
         let name = format!("decayed {decayed4} nesterov {nesterov}");
         cases.push(Case::new(&SGD, only(&SGD), name, &p, flat_grid(133), data));
+    }
+    for (words4, ema_decay) in [(1, 0.9), (133, 0.0), (133, 1.0)] {
+        let p = EmaParams { words4, pad: [0; 3] };
+        let [values, averages] = [7, 8].map(|seed| reals(4 * words4 as usize, seed, -1.0, 1.0));
+        let data = vec![values, step(Step { ema_decay, ..Step::default() }), averages];
+        let name = format!("{words4} decay {ema_decay}");
+        cases.push(Case::new(&EMA, only(&EMA), name, &p, flat_grid(words4 as usize), data));
     }
     for (words4, groups) in [(1, 1), (133, 3), (1000, 5), (1000, 256)] {
         let p = GradNormParams { words4, groups, pad: [0; 2] };
