@@ -185,10 +185,8 @@ impl Gpu {
             report.error.lock().expect("no panic holds this lock").get_or_insert(e.to_string());
         }));
         let report = faults.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                report.lost.lock().expect("no panic holds this lock").get_or_insert(message);
-            }
+        device.set_device_lost_callback(move |_, message| {
+            report.lost.lock().expect("no panic holds this lock").get_or_insert(message);
         });
         let budget = match options.memory_mib {
             Some(mib) => mib.saturating_mul(1 << 20),
@@ -208,11 +206,16 @@ impl Gpu {
         Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })
     }
 
+    /// Loses the device, as a driver's reset would: what comes after it fails with a device error.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
     fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: submission, timeout: None };
         let poll = unless_lost(|| self.device.poll(wait));
         self.faults.check()?;
-        poll?.map(|_| ()).map_err(|e| Error::device("waiting for the device failed").caused_by(e))
+        poll?.map(|_| ()).map_err(|e| Error::device("waiting for the device failed").hint(LOST_HINT).caused_by(e))
     }
 }
 

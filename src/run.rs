@@ -1,6 +1,6 @@
 //! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,6 +13,9 @@ use crate::{Error, Result};
 
 /// Version of `metrics.jsonl` and `manifest.json`.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Bytes of the first line of `metrics.jsonl`, at most.
+const LONGEST_HEADER: u64 = 1 << 16;
 
 /// The files that a run has from its beginning.
 const FIRST_FILES: [&str; 3] = ["manifest.json", "metrics.jsonl", "config.yaml"];
@@ -214,6 +217,8 @@ impl RunFolder {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn reopen(&mut self, metrics_bytes: u64, resumed: &Resumed) -> Result<()> {
+        self.refuse_newer_metrics()?;
+        self.record(resumed)?;
         let entries = std::fs::read_dir(&self.path).map_err(|e| self.unwritable("", e))?;
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -221,7 +226,6 @@ impl RunFolder {
                 std::fs::remove_file(entry.path()).map_err(|e| self.unwritable(&name, e))?;
             }
         }
-        self.record(resumed)?;
         self.metrics = Some(self.open_metrics(metrics_bytes)?);
         Ok(())
     }
@@ -241,6 +245,7 @@ impl RunFolder {
             Err(e) => return Err(damaged().caused_by(e)),
         };
         let mut manifest: Value = serde_json::from_str(&text).map_err(|e| damaged().caused_by(e))?;
+        refuse_newer(&path, &manifest)?;
         let Some(fields) = manifest.as_object_mut() else { return Err(damaged()) };
         let now = serde_json::to_value(resumed).map_err(|e| damaged().caused_by(e))?;
         for (what, key) in [("adapter", "name"), ("driver", "driver_info")] {
@@ -255,6 +260,17 @@ impl RunFolder {
             _ => return Err(damaged()),
         }
         write_atomically(&path, to_json(&manifest)?.as_bytes())
+    }
+
+    /// Lines of this version would not go with those that are there.
+    fn refuse_newer_metrics(&self) -> Result<()> {
+        let path = self.file("metrics.jsonl");
+        let header = std::fs::File::open(&path).ok().and_then(|f| {
+            let mut line = String::new();
+            BufReader::new(f.take(LONGEST_HEADER)).read_line(&mut line).ok()?;
+            serde_json::from_str(&line).ok()
+        });
+        header.map_or(Ok(()), |header| refuse_newer(&path, &header))
     }
 
     fn open_metrics(&self, keep: u64) -> Result<std::fs::File> {
@@ -326,6 +342,18 @@ impl RunFolder {
 fn is_temporary(name: &str) -> bool {
     let parts: Vec<&str> = name.split('.').collect();
     matches!(parts[..], ["last" | "float" | "manifest" | "config", id, "tmp"] if id.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Refuses what a newer program wrote.
+fn refuse_newer(path: &Path, file: &Value) -> Result<()> {
+    match file["format_version"].as_u64() {
+        Some(version) if version > u64::from(FORMAT_VERSION) => Err(Error::training(format!(
+            "{} has format_version {version}, this program reads at most {FORMAT_VERSION}",
+            path.display()
+        ))
+        .hint("use the version of cqat that wrote it")),
+        _ => Ok(()),
+    }
 }
 
 fn to_json(v: &impl Serialize) -> Result<String> {

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of them")]
 
+pub mod undisturbed;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
