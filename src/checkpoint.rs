@@ -112,7 +112,7 @@ impl Checkpoint {
     /// Reads it.
     ///
     /// # Errors
-    /// A file that is damaged, of another program, or of a newer version, or that holds values that are not finite.
+    /// A file that is damaged, of another program, or of a newer version, or that holds values that no run writes.
     pub fn read(path: &Path) -> Result<Checkpoint> {
         let file = safetensors_io::read(path, ErrorKind::Training)?;
         let foreign = || {
@@ -125,8 +125,12 @@ impl Checkpoint {
             Some(v) => return Err(other_version(path, v)),
             None => return Err(foreign()),
         }
-        let meta = serde_json::from_str(text).map_err(|e| foreign().caused_by(e))?;
-        check_finite(&file.tensors, path)?;
+        let meta: Meta = serde_json::from_str(text).map_err(|e| foreign().caused_by(e))?;
+        if !meta.normalisation.is_usable() {
+            return Err(Error::training(format!("{}: the normalisation of the input is impossible", path.display()))
+                .hint("use another checkpoint"));
+        }
+        check_values(&file.tensors, path)?;
         Ok(Checkpoint { tensors: file.tensors, meta })
     }
 
@@ -154,28 +158,32 @@ fn other_version(path: &Path, version: u64) -> Error {
 /// of parameters have stayed) or of another.
 ///
 /// # Errors
-/// A file that cannot be read or is of a newer version, values that are not finite, a variance below 0.
+/// A file that cannot be read or is of a newer version, values that no run writes.
 pub fn start(path: &Path) -> Result<Tensors> {
     let file = safetensors_io::read(path, ErrorKind::Training)?;
     if let Some(v) = file.metadata.get(KEY).and_then(|text| version(text)).filter(|v| *v > u64::from(FORMAT_VERSION)) {
         return Err(other_version(path, v));
     }
-    check_finite(&file.tensors, path)?;
-    let negative =
-        |(name, t): &(&String, &NamedTensor)| name.ends_with("running_var") && t.data.iter().any(|v| *v < 0.0);
-    if let Some((name, _)) = file.tensors.iter().find(negative) {
-        return Err(Error::training(format!("{}: {name} holds a value below 0, which no variance is", path.display()))
-            .hint("use another checkpoint"));
-    }
+    check_values(&file.tensors, path)?;
     Ok(file.tensors)
 }
 
-/// Refuses tensors that hold NaN or infinity: no run writes such.
+/// Refuses values that no run writes: NaN, infinity, a variance below 0, a scale that is not above 0.
 ///
 /// # Errors
 /// Names the file and the tensor.
-fn check_finite(tensors: &Tensors, path: &Path) -> Result<()> {
-    let Some((name, _)) = tensors.iter().find(|(_, t)| !t.is_finite()) else { return Ok(()) };
-    Err(Error::training(format!("{}: {name} holds values that are not finite", path.display()))
-        .hint("use another checkpoint"))
+fn check_values(tensors: &Tensors, path: &Path) -> Result<()> {
+    let wrong = |(name, t): (&String, &NamedTensor)| {
+        let scale = name.starts_with("quant.") && (name.ends_with(".scale") || name.ends_with(".inv_scale"));
+        let any = |holds: fn(f32) -> bool| t.data.iter().any(|v| holds(*v));
+        let what = match name {
+            _ if !t.is_finite() => "values that are not finite",
+            _ if scale && any(|v| v <= 0.0) => "a value that is not above 0, as every scale is",
+            _ if name.ends_with("running_var") && any(|v| v < 0.0) => "a value below 0, which no variance is",
+            _ => return None,
+        };
+        let name = name.escape_debug();
+        Some(Error::training(format!("{}: {name} holds {what}", path.display())).hint("use another checkpoint"))
+    };
+    tensors.iter().find_map(wrong).map_or(Ok(()), Err)
 }

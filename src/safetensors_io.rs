@@ -1,9 +1,10 @@
 //! Tensors by name, and the safetensors files that hold them: read as f32, written atomically.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -57,7 +58,7 @@ const MAX_BYTES: u64 = 8 << 30;
 /// Reads a file.
 ///
 /// # Errors
-/// A file that cannot be read, is too large, is not safetensors, or holds a tensor of another type than f32, f64 or i32.
+/// A file that cannot be read, is too large, is not safetensors, or holds a tensor of another type than f32, f64, i64, i32 or i8.
 pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
     let fail = |what: &str| Error::new(kind, format!("{}: {what}", path.display()));
     let unreadable =
@@ -66,14 +67,42 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
     if size > MAX_BYTES {
         return Err(fail(&format!("is {size} bytes, expected at most {MAX_BYTES}")));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    let broken = |e| {
+    let broken = || {
         fail("is not a whole safetensors file")
             .hint("it may have been cut short or damaged; use another checkpoint of the run")
-            .caused_by(e)
     };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-    let views = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    // A large file of something else is not read to its end.
+    let mut start = [0; 9];
+    let begun = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut start));
+    match begun {
+        Ok(()) if start[8] == b'{' => {}
+        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => return Err(unreadable(e)),
+        _ => return Err(broken()),
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    parse(&bytes).map_err(|e| match e {
+        Refused::Broken(e) => broken().caused_by(e),
+        Refused::Type(name, dtype) => fail(&format!("tensor {} has type {dtype:?}, expected F32", name.escape_debug()))
+            .hint("convert its tensors to float32, in PyTorch with .float(), and save it again"),
+    })
+}
+
+/// Why bytes are no [`File`].
+#[derive(Debug)]
+pub enum Refused {
+    /// They are not safetensors, or not whole.
+    Broken(SafeTensorError),
+    /// The tensor of this name has a type that is not read.
+    Type(String, Dtype),
+}
+
+/// The contents of a file of these bytes.
+///
+/// # Errors
+/// See [`Refused`].
+pub fn parse(bytes: &[u8]) -> std::result::Result<File, Refused> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(Refused::Broken)?;
+    let views = SafeTensors::deserialize(bytes).map_err(Refused::Broken)?;
     let mut file = File { metadata: header.metadata().clone().unwrap_or_default(), ..File::default() };
     for (name, view) in views.iter() {
         let data: Vec<f32> = match view.dtype() {
@@ -83,10 +112,7 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
             Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
             // torch's `num_batches_tracked`
             Dtype::I64 => view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
-            other => {
-                return Err(fail(&format!("tensor {name} has type {other:?}, expected F32"))
-                    .hint("convert its tensors to float32, in PyTorch with .float(), and save it again"));
-            }
+            other => return Err(Refused::Type(name.to_string(), other)),
         };
         file.tensors.insert(name.to_string(), NamedTensor { shape: view.shape().to_vec(), data });
     }
@@ -129,7 +155,6 @@ pub fn write(path: &Path, file: &File) -> Result<()> {
 /// # Errors
 /// Any failure to write; the old file, if there is one, is untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write as _;
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let attempt = || -> std::io::Result<()> {
         let mut f = std::fs::File::create(&temporary)?;

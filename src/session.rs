@@ -35,6 +35,12 @@ impl Normalisation {
         Normalisation { mean: data.mean, std: data.std }
     }
 
+    /// Whether every byte has a finite value.
+    pub fn is_usable(&self) -> bool {
+        let channel = |c: usize| self.std[c] > 0.0 && self.value(c, 0).is_finite() && self.value(c, 255).is_finite();
+        (0..3).all(channel)
+    }
+
     /// Value of a raw byte.
     pub fn value(&self, channel: usize, raw: u8) -> f32 {
         ((f64::from(raw) / 255.0 - f64::from(self.mean[channel])) / f64::from(self.std[channel])) as f32

@@ -109,7 +109,9 @@ pub fn refuse_strangers(layout: &Layout, tensors: &Tensors) -> Result<()> {
     match tensors.keys().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {
-            let error = Error::training(format!("the checkpoint has a tensor {name}, which the network does not have"));
+            let shown = name.escape_debug();
+            let error =
+                Error::training(format!("the checkpoint has a tensor {shown}, which the network does not have"));
             let convolution = |w: &Weights| name.strip_suffix(".bias") == Some(&w.name);
             Err(error.hint(if ["module.", "model."].iter().any(|prefix| name.starts_with(prefix)) {
                 "its names begin with that of a wrapper: save the state of the network inside, in PyTorch .module.state_dict()"

@@ -103,10 +103,12 @@ impl<'a> Trainer<'a> {
             Phase::Quant => config.train.quant_epochs,
         };
         let steps = data.train.len() / lowered.batch;
-        if meta.position.epoch > epochs || meta.position.step as usize > steps {
+        let before = if meta.position.phase == Phase::Quant { config.train.float_epochs } else { 0 };
+        let taken = (u64::from(before) + u64::from(meta.position.epoch)) * steps as u64 + u64::from(meta.position.step);
+        if meta.position.epoch > epochs || meta.position.step as usize > steps || meta.position.global_step != taken {
             return Err(Error::training(format!(
-                "the checkpoint stands at epoch {}, step {}, but its phase has {epochs} epochs of {steps} steps",
-                meta.position.epoch, meta.position.step
+                "the checkpoint stands at epoch {}, step {}, {} steps in all, but its phase has {epochs} epochs of {steps} steps",
+                meta.position.epoch, meta.position.step, meta.position.global_step
             ))
             .hint("the checkpoint is damaged: start a new run from its weights with --set train.init_from"));
         }
