@@ -291,7 +291,8 @@ fn a_position_beyond_the_run_is_refused() {
         (checkpoint.meta.position.epoch, checkpoint.meta.position.step) = (epoch, step);
         checkpoint.write(&copy.join("last.safetensors")).unwrap();
         let before = std::fs::read(copy.join("last.safetensors")).unwrap();
-        let message = format!("stands at epoch {epoch}, step {step}, 24 steps in all, but its phase has 2 epochs of 6 steps");
+        let message =
+            format!("stands at epoch {epoch}, step {step}, 24 steps in all, but its phase has 2 epochs of 6 steps");
         cqat(place(), &["train", "--resume", "beyond"]).fails(5, &message, "train.init_from");
         assert!(std::fs::read(copy.join("last.safetensors")).unwrap() == before);
     }
