@@ -8,6 +8,7 @@ mod doctor;
 mod eval;
 mod infer;
 mod info;
+mod interrupts;
 mod selftest;
 mod shell;
 mod train;

@@ -58,17 +58,26 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Of `cifar-100-binary.tar.gz`.
+pub const CIFAR100_BINARY: Digest = Digest::Sha256("58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec");
+/// Of `cifar-10-binary.tar.gz`.
+pub const CIFAR10_BINARY: Digest = Digest::Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd");
+/// Of `cifar-100-python.tar.gz`.
+pub const CIFAR100_PYTHON: Digest = Digest::Md5("eb9058c3a382ffc7106e4002c42a8d85");
+/// Of `cifar-10-python.tar.gz`.
+pub const CIFAR10_PYTHON: Digest = Digest::Sha256("6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce");
+
 /// Every file that the authors publish, packed and unpacked, whose hash is known.
 const FILES: [(&str, Digest); 16] = [
-    ("cifar-100-binary.tar.gz", Digest::Sha256("58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec")),
+    ("cifar-100-binary.tar.gz", CIFAR100_BINARY),
     ("cifar-100-binary/train.bin", Digest::Sha256("f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29")),
     ("cifar-100-binary/test.bin", Digest::Sha256("d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a")),
-    ("cifar-100-python.tar.gz", Digest::Md5("eb9058c3a382ffc7106e4002c42a8d85")),
+    ("cifar-100-python.tar.gz", CIFAR100_PYTHON),
     ("cifar-100-python/train", Digest::Md5("16019d7e3df5f24257cddd939b257f8d")),
     ("cifar-100-python/test", Digest::Md5("f0ef6b0ae62326f3e7ffdfab6717acfc")),
     ("cifar-100-python/meta", Digest::Md5("7973b15100ade9c7d40fb424638fde48")),
-    ("cifar-10-binary.tar.gz", Digest::Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")),
-    ("cifar-10-python.tar.gz", Digest::Sha256("6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce")),
+    ("cifar-10-binary.tar.gz", CIFAR10_BINARY),
+    ("cifar-10-python.tar.gz", CIFAR10_PYTHON),
     ("cifar-10-batches-py/data_batch_1", Digest::Md5("c99cafc152244af753f735de768cd75f")),
     ("cifar-10-batches-py/data_batch_2", Digest::Md5("d4bba439e000b95fd0a9bffe97cbabec")),
     ("cifar-10-batches-py/data_batch_3", Digest::Md5("54ebc095f3ab1f0389bbae665268c751")),

@@ -7,7 +7,7 @@ use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::digest::Digest;
+use crate::digest::{self, Digest};
 use crate::progress::Download;
 use crate::{Error, Result, interrupt};
 
@@ -30,25 +30,25 @@ pub const PUBLISHED: [Published; 4] = [
         name: "cifar100",
         about: "CIFAR-100, binary version",
         file: "cifar-100-binary.tar.gz",
-        digest: Digest::Sha256("58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
+        digest: digest::CIFAR100_BINARY,
     },
     Published {
         name: "cifar10",
         about: "CIFAR-10, binary version",
         file: "cifar-10-binary.tar.gz",
-        digest: Digest::Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        digest: digest::CIFAR10_BINARY,
     },
     Published {
         name: "cifar100-python",
         about: "CIFAR-100, Python version",
         file: "cifar-100-python.tar.gz",
-        digest: Digest::Md5("eb9058c3a382ffc7106e4002c42a8d85"),
+        digest: digest::CIFAR100_PYTHON,
     },
     Published {
         name: "cifar10-python",
         about: "CIFAR-10, Python version",
         file: "cifar-10-python.tar.gz",
-        digest: Digest::Sha256("6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
+        digest: digest::CIFAR10_PYTHON,
     },
 ];
 

@@ -91,7 +91,7 @@ fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
             from = range.trim_end_matches('-').parse().unwrap();
         }
     }
-    assert!(request.contains(FILE), "{request}");
+    assert!(request.contains(".tar.gz"), "{request}");
     asked.lock().unwrap().push(from);
     let mut bytes = content();
     let total = match way {
@@ -288,6 +288,26 @@ fn the_command_fetches_and_describes() {
         text.contains("1200 training and 800 test pictures of 32 x 32 pixels") && text.contains("Trouser"),
         "{text}"
     );
+}
+
+/// Ctrl-C keeps what has arrived, and says so.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_download_stays() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Stall(3000)]));
+    let mut child =
+        command(folder.path(), &["data", "fetch", "cifar100", "--out", ".", "--mirror", &server.url]).spawn().unwrap();
+    let part = folder.path().join("cifar-100-binary.tar.gz.part");
+    let start = std::time::Instant::now();
+    while std::fs::metadata(&part).map_or(0, |m| m.len()) < 3000 {
+        assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ran = common::Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{}", ran.err);
+    assert!(ran.err.contains("stopping; what has arrived stays for the next call"), "{}", ran.err);
+    assert_eq!(std::fs::read(part).unwrap(), content()[..3000]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::interrupts::Interrupts;
 use super::{DEFAULT_DATA, Global};
 use crate::data::{DataSet, Request, Split, load_as};
 use crate::digest::published_as;
@@ -51,7 +52,7 @@ impl FetchArgs {
         let defaults = fetch::Options::default();
         let named = (!self.mirrors.is_empty()).then(|| self.mirrors.clone());
         let mirrors = named.or_else(fetch::mirrors_of_environment).unwrap_or(defaults.mirrors);
-        let _interrupts = super::train::Interrupts::take();
+        let _interrupts = Interrupts::take("stopping; what has arrived stays for the next call");
         let path = fetch(published, &self.out, &fetch::Options { mirrors, quiet: global.quiet, ..defaults })?;
         println!("{}", path.display());
         if !global.quiet {

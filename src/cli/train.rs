@@ -1,21 +1,23 @@
 //! `cqat train`.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::interrupts::Interrupts;
 use super::{Global, data_location};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
-use crate::interrupt;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, Versions, now};
 use crate::setup::{self, lower_config};
 use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result};
+
+/// What the first Ctrl-C is answered with.
+const SAVING: &str = "finishing the step and saving";
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -93,7 +95,7 @@ impl TrainArgs {
             _ => e,
         })?;
         greet(&data, &gpu, global);
-        let _interrupts = Interrupts::take();
+        let _interrupts = Interrupts::take(SAVING);
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
         if !trainer.finished() {
             train(&mut trainer, self.stop_after, run, global)?;
@@ -129,7 +131,7 @@ pub(super) fn start(
     };
     greet(data, &gpu, global);
     let create = || RunFolder::create(out, &config, &manifest);
-    let _interrupts = Interrupts::take();
+    let _interrupts = Interrupts::take(SAVING);
     let mut trainer = Trainer::start(&config, data, &gpu, &lowered, create, global.quiet)?;
     train(&mut trainer, stop_after, out, global)
 }
@@ -217,64 +219,3 @@ fn default_folder(spec: &str) -> PathBuf {
     let name = if free(&base) { base } else { format!("{base}-{}", std::process::id()) };
     Path::new("runs").join(name)
 }
-
-/// While this lives, the first Ctrl-C asks the trainer to save and stop; without it, and from the second on, Ctrl-C ends
-/// the process.
-pub(super) struct Interrupts;
-
-/// Whether an [`Interrupts`] lives.
-static TRAINING: AtomicBool = AtomicBool::new(false);
-
-impl Interrupts {
-    /// To be called before the run has a folder, so that a run that can be seen can be interrupted.
-    pub(super) fn take() -> Interrupts {
-        TRAINING.store(true, Ordering::SeqCst);
-        let nohup = hangups_are_ignored();
-        let installed = ctrlc::set_handler(|| {
-            if !TRAINING.load(Ordering::SeqCst) || interrupt::request() {
-                std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
-            }
-            say!("\nfinishing the step and saving; interrupt again to quit at once");
-        });
-        if let Err(e) = installed {
-            log::warn!("interrupts are not handled: {e}");
-        }
-        if nohup {
-            ignore_hangups();
-        }
-        Interrupts
-    }
-}
-
-impl Drop for Interrupts {
-    fn drop(&mut self) {
-        TRAINING.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Whether the process was started to outlive its terminal (`nohup`).
-#[cfg(unix)]
-fn hangups_are_ignored() -> bool {
-    // SAFETY: sigaction with no new action only writes the old one, into zeroed memory of its type.
-    unsafe {
-        let mut old: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-/// Undoes for SIGHUP what the interrupt handler does.
-#[cfg(unix)]
-fn ignore_hangups() {
-    // SAFETY: ignoring a signal runs no code.
-    unsafe {
-        libc::signal(libc::SIGHUP, libc::SIG_IGN);
-    }
-}
-
-#[cfg(not(unix))]
-fn hangups_are_ignored() -> bool {
-    false
-}
-
-#[cfg(not(unix))]
-fn ignore_hangups() {}

@@ -17,6 +17,8 @@ impl Trainer<'_> {
             return Ok(None);
         }
         let before = self.session.norms()?;
+        let ranges = self.session.lowered.layout.ranges;
+        let counted = self.session.executor().read(ranges)?;
         let order = self.order();
         let all = Batches::training(&order, self.session.lowered.batch)?;
         for (k, indices) in all.cycle().take(batches).enumerate() {
@@ -33,6 +35,7 @@ impl Trainer<'_> {
             }
         }
         self.session.drain(&mut Totals::default())?;
+        self.session.executor().write(ranges, &counted); // the metrics count the steps that taught
         Ok(Some(before))
     }
 }

@@ -1,0 +1,68 @@
+//! Ctrl-C.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::progress::say;
+use crate::{ErrorKind, interrupt};
+
+/// While this lives, the first Ctrl-C asks the work at hand to save and stop; without it, and from the second on, Ctrl-C
+/// ends the process.
+pub(super) struct Interrupts;
+
+/// Whether an [`Interrupts`] lives.
+static ALIVE: AtomicBool = AtomicBool::new(false);
+
+impl Interrupts {
+    /// `answer` is what the first Ctrl-C prints. To be called before there is anything to see of the work, so that what can be
+    /// seen can be interrupted.
+    pub(super) fn take(answer: &'static str) -> Interrupts {
+        ALIVE.store(true, Ordering::SeqCst);
+        let nohup = hangups_are_ignored();
+        let installed = ctrlc::set_handler(move || {
+            if !ALIVE.load(Ordering::SeqCst) || interrupt::request() {
+                std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+            }
+            say!("\n{answer}; interrupt again to quit at once");
+        });
+        if let Err(e) = installed {
+            log::warn!("interrupts are not handled: {e}");
+        }
+        if nohup {
+            ignore_hangups();
+        }
+        Interrupts
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        ALIVE.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Whether the process was started to outlive its terminal (`nohup`).
+#[cfg(unix)]
+fn hangups_are_ignored() -> bool {
+    // SAFETY: sigaction with no new action only writes the old one, into zeroed memory of its type.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Undoes for SIGHUP what the interrupt handler does.
+#[cfg(unix)]
+fn ignore_hangups() {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+#[cfg(not(unix))]
+fn hangups_are_ignored() -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn ignore_hangups() {}
