@@ -18,7 +18,7 @@ test:
 # Those of them that need no device.
 test-without-gpu:
 	cargo test --locked --lib --test batches --test config --test data --test data_forms --test fetch --test formulas --test gradcheck \
-		--test integer --test planner --test quantizer --test shaders
+		--test fuzz_seeds --test integer --test planner --test quantizer --test shaders
 
 setup:
 	scripts/setup-vulkan.sh

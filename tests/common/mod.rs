@@ -76,6 +76,24 @@ pub fn train(
     Trainer::start(config, data, device, &lowered, create, true)?.run(stop_after)
 }
 
+/// Lines of one phase and split, in order.
+pub fn lines(run: &Path, phase: &str, split: &str) -> Vec<Value> {
+    let wanted = |l: &Value| l["kind"] == "epoch" && l["phase"] == phase && l["split"] == split;
+    metrics(run).into_iter().filter(wanted).collect()
+}
+
+/// Resumes the run in `out` from a checkpoint, to its end.
+pub fn go_on(out: &Path, from: Checkpoint, config: &Config, data: &DataSet) -> cqat::Result<Outcome> {
+    let gpu = gpu(false);
+    let lowered = lowered(config, data, &gpu);
+    Trainer::resume(config, data, &gpu, &lowered, RunFolder::open(out)?, from, true)?.run(None)
+}
+
+/// Resumes the run in `out` from its last checkpoint, to its end.
+pub fn resume(out: &Path, config: &Config, data: &DataSet) -> cqat::Result<Outcome> {
+    go_on(out, last(out), config, data)
+}
+
 /// The last checkpoint of a run.
 pub fn last(run: &Path) -> Checkpoint {
     Checkpoint::read(&run.join("last.safetensors")).unwrap_or_else(|e| panic!("{e}"))
