@@ -1,4 +1,5 @@
 // parts[group] = sum of the squares of the gradients that fall to the group. Grid: `groups` workgroups of 64.
+//use workgroup_sum
 struct Params {
     words4: u32,
     groups: u32,
@@ -8,7 +9,6 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> grads: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>;
-var<workgroup> share: array<f32, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -16,15 +16,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = wg.x * 64u + lid; i < p.words4; i += p.groups * 64u) {
         sum += dot(grads[i], grads[i]);
     }
-    share[lid] = sum;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lid < half) {
-            share[lid] += share[lid + half];
-        }
-        workgroupBarrier();
-    }
+    let total = workgroup_sum(lid, vec4<f32>(sum, 0.0, 0.0, 0.0));
     if (lid == 0u) {
-        parts[wg.x] = share[0];
+        parts[wg.x] = total.x;
     }
 }

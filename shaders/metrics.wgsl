@@ -1,5 +1,6 @@
 // ring[slot] = (sum of losses, label on top, label in the top five, pictures) of one batch. Grid: one workgroup of 64.
 //use step
+//use workgroup_sum
 struct Params {
     batch: u32,
     pad0: u32,
@@ -10,7 +11,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> samples: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> step: Step;
 @group(0) @binding(3) var<storage, read_write> ring: array<vec4<f32>>;
-var<workgroup> share: array<vec4<f32>, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) lid: u32) {
@@ -18,15 +18,8 @@ fn main(@builtin(local_invocation_index) lid: u32) {
     for (var i = lid; i < min(p.batch, step.valid); i += 64u) {
         sum += vec4<f32>(samples[i].xyz, 1.0);
     }
-    share[lid] = sum;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lid < half) {
-            share[lid] += share[lid + half];
-        }
-        workgroupBarrier();
-    }
+    let total = workgroup_sum(lid, sum);
     if (lid == 0u) {
-        ring[step.ring_slot] = share[0];
+        ring[step.ring_slot] = total;
     }
 }

@@ -20,8 +20,8 @@ static FILES: &[(&str, &str)] = shaders![
     "blocked_update",
     "conv_lane",
     "conv_tiled",
-    "grad_clip",
     "ema",
+    "grad_clip",
     "grad_norm",
     "histogram",
     "metrics",
@@ -59,6 +59,7 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/texel",
     "shared/weight_table",
     "shared/wgrad_params",
+    "shared/workgroup_sum",
 ];
 
 fn file(stem: &str) -> &'static str {
