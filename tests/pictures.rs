@@ -251,4 +251,8 @@ fn a_network_learns_colours_and_tells_them() {
     cqat(place.path(), &["infer", "run", "nowhere.png"]).fails(3, "nowhere.png: cannot be read", "check the path");
     std::fs::create_dir(place.path().join("nothing")).unwrap();
     cqat(place.path(), &["infer", "run", "nothing"]).fails(3, "nothing holds no PNG or JPEG picture", "check the path");
+    assert_eq!(cqat(place.path(), &["infer", "run", "new/sea.jpg", "--top", "0"]).code, 2);
+    std::fs::create_dir(place.path().join("colours/void")).unwrap();
+    let ran = cqat(place.path(), &["data", "info", "colours"]).ok();
+    assert!(ran.err.contains("void holds no picture, so it is no class") && !ran.out.contains("void"), "{}", ran.err);
 }

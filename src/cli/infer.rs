@@ -28,8 +28,8 @@ pub(super) struct InferArgs {
     #[arg(long, value_enum)]
     kind: Option<KindName>,
     /// How many of the likeliest classes
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    top: usize,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
@@ -67,7 +67,7 @@ impl InferArgs {
             }
             let logits = loaded.logits(kind, &split, names.len(), gpu.as_ref().map(|g| g as &dyn Device))?;
             for (path, row) in readable.into_iter().zip(logits.chunks_exact(names.len())) {
-                let top = likeliest(row, self.top);
+                let top = likeliest(row, self.top as usize);
                 if self.json {
                     let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
                     answers.push(json!({ "image": path, "top": top.collect::<Vec<_>>() }));

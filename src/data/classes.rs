@@ -110,13 +110,17 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Those of `folders` that hold a picture, with all their files that are pictures by content.
 fn class_folders(folders: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
-    let mut classes = Vec::new();
+    let (mut classes, mut empty) = (Vec::new(), Vec::new());
     for folder in folders {
         let is_file = |path: &PathBuf| path.is_file() && pictures::looks_like_one(path);
         let files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_file).collect();
-        if !files.is_empty() {
-            classes.push((folder.clone(), files));
+        match files.is_empty() {
+            true => empty.push(folder),
+            false => classes.push((folder.clone(), files)),
         }
+    }
+    if !classes.is_empty() {
+        empty.iter().for_each(|folder| log::warn!("{} holds no picture, so it is no class", folder.display()));
     }
     if classes.len() > MAX_CLASSES {
         return Err(Error::data(format!("{} class folders, expected at most {MAX_CLASSES}", classes.len()))
