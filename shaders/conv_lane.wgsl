@@ -3,7 +3,8 @@
 // lane loads its own four channels, weights are loaded once a subgroup and shuffled to all lanes. Operands are textures
 // of four-channel texels (see texel): software adapters read those many times faster than buffers. Texel row 0 of x is
 // zero and stands for what lies outside the picture. Sums in the variant's Sum4.
-// Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
+// Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size. UNROLLED: columns of the
+// first of the two inner loops.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
 //use conv_params
 //use gather
@@ -12,7 +13,6 @@
 @group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var w: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
-const HALF = PIXELS / 2u;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -59,17 +59,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                         b[f * LANES + i] = subgroupShuffle(mine, i);
                     }
                 }
+                var a: array<Sum4, PIXELS>;
+                for (var r = 0u; r < PIXELS; r++) {
+                    a[r] = Sum4(textureLoad(x, texel(base[r] + c)));
+                }
                 // Two loops, because one driver's compiler stops unrolling a longer one.
-                for (var r = 0u; r < HALF; r++) {
-                    let a = Sum4(textureLoad(x, texel(base[r] + c)));
-                    for (var j = 0u; j < COLUMNS; j++) {
-                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
+                for (var j = 0u; j < UNROLLED; j++) {
+                    for (var r = 0u; r < PIXELS; r++) {
+                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a[r].x * b[j]) + a[r].y * b[COLUMNS + j]) + a[r].z * b[2u * COLUMNS + j] + a[r].w * b[3u * COLUMNS + j];
                     }
                 }
-                for (var r = HALF; r < PIXELS; r++) {
-                    let a = Sum4(textureLoad(x, texel(base[r] + c)));
-                    for (var j = 0u; j < COLUMNS; j++) {
-                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a.x * b[j]) + a.y * b[COLUMNS + j]) + a.z * b[2u * COLUMNS + j] + a.w * b[3u * COLUMNS + j];
+                for (var j = UNROLLED; j < COLUMNS; j++) {
+                    for (var r = 0u; r < PIXELS; r++) {
+                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a[r].x * b[j]) + a[r].y * b[COLUMNS + j]) + a[r].z * b[2u * COLUMNS + j] + a[r].w * b[3u * COLUMNS + j];
                     }
                 }
             }

@@ -141,10 +141,10 @@ fn subgroup_size(features: wgpu::Features, info: &wgpu::AdapterInfo) -> u32 {
     if features.contains(wgpu::Features::SUBGROUP) && fixed { info.subgroup_min_size } else { 0 }
 }
 
-/// [`Caps::lane_pixels`]: Mesa's compiler for software adapters unrolls larger tiles since its version 24 or so.
-fn lane_pixels(info: &wgpu::AdapterInfo) -> u32 {
+/// [`Caps::unrolls`]: Mesa's compiler for software adapters since its version 24 or so.
+fn unrolls(info: &wgpu::AdapterInfo) -> bool {
     let version = info.driver_info.strip_prefix("Mesa ").and_then(|v| v.split('.').next()?.parse::<u32>().ok());
-    if version.is_some_and(|v| v >= 24) { 12 } else { 4 }
+    version.is_some_and(|v| v >= 24)
 }
 
 impl Gpu {
@@ -199,7 +199,7 @@ impl Gpu {
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),
             texture_rows: limits.max_texture_dimension_2d,
-            lane_pixels: lane_pixels(&info),
+            unrolls: unrolls(&info),
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
         };
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);

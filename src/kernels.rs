@@ -216,9 +216,9 @@ pub struct Caps {
     pub subgroup: u32,
     /// Rows of the tallest texture.
     pub texture_rows: u32,
-    /// Pixels of four channels that a lane kernel keeps in registers: more makes some software adapters faster and makes
-    /// the compiler of others give up.
-    pub lane_pixels: u32,
+    /// The driver's compiler unrolls loops of many operations, so that the lane kernels may work on larger tiles; others leave
+    /// such a loop as it is, many times slower.
+    pub unrolls: bool,
     /// Floating-point operations that one submission may hold.
     pub submission_flops: u64,
 }
@@ -233,7 +233,7 @@ impl Caps {
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },
             texture_rows: 8192,
-            lane_pixels: 4,
+            unrolls: false,
             submission_flops: u64::MAX,
         }
     }

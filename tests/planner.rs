@@ -263,7 +263,7 @@ fn fill_slots(plan: &Plan, exec: &mut CpuProgram) {
 fn variants_on_made_up_devices() {
     let devices = [
         ("software, subgroups of 8", Caps::portable(true, 4096)),
-        ("software, subgroups of 8, compiler that unrolls", Caps { lane_pixels: 12, ..Caps::portable(true, 4096) }),
+        ("software, subgroups of 8, compiler that unrolls", Caps { unrolls: true, ..Caps::portable(true, 4096) }),
         ("software without subgroups", Caps { subgroup: 0, ..Caps::portable(true, 4096) }),
         ("GPU at WebGPU's default limits", Caps::portable(false, 4096)),
         ("GPU without subgroups", Caps { subgroup: 0, ..Caps::portable(false, 4096) }),

@@ -11,8 +11,8 @@ use cqat::quant::QuantSpec;
 
 /// Every variant that some network on some device selects.
 fn variants() -> BTreeSet<(String, Variant)> {
-    let lanes = [4, 8, 16].into_iter().flat_map(|subgroup| [4, 12].map(|lane_pixels| (subgroup, lane_pixels)));
-    let software = lanes.map(|(subgroup, lane_pixels)| Caps { subgroup, lane_pixels, ..Caps::portable(true, 4096) });
+    let lanes = [4, 8, 16].into_iter().flat_map(|subgroup| [false, true].map(|unrolls| (subgroup, unrolls)));
+    let software = lanes.map(|(subgroup, unrolls)| Caps { subgroup, unrolls, ..Caps::portable(true, 4096) });
     let devices: Vec<Caps> = software.chain([Caps::portable(false, 4096)]).collect();
     let wide: Vec<String> = ["quant.weight_bits=8".into(), "quant.activation_bits=8".into()].into();
     let mut found = BTreeSet::new();

@@ -87,13 +87,16 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
     let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
-            let (columns, pixels) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
-                (12.., _) => (4, 12),
-                (_, true) => (8, 4),
-                (_, false) => (4, 4),
+            let (columns, pixels) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
+                (true, true) => (8, 8),
+                (true, false) => (4, 16),
+                (false, true) => (8, 4),
+                (false, false) => (4, 4),
             };
+            let unrolled = if caps.unrolls { columns } else { columns / 2 };
             let variant = lane_variant("conv_lane", suffix, caps).with_files(&[sums]);
             let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
+            let variant = variant.with_const("UNROLLED", unrolled);
             Choice::new(variant, true, [caps.subgroup * pixels, 4 * columns])
         }
         KernelFamily::Tiled => {
@@ -109,9 +112,9 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
 pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
     match family {
         KernelFamily::Lane => {
-            let (columns, unroll) = match (caps.lane_pixels, p.out_c.is_multiple_of(32)) {
-                (12.., true) => (8, 4),
-                (_, true) => (8, 2),
+            let (columns, unroll) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
+                (true, true) => (8, 4),
+                (false, true) => (8, 2),
                 (_, false) => (4, 4),
             };
             let variant =

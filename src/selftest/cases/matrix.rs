@@ -42,7 +42,7 @@ fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily, &'static [Format])> {
     const ALL: &[Format] = &[Format::F32, Format::U8, Format::I8];
     let mut all = vec![(caps.clone(), KernelFamily::Tiled, ALL)];
     if let Ok(lane) = KernelFamily::choose(Kernels::Lane, caps) {
-        all.extend([4, 12].map(|lane_pixels| (Caps { lane_pixels, ..caps.clone() }, lane, &ALL[..1])));
+        all.extend([false, true].map(|unrolls| (Caps { unrolls, ..caps.clone() }, lane, &ALL[..1])));
     }
     all
 }
