@@ -1,22 +1,31 @@
 //! Measurement of a training step.
 
+mod ceilings;
+mod trace;
+
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::exec::ExecutorExt as _;
-use crate::gpu::{Gpu, GpuProgram};
+use crate::gpu::{Gpu, GpuProgram, Interval};
 use crate::kernels::Step;
+use crate::kernels::conv::{CONV, ConvParams};
 use crate::kernels::input::random;
+use crate::net::Net;
 use crate::plan::lower::Lowered;
 use crate::plan::{Dispatch, Work};
 use crate::session::{Form, Normalisation, load_parameters, upload_constants};
 use crate::{Error, Result, tensors};
 
-/// Device time of one kernel over a step.
+/// Device time of one kernel at one shape over a step.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct KernelTime {
-    /// Kernel and variant.
+    /// Kernel.
     pub name: String,
+    /// Shape of the layer it works for, and the direction of a convolution.
+    pub shape: String,
+    /// Variant, with its tile.
+    pub variant: String,
     /// Launches in the step.
     pub launches: usize,
     /// Milliseconds in all.
@@ -25,7 +34,14 @@ pub struct KernelTime {
     pub gflops: f64,
     /// Bytes of the bound tensors, each once, per second, in units of 1e9.
     pub gbs: f64,
+    /// The time that the device's ceilings allow, over the time taken.
+    pub of_roofline: f64,
 }
+
+/// A dispatch, and when it ran.
+type Timed<'a> = (&'a Dispatch, Interval);
+
+pub use ceilings::Ceilings;
 
 /// What was measured. Times are medians over steps.
 #[derive(Debug, Clone)]
@@ -44,8 +60,23 @@ pub struct Measurement {
     pub first_step_seconds: f64,
     /// Kernel launches in a step.
     pub dispatches: usize,
-    /// Time of each kernel in one step whose launches ran one by one; empty where the device cannot measure.
+    /// What launches that ran one by one say; `None` where the device cannot measure.
+    pub profile: Option<Profile>,
+}
+
+/// A step whose launches ran one by one.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// What the device does at most.
+    pub ceilings: Ceilings,
+    /// Time of each kernel at each shape, longest first.
     pub kernels: Vec<KernelTime>,
+    /// Milliseconds of all kernels together.
+    pub kernels_ms: f64,
+    /// Time of a step over the least that the ceilings allow its kernels.
+    pub roofline_ratio: f64,
+    /// The step in Chrome's trace event format.
+    pub trace: serde_json::Value,
 }
 
 /// Median.
@@ -89,10 +120,16 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
         devices.extend(timing.device.map(|d| d.as_secs_f64() * 1e3));
     }
     let dispatches = &lowered.plan.programs[programs.train.0].dispatches;
-    let kernels = if gpu.timestamps { by_kernel(dispatches, &exec.run_profiled(programs.train)?) } else { Vec::new() };
     let overheads = walls.iter().zip(&devices).map(|(w, d)| 100.0 * (w - d) / w);
     let host_overhead_percent = (!devices.is_empty()).then(|| median(&mut overheads.collect::<Vec<_>>()));
     let step_ms = median(&mut walls);
+    let profile = if gpu.timestamps {
+        let times = exec.run_profiled(programs.train)?;
+        drop(exec);
+        Some(profile(lowered, &dispatches.iter().zip(times).collect::<Vec<_>>(), step_ms, Ceilings::measure(gpu)?))
+    } else {
+        None
+    };
     Ok(Measurement {
         images_per_second: lowered.batch as f64 / step_ms * 1e3,
         step_ms,
@@ -101,31 +138,65 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
         peak_buffer_bytes: lowered.plan.bytes(),
         first_step_seconds,
         dispatches: dispatches.len(),
-        kernels,
+        profile,
     })
 }
 
-/// Sums per kernel and variant, longest first.
-fn by_kernel(dispatches: &[Dispatch], times: &[Duration]) -> Vec<KernelTime> {
-    let mut sums: BTreeMap<String, (usize, f64, Work)> = BTreeMap::new();
-    for (d, t) in dispatches.iter().zip(times) {
-        let sum = sums.entry(d.variant.label(d.kernel)).or_default();
-        sum.0 += 1;
-        sum.1 += t.as_secs_f64();
-        sum.2.flops += d.work.flops;
-        sum.2.bytes += d.work.bytes;
+fn profile(lowered: &Lowered, step: &[Timed], step_ms: f64, ceilings: Ceilings) -> Profile {
+    let kernels = by_kernel(&lowered.net, step, &ceilings);
+    let least: f64 = step.iter().map(|(d, _)| ceilings.seconds(d.work)).sum();
+    Profile {
+        kernels_ms: kernels.iter().map(|k| k.ms).sum(),
+        roofline_ratio: step_ms / 1e3 / least,
+        trace: trace::of(&lowered.net, step),
+        ceilings,
+        kernels,
+    }
+}
+
+/// Launches of one kernel at one shape.
+#[derive(Default)]
+struct Sum {
+    launches: usize,
+    seconds: f64,
+    work: Work,
+    /// Seconds that the ceilings allow.
+    least: f64,
+}
+
+/// Sums per kernel, variant and shape, longest first.
+fn by_kernel(net: &Net, step: &[Timed], ceilings: &Ceilings) -> Vec<KernelTime> {
+    let mut sums: BTreeMap<(&str, String, String), Sum> = BTreeMap::new();
+    for (d, time) in step {
+        let sum = sums.entry((d.kernel.name, shape(net, d), d.variant.title())).or_default();
+        sum.launches += 1;
+        sum.seconds += time.length.as_secs_f64();
+        sum.work.flops += d.work.flops;
+        sum.work.bytes += d.work.bytes;
+        sum.least += ceilings.seconds(d.work);
     }
     let per_second = |n: u64, seconds: f64| n as f64 / seconds.max(1e-12) / 1e9;
     let mut all: Vec<KernelTime> = sums
         .into_iter()
-        .map(|(name, (launches, seconds, work))| KernelTime {
-            name,
+        .map(|((name, shape, variant), Sum { launches, seconds, work, least })| KernelTime {
+            name: name.to_string(),
+            shape,
+            variant,
             launches,
             ms: seconds * 1e3,
             gflops: per_second(work.flops, seconds),
             gbs: per_second(work.bytes, seconds),
+            of_roofline: least / seconds.max(1e-12),
         })
         .collect();
     all.sort_by(|a, b| b.ms.total_cmp(&a.ms));
     all
+}
+
+/// The shape of the layer that a dispatch works for, such as `16x16x128, 3x3/2`; of a convolution's data gradient with
+/// the word `back`.
+fn shape(net: &Net, d: &Dispatch) -> String {
+    let shape = d.layer.map_or("all layers".into(), |id| net.layers[id].shape_text());
+    let back = std::ptr::eq(d.kernel, &CONV) && bytemuck::pod_read_unaligned::<ConvParams>(&d.params).backward == 1;
+    if back { format!("{shape} back") } else { shape }
 }

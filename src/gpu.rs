@@ -4,7 +4,7 @@ mod build;
 mod memory;
 mod program;
 
-pub use program::{GpuProgram, StepTiming};
+pub use program::{GpuProgram, Interval, StepTiming};
 
 use std::sync::{Arc, Mutex};
 

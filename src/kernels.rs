@@ -4,6 +4,7 @@
 //! test cases. Binding 0 is the uniform `Params`; storage bindings follow in [`KernelDef::bindings`] order.
 
 pub mod activation;
+pub mod ceiling;
 pub mod conv;
 pub mod head;
 pub mod input;
@@ -71,6 +72,8 @@ pub static REGISTRY: &[&KernelDef] = &[
     &optimizer::GRAD_CLIP,
     &optimizer::EMA,
     &optimizer::SGD,
+    &ceiling::COPY,
+    &ceiling::MULTIPLY_ADD,
 ];
 
 /// One way to run a kernel: a shader with a generated prelude. Two dispatches with equal variants share a pipeline.
@@ -98,9 +101,13 @@ impl Variant {
 
     /// The kernel and, where it has several, the variant with its tile, such as `conv/tiled-64x64`: how reports name it.
     pub fn label(&self, kernel: &KernelDef) -> String {
-        let name = if self.name == "portable" { String::new() } else { format!("/{}", self.name) };
+        if self.name == "portable" { kernel.name.to_string() } else { format!("{}/{}", kernel.name, self.title()) }
+    }
+
+    /// The variant with its tile.
+    pub fn title(&self) -> String {
         let tile = self.tile.map_or(String::new(), |[m, n]| format!("-{m}x{n}"));
-        format!("{}{name}{tile}", kernel.name)
+        format!("{}{tile}", self.name)
     }
 
     /// Adds shared format files.

@@ -143,6 +143,18 @@ impl Layer {
             Layer::Linear(l) => &l.name,
         }
     }
+
+    /// Its output's shape, and the kernel of a convolution: `16x16x128, 3x3/2`.
+    pub fn shape_text(&self) -> String {
+        let s = |h: usize, w: usize, c: usize| format!("{h}x{w}x{c}");
+        match self {
+            Layer::Input(i) => s(i.shape.h, i.shape.w, 3),
+            Layer::Conv(c) => format!("{}, {}x{}/{}", s(c.to.h, c.to.w, c.to.c), c.kernel, c.kernel, c.stride),
+            Layer::Activation(a) => s(a.shape.h, a.shape.w, a.shape.c),
+            Layer::Pool(p) => s(1, 1, p.from.c),
+            Layer::Linear(l) => s(1, 1, l.classes),
+        }
+    }
 }
 
 /// A network: layers in forward order.

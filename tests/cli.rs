@@ -223,7 +223,7 @@ fn a_plan_shows_layers_kernels_memory_and_arithmetic() {
 #[test]
 fn bench_answers_a_program() {
     let arguments = ["bench", "tiny.yaml", "--set", "train.batch=4", "--steps", "2"];
-    let json = parsed(&cqat(place(), &[&arguments[..], &["--json"]].concat()).ok().out);
+    let json = parsed(&cqat(place(), &[&arguments[..], &["--json", "--trace", "step.json"]].concat()).ok().out);
     for key in ["images_per_second", "step_ms", "peak_buffer_bytes", "first_step_seconds", "dispatches"] {
         assert!(json[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {json}");
     }
@@ -235,9 +235,24 @@ fn bench_answers_a_program() {
         assert!(json[key].as_str().is_some_and(|v| !v.is_empty()), "{key}: {json}");
     }
     assert_eq!((&json["method"], &json["batch"], &json["steps"]), (&"W5A4".into(), &4.into(), &2.into()));
+    // Software adapters have timestamps. Every launch is in the trace, and in one row of the kernels.
+    for key in ["roofline_ratio", "kernels_ms"] {
+        assert!(json[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {json}");
+    }
+    assert!(json["ceilings"]["gflops"].as_f64() > Some(0.1) && json["ceilings"]["gbs"].as_f64() > Some(0.1), "{json}");
+    let kernels = json["kernels"].as_array().unwrap();
+    let sum = |key: &str| kernels.iter().map(|k| k[key].as_f64().unwrap()).sum::<f64>();
+    assert_eq!(Some(sum("launches")), json["dispatches"].as_f64());
+    assert!((sum("ms") - json["kernels_ms"].as_f64().unwrap()).abs() < 1e-6);
+    let back = |k: &&serde_json::Value| k["name"] == "conv" && k["shape"] == "16x16x16, 3x3/1 back";
+    assert!(kernels.iter().find(back).is_some_and(|k| k["gflops"].as_f64() > Some(0.0)), "{json}");
+    let trace = parsed(&std::fs::read_to_string(place().join("step.json")).unwrap());
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert_eq!(Some(events.len() as f64), json["dispatches"].as_f64());
+    assert!(events.iter().all(|e| e["ph"] == "X" && e["ts"].is_number() && e["dur"].is_number()), "{trace}");
     let text = cqat(place(), &[&arguments[..], &["--float"]].concat()).ok().out;
     assert!(text.starts_with("ResNet-8 width 8, float, batch 4, on "), "{text}");
-    for line in ["images/s ", "step ", "buffers ", "dispatches ", "first step "] {
+    for line in ["images/s ", "step ", "buffers ", "dispatches ", "ceilings ", "roofline ratio ", "first step "] {
         assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
     }
 }

@@ -1,5 +1,6 @@
 //! `cqat bench`: the training step of a configuration, on random pictures.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -7,8 +8,9 @@ use serde_json::json;
 
 use super::info::expected_classes;
 use super::{ConfigArgs, Global};
-use crate::bench::measure;
+use crate::bench::{Ceilings, measure};
 use crate::config::Method;
+use crate::safetensors_io::write_atomically;
 use crate::session::Form;
 use crate::setup::lower_config;
 use crate::{Error, Result};
@@ -27,6 +29,9 @@ pub(super) struct BenchArgs {
     /// Measure the float network's step
     #[arg(long)]
     float: bool,
+    /// Write a step, kernel by kernel, as a timeline in Chrome's trace event format
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -49,14 +54,24 @@ impl BenchArgs {
         } else {
             format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits)
         };
+        if let Some(path) = &self.trace {
+            let profile = m.profile.as_ref().ok_or_else(|| {
+                Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
+                    .hint("leave --trace out, or choose another adapter with --device")
+            })?;
+            write_atomically(path, profile.trace.to_string().as_bytes())?;
+        }
         if self.json {
+            let p = m.profile.as_ref();
             println!(
                 "{}",
                 json!({
                     "network": name, "method": method, "batch": lowered.batch, "steps": self.steps,
                     "images_per_second": m.images_per_second, "step_ms": m.step_ms, "device_ms": m.device_ms,
                     "host_overhead_percent": m.host_overhead_percent, "peak_buffer_bytes": m.peak_buffer_bytes,
-                    "first_step_seconds": m.first_step_seconds, "dispatches": m.dispatches, "kernels": m.kernels,
+                    "first_step_seconds": m.first_step_seconds, "dispatches": m.dispatches,
+                    "ceilings": p.map(|p| p.ceilings), "kernels": p.map_or(&[][..], |p| &p.kernels),
+                    "kernels_ms": p.map(|p| p.kernels_ms), "roofline_ratio": p.map(|p| p.roofline_ratio),
                     "adapter": gpu.summary.name, "driver": format!("{} {}", gpu.summary.driver, gpu.summary.driver_info),
                 })
             );
@@ -74,16 +89,28 @@ impl BenchArgs {
         }
         println!("buffers         {:.1} MiB", m.peak_buffer_bytes as f64 / f64::from(1 << 20));
         println!("dispatches      {}", m.dispatches);
-        for k in &m.kernels {
+        if let Some(p) = &m.profile {
+            let Ceilings { gflops, gbs } = p.ceilings;
+            println!("ceilings        {gflops:.1} GFLOP/s in f32, {gbs:.1} GB/s");
             println!(
-                "  {:20} {:3} launches {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s",
-                k.name,
-                k.launches,
-                k.ms,
-                100.0 * k.ms / m.step_ms,
-                k.gflops,
-                k.gbs
+                "roofline ratio  {:.2} (time of the step over the least that the ceilings allow)",
+                p.roofline_ratio
             );
+            println!("kernels alone   {:.2} ms, of which, each at one shape:", p.kernels_ms);
+            for k in &p.kernels {
+                println!(
+                    "  {:12} {:24} {:14} {:3} x {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s {:4.0} % of roofline",
+                    k.name,
+                    k.shape,
+                    k.variant,
+                    k.launches,
+                    k.ms,
+                    100.0 * k.ms / p.kernels_ms,
+                    k.gflops,
+                    k.gbs,
+                    100.0 * k.of_roofline
+                );
+            }
         }
         println!("first step      {:.2} s after the process began", m.first_step_seconds);
         Ok(())

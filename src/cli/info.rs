@@ -8,7 +8,6 @@ use crate::config::{Config, presets as all_presets};
 use crate::data::EMBEDDED;
 use crate::gpu;
 use crate::kernels::Caps;
-use crate::net::Layer;
 use crate::plan::lower::Lowered;
 use crate::setup::lower_config;
 use crate::{Error, Result};
@@ -92,22 +91,11 @@ fn bits(lowered: &Lowered, layer: usize) -> String {
     }
 }
 
-fn shape_of(layer: &Layer) -> String {
-    let s = |h: usize, w: usize, c: usize| format!("{h}x{w}x{c}");
-    match layer {
-        Layer::Input(i) => s(i.shape.h, i.shape.w, 3),
-        Layer::Conv(c) => format!("{}, {}x{}/{}", s(c.to.h, c.to.w, c.to.c), c.kernel, c.kernel, c.stride),
-        Layer::Activation(a) => s(a.shape.h, a.shape.w, a.shape.c),
-        Layer::Pool(p) => s(1, 1, p.from.c),
-        Layer::Linear(l) => s(1, 1, l.classes),
-    }
-}
-
 fn print_layers(lowered: &Lowered) {
     println!("{:24} {:22} {:8} kernels of the training step", "layer", "output", "");
     for (id, layer) in lowered.net.layers.iter().enumerate() {
         let kernels = kernels_of(lowered, id).join(" ");
-        println!("{:24} {:22} {:8} {kernels}", layer.name(), shape_of(layer), bits(lowered, id));
+        println!("{:24} {:22} {:8} {kernels}", layer.name(), layer.shape_text(), bits(lowered, id));
     }
 }
 
@@ -150,7 +138,7 @@ fn to_json(lowered: &Lowered, caps: &Caps) -> serde_json::Value {
         .enumerate()
         .map(|(id, l)| {
             let bits = lowered.quant.as_ref().and_then(|q| q.layer(id)).map(|q| q.bits);
-            json!({ "name": l.name(), "output": shape_of(l), "bits": bits, "kernels": kernels_of(lowered, id) })
+            json!({ "name": l.name(), "output": l.shape_text(), "bits": bits, "kernels": kernels_of(lowered, id) })
         })
         .collect();
     json!({

@@ -22,6 +22,15 @@ pub struct StepTiming {
     pub device: Option<Duration>,
 }
 
+/// When a dispatch ran, on the device's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Interval {
+    /// From the beginning of the first.
+    pub begin: Duration,
+    /// How long.
+    pub length: Duration,
+}
+
 /// The plan, ready to run on a [`Gpu`].
 pub struct GpuProgram<'a> {
     gpu: &'a Gpu,
@@ -75,18 +84,18 @@ impl<'a> GpuProgram<'a> {
         self.gpu.wait(None)?;
         let wall = start.elapsed();
         let device = match &self.timer {
-            Some(t) => self.intervals(&t.resolve, 1)?.pop(),
+            Some(t) => self.intervals(&t.resolve, 1)?.pop().map(|i| i.length),
             None => None,
         };
         self.in_flight.clear();
         Ok(StepTiming { wall, device })
     }
 
-    /// Runs a program with every dispatch in a pass of its own and returns the device time of each.
+    /// Runs a program with every dispatch in a pass of its own and returns when each ran on the device.
     ///
     /// # Errors
     /// A device error, or an adapter without timestamps.
-    pub fn run_profiled(&mut self, program: ProgramId) -> Result<Vec<Duration>> {
+    pub fn run_profiled(&mut self, program: ProgramId) -> Result<Vec<Interval>> {
         if !self.gpu.timestamps {
             return Err(Error::device("this adapter has no timestamps, so kernels cannot be timed one by one"));
         }
@@ -123,13 +132,15 @@ impl<'a> GpuProgram<'a> {
         self.intervals(&resolve, list.len() as u64)
     }
 
-    /// Times between pairs of timestamps in a buffer.
-    fn intervals(&self, ticks: &wgpu::Buffer, pairs: u64) -> Result<Vec<Duration>> {
+    /// The times between pairs of timestamps in a buffer.
+    fn intervals(&self, ticks: &wgpu::Buffer, pairs: u64) -> Result<Vec<Interval>> {
         let words = self.download(&Memory::Buffer(ticks.clone()), 0, 16 * pairs)?;
         let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
         let period = f64::from(self.gpu.queue.get_timestamp_period());
-        let time = |t: &[u64]| Duration::from_nanos((t[1].saturating_sub(t[0]) as f64 * period) as u64);
-        Ok(ticks.chunks_exact(2).map(time).collect())
+        let first = ticks[0];
+        let time = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64);
+        let interval = |t: &[u64]| Interval { begin: time(first, t[0]), length: time(t[0], t[1]) };
+        Ok(ticks.chunks_exact(2).map(interval).collect())
     }
 
     /// The dispatches of each submission: as many as [`crate::kernels::Caps::submission_flops`] allows, at least one.

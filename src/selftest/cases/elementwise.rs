@@ -4,6 +4,7 @@ use bytemuck::Zeroable;
 
 use super::{Case, bits, constant, in_texture, integers, quarters, reals, step, unset};
 use crate::kernels::activation::{self, BackwardParams, ForwardParams, backward_variant, forward_variant};
+use crate::kernels::ceiling::{COPY, CopyParams, MULTIPLY_ADD, MultiplyAddParams};
 use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams, StageParams, stage_variant};
@@ -49,6 +50,7 @@ pub(super) fn cases() -> Vec<Case> {
     range_cases(&mut cases);
     head_cases(&mut cases);
     optimizer_cases(&mut cases);
+    ceiling_cases(&mut cases);
     cases
 }
 
@@ -383,6 +385,20 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
             let p = GradClipParams { groups, most, pad: [0; 2] };
             let data = vec![reals(groups as usize, 6, 0.5, 2.0), vec![0; 4]];
             cases.push(Case::new(&GRAD_CLIP, only(&GRAD_CLIP), format!("{groups} to {most}"), &p, [1, 1, 1], data));
+        }
+    }
+}
+
+fn ceiling_cases(cases: &mut Vec<Case>) {
+    for words4 in [1, 133] {
+        let p = CopyParams { words4, pad: [0; 3] };
+        let data = vec![reals(4 * words4 as usize, 1, -1.0, 1.0), unset(4 * words4 as usize)];
+        cases.push(Case::new(&COPY, only(&COPY), format!("{words4}"), &p, flat_grid(words4 as usize), data).exact());
+        for turns in [0, 7] {
+            let p = MultiplyAddParams { words4, turns, factor: 0.5, pad: 0 };
+            let (name, data) = (format!("{words4} x {turns}"), vec![unset(4 * words4 as usize)]);
+            let grid = flat_grid(words4 as usize);
+            cases.push(Case::new(&MULTIPLY_ADD, only(&MULTIPLY_ADD), name, &p, grid, data));
         }
     }
 }
