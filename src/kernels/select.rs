@@ -112,14 +112,15 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
 pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
     match family {
         KernelFamily::Lane => {
-            let (columns, unroll) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
-                (true, true) => (8, 4),
-                (false, true) => (8, 2),
-                (_, false) => (4, 4),
+            let (rows, columns, unroll) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
+                (true, true) => (2, 8, 2),
+                (false, true) => (1, 8, 2),
+                (_, false) => (1, 4, 4),
             };
             let variant =
                 lane_variant("wgrad_lane", "", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
-            Choice::new(variant, true, [4 * caps.subgroup, 4 * columns])
+            let variant = variant.with_const("ROWS", rows);
+            Choice::new(variant, true, [4 * caps.subgroup * rows, 4 * columns])
         }
         KernelFamily::Tiled => {
             let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
