@@ -1,12 +1,12 @@
-// average = ema_decay * average + (1 - ema_decay) * value.
+// average = decay * average + (1 - decay) * value, where decay is the step's ema_decay or, of gradients, its gradient_decay.
 // Grid: one invocation a vec4.
 //use index
 //use step
 struct Params {
     words4: u32,
+    gradients: u32,
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> values: array<vec4<f32>>;
@@ -19,5 +19,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     if (i >= p.words4) {
         return;
     }
-    averages[i] = step.ema_decay * averages[i] + (1.0 - step.ema_decay) * values[i];
+    let decay = select(step.ema_decay, step.gradient_decay, p.gradients == 1u);
+    averages[i] = decay * averages[i] + (1.0 - decay) * values[i];
 }

@@ -264,8 +264,8 @@ pub struct Step {
     pub lr: f32,
     /// Decay of the moving averages; 1: they stay as they are.
     pub ema_decay: f32,
-    /// Padding.
-    pub pad: u32,
+    /// Decay of the mean of the gradients of several batches: k / (k + 1) for batch k of a step.
+    pub gradient_decay: f32,
 }
 
 /// A buffer as a twin sees it.

@@ -166,13 +166,15 @@ pub struct Session<'a> {
     images: Vec<u32>,
     labels: Vec<u32>,
     pending: Vec<u32>,
+    /// Where the metrics of the next batch go in the ring.
+    next_slot: u32,
 }
 
 impl<'a> Session<'a> {
     /// Uploads the constants.
     pub fn new(lowered: &'a Lowered, mut exec: Box<dyn Executor + 'a>, normalisation: &Normalisation) -> Session<'a> {
         upload_constants(lowered, exec.as_mut(), normalisation);
-        Session { lowered, exec, images: Vec::new(), labels: Vec::new(), pending: Vec::new() }
+        Session { lowered, exec, images: Vec::new(), labels: Vec::new(), pending: Vec::new(), next_slot: 0 }
     }
 
     /// The executor, for reading single tensors.
@@ -198,19 +200,27 @@ impl<'a> Session<'a> {
         self.exec.write_as(layout.step, &[step]);
     }
 
-    /// One training step on the pictures `indices` of `split`; its metrics wait for [`Session::drain`].
+    /// One training step on the pictures `indices` of `split`, in as many batches as they fill; their metrics wait for
+    /// [`Session::drain`].
     ///
     /// # Errors
     /// A device error.
     pub fn train_step(&mut self, form: Form, split: &Split, indices: &[u32], step: Step) -> Result<()> {
-        let slot = step.index % RING as u32;
         let programs = self.programs(form)?;
-        self.feed(split, indices, Step { ring_slot: slot, valid: indices.len() as u32, ..step });
-        self.pending.push(slot);
-        self.exec.run(programs.train)
+        for (k, batch) in (0u32..).zip(indices.chunks(self.lowered.batch)) {
+            let slot = self.next_slot;
+            self.next_slot = (slot + 1) % RING as u32;
+            let seed = step.seed ^ k.wrapping_mul(0x9e37_79b9); // other random changes in each batch
+            let gradient_decay = k as f32 / (k + 1) as f32;
+            let valid = batch.len() as u32;
+            self.feed(split, batch, Step { seed, ring_slot: slot, valid, gradient_decay, ..step });
+            self.pending.push(slot);
+            self.exec.run(programs.train)?;
+        }
+        programs.update.map_or(Ok(()), |update| self.exec.run(update))
     }
 
-    /// Steps whose metrics have not been read.
+    /// Batches whose metrics have not been read.
     pub fn undrained(&self) -> usize {
         self.pending.len()
     }

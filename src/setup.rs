@@ -45,6 +45,7 @@ pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Res
     let (net, quant) = network(config, classes)?;
     let mut options = options(config, caps)?;
     options.optimizer.ema_decay = None; // a checkpoint's averages are its network
+    options.accumulate = 1;
     lower_shrinking(&net, quant.as_ref(), &options)
 }
 
@@ -56,6 +57,7 @@ fn options(config: &Config, caps: &Caps) -> Result<Options> {
         augment: config.data.augment.clone(),
         smoothing: config.train.label_smoothing,
         optimizer: config.train.optimizer.clone(),
+        accumulate: config.train.accumulate,
         host_input: false,
         keep_all: false,
     })

@@ -13,6 +13,7 @@ use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::exec::Device;
 use crate::interrupt;
 use crate::kernels::Step;
+use crate::plan::layout::RING;
 use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
 use crate::rng;
@@ -102,7 +103,7 @@ impl<'a> Trainer<'a> {
             Phase::Float => config.train.float_epochs,
             Phase::Quant => config.train.quant_epochs,
         };
-        let steps = data.train.len() / lowered.batch;
+        let steps = data.train.len() / config.train.step_pictures();
         let before = if meta.position.phase == Phase::Quant { config.train.float_epochs } else { 0 };
         let taken = (u64::from(before) + u64::from(meta.position.epoch)) * steps as u64 + u64::from(meta.position.step);
         if meta.position.epoch > epochs || meta.position.step as usize > steps || meta.position.global_step != taken {
@@ -197,11 +198,13 @@ impl<'a> Trainer<'a> {
             self.session.reset_statistics()?;
         }
         let (phase, epochs) = self.phase_config();
-        let batch = self.session.lowered.batch;
+        let batch = self.config.train.step_pictures();
         let order = self.order();
         let batches = Batches::training(&order, batch)?;
         let steps = batches.steps() as u64;
-        let drain_at = self.config.train.log_every as usize;
+        // The ring has room for the batches of one more step.
+        let accumulate = self.config.train.accumulate as usize;
+        let drain_at = (self.config.train.log_every as usize * accumulate).min(RING + 1 - accumulate);
         let (form, frozen) = (self.form(), self.frozen());
         let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
         let every = Duration::from_secs_f32(self.config.train.heartbeat_seconds);

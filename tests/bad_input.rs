@@ -318,6 +318,9 @@ fn a_batch_that_does_not_fit() {
     cqat(place(), &["plan", "tiny.yaml", "--set", "device.memory_mib=4", "--set", named]).ok();
     let message = "train.batch is 49, expected at most the 48 training pictures";
     training_fails(&["--set", "train.batch=49"], 2, message, "--set train.batch=48 or less");
+    let message = "train.batch is 9 and train.accumulate 6, expected at most the 48 training pictures";
+    let sets = ["--set", "train.batch=9", "--set", "train.accumulate=6"];
+    training_fails(&sets, 2, message, "--set train.batch=8 or less");
 }
 
 /// Results of an evaluation do not depend on the batch, so it takes what fits.

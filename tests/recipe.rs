@@ -6,8 +6,9 @@ use common::{embedded, gpu, last, lines, lowered, metrics, resume, tiny, train};
 use cqat::checkpoint::{Checkpoint, Phase};
 use cqat::evaluate::{Kind, Loaded};
 use cqat::exec::Device;
+use cqat::kernels::Step;
 use cqat::safetensors_io::Tensors;
-use cqat::session::Session;
+use cqat::session::{Form, Normalisation, Session, Totals};
 use cqat::train::Outcome;
 use serde_json::json;
 
@@ -124,6 +125,39 @@ fn averages_of_the_weights_are_the_network_that_is_kept() {
     let loaded = Loaded::read(&out).unwrap();
     let scored = loaded.evaluate(Kind::FakeQuant, &data.test, data.classes, Some(&gpu)).unwrap().totals.mean_loss();
     assert_eq!(lines(&out, "quant", "test")[0]["loss"].as_f64(), Some(scored));
+}
+
+/// The step of several batches is the mean of the steps of each, from the same weights.
+#[test]
+fn gradients_of_several_batches_are_averaged() {
+    let (gpu, data) = (gpu(false), embedded(12, 4));
+    let sets = ["train.batch=4", "train.optimizer={momentum: 0, nesterov: false, weight_decay: 0}"];
+    let step = Step { lr: 0.1, frozen: 1, ..Step::default() };
+    for form in [Form::Float, Form::Quantized] {
+        let after = |accumulate: u32, batches: &[&[u32]]| {
+            let set = format!("train.accumulate={accumulate}");
+            let config = tiny(&[&sets[..], &["data.augment={crop_padding: 0, flip: false}", &set]].concat());
+            let lowered = lowered(&config, &data, &gpu);
+            let mut session = Session::new(&lowered, gpu.load(&lowered.plan).unwrap(), &Normalisation::of(&data));
+            session.set_state(&cqat::tensors::initialise(&lowered.layout, 0)).unwrap();
+            let order: Vec<u32> = (0..12).collect();
+            session.calibrate(&data.train, &order, 3).unwrap();
+            session.train_step(form, &data.train, &batches.concat(), step).unwrap();
+            let mut totals = Totals::default();
+            session.drain(&mut totals).unwrap();
+            assert_eq!(totals.count, 4.0 * batches.len() as f64);
+            session.named(lowered.layout.values()).unwrap()
+        };
+        let batches: [&[u32]; 3] = [&[0, 1, 2, 3], &[4, 5, 6, 7], &[8, 9, 10, 11]];
+        let (all, each) = (after(3, &batches), batches.map(|batch| after(1, &[batch])));
+        for (name, tensor) in all.iter().filter(|(name, _)| !name.contains("running") && !name.starts_with("quant.")) {
+            for (i, v) in tensor.data.iter().enumerate() {
+                let mean = each.iter().map(|t| t[name].data[i]).sum::<f32>() / 3.0;
+                assert!((v - mean).abs() < 1e-5, "{form:?} {name} {i}: {v} {mean}");
+            }
+            assert!(each.iter().all(|t| t[name] != *tensor), "{name} is that of one batch");
+        }
+    }
 }
 
 /// Clipped to nothing, gradients leave the weights where they are; to much, they do not notice.

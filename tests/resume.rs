@@ -152,7 +152,7 @@ fn interrupted_in_the_evaluation_of_an_epoch() {
     let file = |name: &str, count| std::fs::write(place.path().join("data").join(name), common::cifar100(count, 2));
     file("train.bin", 960).unwrap();
     file("test.bin", 959).unwrap();
-    let sets = ["train.batch=48", "train.float_epochs=2", "train.quant_epochs=0", "quant.method=none"];
+    let sets = ["train.batch=24", "train.float_epochs=2", "train.quant_epochs=0", "quant.method=none"];
     let sets: Vec<&str> = sets.iter().flat_map(|s| ["--set", s]).collect();
     let train = |out| [&["train", "tiny.yaml", "--out", out], &sets[..]].concat();
     cqat(place.path(), &train("full")).ok();
@@ -228,7 +228,7 @@ fn a_hangup_that_is_ignored_stays_so() {
 #[test]
 fn a_second_interrupt_quits_at_once() {
     // Steps long enough for both interrupts to fall into one.
-    let sets = ["--set", "network.width=64", "--set", "train.batch=48"];
+    let sets = ["--set", "network.width=64", "--set", "train.batch=24"];
     let mut child =
         on_device(place(), &[&["train", "tiny.yaml", "--out", "quit"], &sets[..]].concat()).spawn().unwrap();
     wait(&mut child, || place().join("quit/last.safetensors").exists());

@@ -7,5 +7,5 @@ struct Step {
     frozen: u32,
     lr: f32,
     ema_decay: f32,
-    pad0: u32,
+    gradient_decay: f32,
 }

@@ -39,7 +39,8 @@ pub(super) struct BenchArgs {
 
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global, start: Instant) -> Result<()> {
-        let config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
+        let mut config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
+        config.train.accumulate = 1; // one batch and the update
         if self.steps == 0 {
             return Err(Error::config("--steps is 0, expected at least 1"));
         }

@@ -204,12 +204,17 @@ fn fewer_classes(classes: u32, data: &DataSet) -> String {
 
 /// A run folder is not made for a run that cannot take a step.
 fn check_batch(config: &Config, data: &DataSet) -> Result<()> {
-    let (batch, pictures) = (config.train.batch as usize, data.train.len());
-    if batch <= pictures {
+    let (batch, accumulate, pictures) = (config.train.batch, config.train.accumulate, data.train.len());
+    if config.train.step_pictures() <= pictures {
         return Ok(());
     }
-    Err(Error::config(format!("train.batch is {batch}, expected at most the {pictures} training pictures"))
-        .hint(format!("--set train.batch={pictures} or less")))
+    let batches = if accumulate > 1 { format!(" and train.accumulate {accumulate}") } else { String::new() };
+    let most = pictures / accumulate as usize;
+    Err(Error::config(format!("train.batch is {batch}{batches}, expected at most the {pictures} training pictures"))
+        .hint(match most {
+            0 => format!("--set train.accumulate={pictures} or less"),
+            _ => format!("--set train.batch={most} or less"),
+        }))
 }
 
 fn default_folder(spec: &str) -> PathBuf {

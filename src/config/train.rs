@@ -11,8 +11,11 @@ pub const MOST_LOG_EVERY: u32 = 256;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Pictures per step. Default 128.
+    /// Pictures of a batch. Default 128.
     pub batch: u32,
+    /// Batches of a step, 1 to [`MOST_LOG_EVERY`]: the mean of their gradients moves the parameters once. Batch norm and the ranges of activations
+    /// see each batch by itself, so this is not the same as one large batch. Default 1.
+    pub accumulate: u32,
     /// Seed of initial weights, order of pictures and augmentation. Default 0.
     pub seed: u64,
     /// Epochs of the float phase. Default 30.
@@ -45,6 +48,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         TrainConfig {
             batch: 128,
+            accumulate: 1,
             seed: 0,
             float_epochs: 30,
             quant_epochs: 15,
@@ -81,6 +85,13 @@ pub struct OptimizerConfig {
     pub ema_decay: Option<f32>,
     /// Decay batch-norm parameters and biases as well. Default false.
     pub decay_norms_and_biases: bool,
+}
+
+impl TrainConfig {
+    /// Pictures of a step.
+    pub fn step_pictures(&self) -> usize {
+        self.batch as usize * self.accumulate as usize
+    }
 }
 
 impl OptimizerConfig {

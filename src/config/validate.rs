@@ -90,6 +90,10 @@ fn train(c: &TrainConfig) -> Result<()> {
     ensure((1..=65_536).contains(&c.batch), || {
         wrong("train.batch", c.batch, "1 to 65536").hint("128 is the recipe's batch; lower it where memory is short")
     })?;
+    ensure((1..=MOST_LOG_EVERY).contains(&c.accumulate), || {
+        wrong("train.accumulate", c.accumulate, format!("1 to {MOST_LOG_EVERY} batches"))
+            .hint("1, the default, moves the parameters after every batch")
+    })?;
     ensure((1..=MOST_LOG_EVERY).contains(&c.log_every), || {
         wrong("train.log_every", c.log_every, format!("1 to {MOST_LOG_EVERY} steps")).hint("20 is the default")
     })?;

@@ -1,4 +1,5 @@
-//! Stochastic gradient descent over all parameters in one dispatch, the norm of the gradients before it, averages after it.
+//! Stochastic gradient descent over all parameters in one dispatch, averages of gradients and their norm before it, averages of weights
+//! after it.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -114,8 +115,10 @@ fn grad_clip(t: &mut Twin) {
 pub struct EmaParams {
     /// vec4s of all values.
     pub words4: u32,
+    /// 1: the values are gradients.
+    pub gradients: u32,
     /// Padding.
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
 }
 
 /// `ema.wgsl`.
@@ -128,7 +131,8 @@ pub static EMA: KernelDef = KernelDef {
 
 fn ema(t: &mut Twin) {
     let p: EmaParams = t.params();
-    let (values, decay) = (t.f32(0), t.step(1).ema_decay);
+    let (values, step) = (t.f32(0), t.step(1));
+    let decay = if p.gradients == 1 { step.gradient_decay } else { step.ema_decay };
     let averages = t.f32_mut(2);
     for (average, value) in averages.iter_mut().zip(values).take(p.words4 as usize * 4) {
         *average = decay * *average + (1.0 - decay) * value;

@@ -87,6 +87,17 @@ impl Values {
     }
 }
 
+/// What the programs ask of a [`Layout`].
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// The lane kernels read weight codes from textures.
+    pub textures: bool,
+    /// The optimizer keeps moving averages.
+    pub averages: bool,
+    /// A step has several batches.
+    pub accumulates: bool,
+}
+
 /// All persistent tensors.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -119,6 +130,8 @@ pub struct Layout {
     /// Moving averages of the parameters and running statistics, with the weight scales that belong to them: where the optimizer
     /// averages.
     pub average: Option<Values>,
+    /// Mean of the gradients of a step's batches so far: where a step has several.
+    pub accumulated: Option<TensorId>,
     /// Per layer, its row of ranges.
     pub range_rows: Vec<Option<u32>>,
     /// First step with a value that is not finite, per layer.
@@ -150,16 +163,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Adds the persistent tensors of `net` to `plan`. `textures`: the lane kernels read weight codes from textures.
-    /// `averages`: the optimizer keeps moving averages.
-    pub fn new(
-        plan: &mut Plan,
-        net: &Net,
-        quant: Option<&QuantSpec>,
-        batch: usize,
-        textures: bool,
-        averages: bool,
-    ) -> Layout {
+    /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
+    pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
+        let Needs { textures, averages, accumulates } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -242,6 +248,7 @@ impl Layout {
             scales: plan.whole(Arena::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
             average,
+            accumulated: accumulates.then(|| plan.own("accumulated gradients", words)),
             range_rows,
             health: plan.own("health", net.layers.len()),
             table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),

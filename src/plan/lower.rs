@@ -5,7 +5,7 @@ mod forward;
 
 use bytemuck::Pod;
 
-use super::layout::Layout;
+use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
 use crate::kernels::conv::{CONV, ConvParams};
@@ -32,6 +32,8 @@ pub struct Options {
     pub smoothing: f32,
     /// Optimizer.
     pub optimizer: OptimizerConfig,
+    /// Batches of a step.
+    pub accumulate: u32,
     /// The host writes the normalised input itself (`input` tensor); for tests against other programs.
     pub host_input: bool,
     /// Every scratch tensor keeps its value after the step; for tests.
@@ -48,6 +50,7 @@ impl Options {
             augment: AugmentConfig::default(),
             smoothing: 0.0,
             optimizer: OptimizerConfig::default(),
+            accumulate: 1,
             host_input: false,
             keep_all: false,
         }
@@ -80,8 +83,10 @@ pub struct Lowered {
 pub struct ProgramSet {
     /// Weight codes from the parameters; before evaluation.
     pub weights: ProgramId,
-    /// One training step, weight codes included.
+    /// One training step, weight codes included; where a step has several batches, one of them without the update.
     pub train: ProgramId,
+    /// Where a step has several batches: the update of the parameters after the last.
+    pub update: Option<ProgramId>,
     /// Forward pass with running statistics.
     pub evaluate: ProgramId,
 }
@@ -105,8 +110,12 @@ enum Mode {
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();
-    let (textures, averages) = (options.family == KernelFamily::Lane, options.optimizer.ema_decay.is_some());
-    let layout = Layout::new(&mut plan, net, quant, options.batch, textures, averages);
+    let needs = Needs {
+        textures: options.family == KernelFamily::Lane,
+        averages: options.optimizer.ema_decay.is_some(),
+        accumulates: options.accumulate > 1,
+    };
+    let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
         p.emit_all();
@@ -117,11 +126,13 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         train: pass("train float", Mode::Train, false),
         evaluate: pass("evaluate float", Mode::Evaluate, false),
         weights: ProgramId(0),
+        update: None,
     };
     let quantized = quant.map(|_| ProgramSet {
         train: pass("train quantized", Mode::Train, true),
         evaluate: pass("evaluate quantized", Mode::Evaluate, true),
         weights: ProgramId(0),
+        update: None,
     });
     let calibrate =
         quant.map(|_| (pass("calibrate", Mode::Calibrate, false), pass("calibrate histogram", Mode::Histogram, false)));
@@ -133,6 +144,14 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     };
     let float = ProgramSet { weights: weights("weights float", false), ..float };
     let quantized = quantized.map(|q| ProgramSet { weights: weights("weights quantized", true), ..q });
+    let update = layout.accumulated.map(|_| {
+        let mut p = Pass::new(net, None, quant, options, &mut plan, &layout, Mode::Train);
+        p.optimizer();
+        let list = p.list;
+        plan.program("update", list)
+    });
+    let float = ProgramSet { update, ..float };
+    let quantized = quantized.map(|q| ProgramSet { update, ..q });
     plan.assign_slots(options.keep_all);
     plan.assert_sound();
     let (net, quant) = (net.clone(), quant.cloned());
@@ -265,7 +284,10 @@ impl<'a> Pass<'a> {
         if self.mode == Mode::Train {
             self.backward(dlogits);
             self.list.append(&mut self.range_updates);
-            self.optimizer();
+            match self.layout.accumulated {
+                Some(mean) => self.average(self.layout.grads, mean, true),
+                None => self.optimizer(),
+            }
         }
     }
 

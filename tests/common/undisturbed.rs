@@ -20,7 +20,7 @@ pub fn stateful() -> TempDir {
     let place = workplace();
     let config = "network: {depth: 8, width: 8}
 quant: {reestimate_batches: 4}
-train: {batch: 8, float_epochs: 2, quant_epochs: 2, optimizer: {ema_decay: 0.9, clip_norm: 5}}
+train: {batch: 4, accumulate: 2, float_epochs: 2, quant_epochs: 2, optimizer: {ema_decay: 0.9, clip_norm: 5}}
 ";
     std::fs::write(place.path().join("tiny.yaml"), config).unwrap();
     place

@@ -90,6 +90,9 @@ fn impossible_training_is_refused() {
     assert_snapshot!(invalid(&[
         &["train.batch=0"],
         &["train.batch=65537"],
+        &["train.accumulate=0"],
+        &["train.accumulate=257"],
+        &["train.optimizer.ema_decay=1"],
         &["train.log_every=0"],
         &["train.label_smoothing=1"],
         &["train.init_from=''"],
@@ -113,6 +116,18 @@ fn impossible_training_is_refused() {
     train.batch=65537
     error: `train.batch` is 65537, expected 1 to 65536
     hint: 128 is the recipe's batch; lower it where memory is short
+
+    train.accumulate=0
+    error: `train.accumulate` is 0, expected 1 to 256 batches
+    hint: 1, the default, moves the parameters after every batch
+
+    train.accumulate=257
+    error: `train.accumulate` is 257, expected 1 to 256 batches
+    hint: 1, the default, moves the parameters after every batch
+
+    train.optimizer.ema_decay=1
+    error: `train.optimizer.ema_decay` is 1, expected above 0 and below 1
+    hint: remove the key to keep no averages; 0.99 to 0.9999 is usual
 
     train.log_every=0
     error: `train.log_every` is 0, expected 1 to 256 steps

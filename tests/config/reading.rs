@@ -54,7 +54,7 @@ fn unknown_keys_come_with_the_likely_one() {
 
     train:
       weight_decay: 0.1
-    error: run.yaml:2:3: unknown key `weight_decay` in `train`, expected batch, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
+    error: run.yaml:2:3: unknown key `weight_decay` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
     hint: `weight_decay` goes under `train.optimizer`
 
     quant:
@@ -375,7 +375,7 @@ fn a_wrong_override_is_named() {
 fn the_second_of_two_overrides_is_blamed_when_it_is_the_wrong_one() {
     let error = Config::from_yaml("", "run.yaml", &sets(&["train.batch=4", "train.bach=4"])).unwrap_err();
     assert_snapshot!(shown(&error), @r#"
-    error: --set train.bach=4: unknown key `bach` in `train`, expected batch, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
+    error: --set train.bach=4: unknown key `bach` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
     hint: did you mean `batch`?
     "#);
 }

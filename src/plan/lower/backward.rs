@@ -228,22 +228,27 @@ impl Pass<'_> {
             pad: [0; 3],
         };
         let layout = self.layout;
+        let grads = layout.accumulated.unwrap_or(layout.grads);
         if let Some(most) = o.clip_norm {
             let groups = words4.div_ceil(64).min(MOST_NORM_PARTS);
             let parts = self.plan.scratch("gradient norm".to_string(), groups);
             let p = GradNormParams { words4: words4 as u32, groups: groups as u32, pad: [0; 2] };
-            self.emit_only(&GRAD_NORM, &p, &[layout.grads, parts], [groups as u32, 1, 1]);
+            self.emit_only(&GRAD_NORM, &p, &[grads, parts], [groups as u32, 1, 1]);
             let p = GradClipParams { groups: groups as u32, most, pad: [0; 2] };
             self.emit_only(&GRAD_CLIP, &p, &[parts, layout.clip], [1, 1, 1]);
         }
-        let bind = [layout.grads, layout.step, layout.clip, layout.params, layout.velocity];
+        let bind = [grads, layout.step, layout.clip, layout.params, layout.velocity];
         self.emit_only(&SGD, &params, &bind, flat_grid(words4));
         if let Some(average) = layout.average {
-            for (values, averages) in [(layout.params, average.params), (layout.running, average.running)] {
-                let words4 = self.plan.tensor(values).words / 4;
-                let p = EmaParams { words4: words4 as u32, pad: [0; 3] };
-                self.emit_only(&EMA, &p, &[values, layout.step, averages], flat_grid(words4));
-            }
+            self.average(layout.params, average.params, false);
+            self.average(layout.running, average.running, false);
         }
+    }
+
+    /// Takes values into their moving average; `gradients` into the mean over the batches of a step.
+    pub(super) fn average(&mut self, values: TensorId, averages: TensorId, gradients: bool) {
+        let words4 = self.plan.tensor(values).words / 4;
+        let p = EmaParams { words4: words4 as u32, gradients: u32::from(gradients), pad: [0; 2] };
+        self.emit_only(&EMA, &p, &[values, self.layout.step, averages], flat_grid(words4));
     }
 }

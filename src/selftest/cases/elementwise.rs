@@ -369,11 +369,15 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
         let name = format!("decayed {decayed4} nesterov {nesterov}");
         cases.push(Case::new(&SGD, only(&SGD), name, &p, flat_grid(133), data));
     }
-    for (words4, ema_decay) in [(1, 0.9), (133, 0.0), (133, 1.0)] {
-        let p = EmaParams { words4, pad: [0; 3] };
+    for (words4, gradients, decay) in [(1, 0, 0.9), (133, 0, 0.0), (133, 0, 1.0), (133, 1, 0.75)] {
+        let p = EmaParams { words4, gradients, pad: [0; 2] };
+        let decays = match gradients {
+            1 => Step { gradient_decay: decay, ema_decay: 0.5, ..Step::default() },
+            _ => Step { ema_decay: decay, gradient_decay: 0.5, ..Step::default() },
+        };
         let [values, averages] = [7, 8].map(|seed| reals(4 * words4 as usize, seed, -1.0, 1.0));
-        let data = vec![values, step(Step { ema_decay, ..Step::default() }), averages];
-        let name = format!("{words4} decay {ema_decay}");
+        let data = vec![values, step(decays), averages];
+        let name = format!("{words4} decay {decay} gradients {gradients}");
         cases.push(Case::new(&EMA, only(&EMA), name, &p, flat_grid(words4 as usize), data));
     }
     for (words4, groups) in [(1, 1), (133, 3), (1000, 5), (1000, 256)] {
