@@ -2,6 +2,7 @@
 
 mod elementwise;
 mod matrix;
+mod optimizer;
 
 use bytemuck::Pod;
 
@@ -63,7 +64,13 @@ impl Case {
 pub fn all(caps: &Caps) -> Vec<Case> {
     let mut cases = matrix::cases(caps);
     cases.extend(elementwise::cases());
+    cases.extend(optimizer::cases());
     cases
+}
+
+/// The variant of a kernel that has only one.
+fn only(kernel: &'static KernelDef) -> Variant {
+    Variant::only(kernel.name)
 }
 
 /// What an output holds before: a kernel that forgets a word leaves a NaN.
