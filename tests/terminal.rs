@@ -38,7 +38,10 @@ fn on_a_terminal(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) 
     let inner = format!("stty cols 100; '{}' {}", env!("CARGO_BIN_EXE_cqat"), quoted.join(" "));
     let mut script = Command::new("script");
     script.current_dir(folder).args(["-qec", &inner, "/dev/null"]).env("TERM", "xterm-256color").env_remove("NO_COLOR");
-    script.env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE").env_remove("RUST_LOG").env_remove("CQAT_DATA");
+    // On a continuous integration server (CI is set) clap styles its help on any terminal, a dumb one too.
+    for unset in ["CI", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "CQAT_DATA"] {
+        script.env_remove(unset);
+    }
     script.envs(variables.iter().copied());
     String::from_utf8(script.output().unwrap().stdout).unwrap()
 }
