@@ -9,7 +9,7 @@ struct Params {
     rows: u32,
     chunks: u32,
     branch: u32,     // 1: main, 2: projection
-    x_scale: i32,    // row of ranges, -1: scale 1
+    x_row: i32,    // row of ranges, -1: scale 1
     pad0: u32,
     pad1: u32,
     pad2: u32,
@@ -39,8 +39,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     grads[c] = dot;
     grads[p.channels + c] = sum;
     var s = 1.0;
-    if (p.x_scale >= 0) {
-        s = ranges[p.x_scale].scale;
+    if (p.x_row >= 0) {
+        s = ranges[p.x_row].scale;
     }
     coefficients[c] = affine[c] * context[2u * p.channels + c] / s;
     coefficients[p.channels + c] = sum / f32(p.rows);

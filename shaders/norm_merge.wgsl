@@ -15,7 +15,7 @@ struct Params {
     chunk: u32,
     chunks: u32,
     evaluate: u32,
-    x_scale: i32,    // row of ranges, -1: scale 1
+    x_row: i32,    // row of ranges, -1: scale 1
     w_scale: u32,    // 1: scales hold s_w
     health_slot: u32,
     eps: f32,
@@ -44,8 +44,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         return;
     }
     var s = 1.0;
-    if (p.x_scale >= 0) {
-        s = ranges[p.x_scale].scale;
+    if (p.x_row >= 0) {
+        s = ranges[p.x_row].scale;
     }
     if (p.w_scale == 1u) {
         s *= scales[c];

@@ -4,7 +4,7 @@ struct Params {
     batch: u32,
     pixels: u32,
     cols4: u32,
-    x_scale: i32, // of pool_fwd; not read
+    x_row: i32, // of pool_fwd; not read
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dout: array<vec4<f32>>;

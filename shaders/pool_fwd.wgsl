@@ -5,7 +5,7 @@ struct Params {
     batch: u32,
     pixels: u32,
     cols4: u32,
-    x_scale: i32,   // row of ranges, -1: scale 1
+    x_row: i32,   // row of ranges, -1: scale 1
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
@@ -24,8 +24,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         sum += decode(x[base + k * p.cols4]);
     }
     var s = 1.0;
-    if (p.x_scale >= 0) {
-        s = ranges[p.x_scale].scale;
+    if (p.x_row >= 0) {
+        s = ranges[p.x_row].scale;
     }
     out[i] = sum * (s / f32(p.pixels));
 }

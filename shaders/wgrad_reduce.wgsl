@@ -7,7 +7,7 @@ struct Params {
     words4: u32,
     cols4: u32,
     splits: u32,
-    x_scale: i32,   // row of ranges, -1: scale 1
+    x_row: i32,   // row of ranges, -1: scale 1
     quant: Quant,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -27,8 +27,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     for (var s = 0u; s < p.splits; s++) {
         g += part[s * p.words4 + i];
     }
-    if (p.x_scale >= 0) {
-        g *= ranges[p.x_scale].scale;
+    if (p.x_row >= 0) {
+        g *= ranges[p.x_row].scale;
     }
     if (p.quant.enabled == 1u) {
         let c = i % p.cols4;

@@ -12,9 +12,10 @@ use crate::kernels::Step;
 use crate::kernels::conv::{CONV, ConvParams};
 use crate::kernels::input::random;
 use crate::net::Net;
+use crate::normalisation::Normalisation;
 use crate::plan::lower::Lowered;
 use crate::plan::{Dispatch, Work};
-use crate::session::{Form, Normalisation, load_parameters, upload_constants};
+use crate::session::{Form, load_parameters, upload_constants};
 use crate::{Error, Result, tensors};
 
 /// Device time of one kernel at one shape over a step.
@@ -94,7 +95,10 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
     use crate::exec::Executor as _;
     let programs = match form {
         Form::Float => lowered.float,
-        Form::Quantized => lowered.quantized.ok_or_else(|| Error::config("the configuration has no quantizer"))?,
+        Form::Quantized => lowered.quantized.ok_or_else(|| {
+            Error::config("the configuration has no quantizer, but a quantized step is to be measured")
+                .hint("measure the float step, or start from a preset such as cqat")
+        })?,
     };
     let layout = &lowered.layout;
     let mut exec = GpuProgram::new(gpu, &lowered.plan)?;

@@ -5,8 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::normalisation::Normalisation;
 use crate::safetensors_io::{self, File, NamedTensor, Tensors};
-use crate::session::{Normalisation, Totals};
+use crate::score::Totals;
+use crate::tensors::LIVE;
 use crate::{Error, ErrorKind, Result};
 
 /// Version of the tensors' names and of the metadata.
@@ -174,7 +176,8 @@ pub fn start(path: &Path) -> Result<Tensors> {
 /// Names the file and the tensor.
 fn check_values(tensors: &Tensors, path: &Path) -> Result<()> {
     let wrong = |(name, t): (&String, &NamedTensor)| {
-        let scale = name.starts_with("quant.") && (name.ends_with(".scale") || name.ends_with(".inv_scale"));
+        let plain = name.strip_prefix(LIVE).unwrap_or(name);
+        let scale = plain.starts_with("quant.") && (name.ends_with(".scale") || name.ends_with(".inv_scale"));
         let any = |holds: fn(f32) -> bool| t.data.iter().any(|v| holds(*v));
         let what = match name {
             _ if !t.is_finite() => "values that are not finite",

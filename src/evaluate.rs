@@ -10,7 +10,8 @@ use crate::integer::IntegerNet;
 use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
-use crate::session::{Evaluation, Form, Session};
+use crate::score::Evaluation;
+use crate::session::{Form, Session};
 use crate::setup::{lower_for_evaluation, network};
 use crate::tensors;
 use crate::{Error, Result};
@@ -43,6 +44,38 @@ pub struct Loaded {
     pub checkpoint: Checkpoint,
     /// Its run's configuration.
     pub config: Config,
+}
+
+/// A network that is ready to see pictures.
+pub enum Network<'a> {
+    /// In integers, on the CPU.
+    Integers(Box<IntegerNet>),
+    /// In this form, on a device.
+    OnDevice(Session<'a>, Form),
+}
+
+impl Network<'_> {
+    /// Scores a split.
+    ///
+    /// # Errors
+    /// A device error, a loss that is not finite, an interruption.
+    pub fn evaluate(&mut self, split: &Split) -> Result<Evaluation> {
+        match self {
+            Network::Integers(net) => net.evaluate(split),
+            Network::OnDevice(session, form) => session.evaluate(*form, split, true),
+        }
+    }
+
+    /// Logits (N, classes) of the pictures of a split.
+    ///
+    /// # Errors
+    /// A device error, an interruption.
+    pub fn logits(&mut self, split: &Split) -> Result<Vec<f32>> {
+        match self {
+            Network::Integers(net) => net.run(&split.images),
+            Network::OnDevice(session, form) => session.logits(*form, split),
+        }
+    }
 }
 
 impl Loaded {
@@ -82,54 +115,44 @@ impl Loaded {
         classes: usize,
         device: Option<&dyn Device>,
     ) -> Result<Evaluation> {
-        if kind == Kind::Folded {
-            return self.integers(classes)?.evaluate(split);
-        }
-        self.on_device(kind, classes, device, |session, form| session.evaluate(form, split, true))
+        self.with_network(kind, classes, device, |network| network.evaluate(split))
     }
 
-    /// Logits (N, classes) of the pictures of a split. `device` is needed unless the kind is folded.
+    /// What `work` makes of the network in the arithmetic `kind`. `device` is needed unless the kind is folded.
     ///
     /// # Errors
-    /// As [`Loaded::evaluate`].
-    pub fn logits(&self, kind: Kind, split: &Split, classes: usize, device: Option<&dyn Device>) -> Result<Vec<f32>> {
-        if kind == Kind::Folded {
-            return self.integers(classes)?.run(&split.images);
-        }
-        self.on_device(kind, classes, device, |session, form| session.logits(form, split))
-    }
-
-    /// The network in integers.
-    fn integers(&self, classes: usize) -> Result<IntegerNet> {
-        self.check_kind(Kind::Folded)?;
-        let (net, spec) = network(&self.config, classes)?;
-        let spec =
-            spec.ok_or_else(|| Error::config("folded evaluation needs a quantizer, but quant.method is none"))?;
-        IntegerNet::fold(&net, &spec, &self.checkpoint.tensors, &self.checkpoint.meta.normalisation)
-    }
-
-    /// What `work` makes of the network on `device`.
-    fn on_device<T>(
+    /// As [`Loaded::evaluate`], and those of `work`.
+    pub fn with_network<T>(
         &self,
         kind: Kind,
         classes: usize,
         device: Option<&dyn Device>,
-        work: impl FnOnce(&mut Session, Form) -> Result<T>,
+        work: impl FnOnce(&mut Network) -> Result<T>,
     ) -> Result<T> {
-        self.check_kind(kind)?;
-        let device = device.ok_or_else(|| Error::device("this evaluation needs a device"))?;
-        let lowered = lower_for_evaluation(&self.config, classes, device.caps())?;
-        let mut session = Session::new(&lowered, device.load(&lowered.plan)?, &self.checkpoint.meta.normalisation);
-        session.set_state(&self.checkpoint.tensors)?;
-        work(&mut session, if kind == Kind::Float { Form::Float } else { Form::Quantized })
-    }
-
-    fn check_kind(&self, kind: Kind) -> Result<()> {
-        if kind == Kind::Float || self.quantized() {
-            return Ok(());
+        if kind != Kind::Float && !self.quantized() {
+            return Err(Error::training(format!(
+                "{} needs a quantized checkpoint, this one is still float",
+                kind.name()
+            ))
+            .hint("go on training until the quantized phase, or use --kind float"));
         }
-        Err(Error::training(format!("{} needs a quantized checkpoint, this one is still float", kind.name()))
-            .hint("go on training until the quantized phase, or use --kind float"))
+        let Checkpoint { tensors, meta } = &self.checkpoint;
+        if kind == Kind::Folded {
+            let (net, spec) = network(&self.config, classes)?;
+            let spec = spec.ok_or_else(|| {
+                Error::config("folded evaluation needs a quantizer, but quant.method is none").hint("use --kind float")
+            })?;
+            let integers = IntegerNet::fold(&net, &spec, tensors, &meta.normalisation)?;
+            return work(&mut Network::Integers(Box::new(integers)));
+        }
+        let device = device.ok_or_else(|| {
+            Error::device(format!("{} needs a device", kind.name())).hint("the kind folded runs on the CPU")
+        })?;
+        let lowered = lower_for_evaluation(&self.config, classes, device.caps())?;
+        let mut session = Session::new(&lowered, device.load(&lowered.plan)?, &meta.normalisation);
+        session.set_state(tensors)?;
+        let form = if kind == Kind::Float { Form::Float } else { Form::Quantized };
+        work(&mut Network::OnDevice(session, form))
     }
 
     /// The arithmetic of the run's own evaluation.
@@ -144,7 +167,9 @@ impl Loaded {
     pub fn class_names(&self) -> Vec<String> {
         let names = &self.checkpoint.meta.class_names;
         let classes = self.config.network.classes.map_or(names.len(), |n| n as usize);
-        (0..classes).map(|c| names.get(c).cloned().unwrap_or_else(|| format!("class {c}"))).collect()
+        (0..classes)
+            .map(|c| names.get(c).map_or_else(|| format!("class {c}"), |name| name.escape_debug().to_string()))
+            .collect()
     }
 
     /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch; `None`

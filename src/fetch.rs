@@ -108,7 +108,7 @@ pub fn fetch(published: &Published, to: &Path, options: &Options) -> Result<Path
         loop {
             let mut file = open(&part)?;
             let begun = file.metadata().is_ok_and(|m| m.len() > 0);
-            match download(&url, &mut file, options) {
+            match download(&url, (&part, &mut file), options) {
                 Err(Stop::Told(e)) => return Err(e),
                 Err(Stop::Failed(why)) => failures.push(format!("{url}: {why}")),
                 Ok(()) => {
@@ -151,9 +151,9 @@ fn open(part: &Path) -> Result<File> {
     file.map_err(|e| unwritable(part, e))
 }
 
-/// Brings `file` to its end, from the bytes that it has.
-fn download(url: &str, file: &mut File, options: &Options) -> std::result::Result<(), Stop> {
-    let told = |e: std::io::Error| Stop::Told(unwritable(Path::new(url), e));
+/// Brings the file at `path` to its end, from the bytes that it has.
+fn download(url: &str, (path, file): (&Path, &mut File), options: &Options) -> std::result::Result<(), Stop> {
+    let told = |e: std::io::Error| Stop::Told(unwritable(path, e));
     let mut patience = options.patience;
     let mut bar = Download::start(options.quiet);
     // A server that starts again and again brings nothing new until it gets further than before.
@@ -161,7 +161,7 @@ fn download(url: &str, file: &mut File, options: &Options) -> std::result::Resul
     loop {
         let at = file.seek(SeekFrom::End(0)).map_err(told)?;
         furthest = at.max(furthest);
-        let piece = piece(url, file, at, (patience, options.most_bytes), &mut bar);
+        let piece = piece(url, (path, file), at, (patience, options.most_bytes), &mut bar);
         if interrupt::requested() {
             return Err(Stop::Told(
                 Error::new(crate::ErrorKind::Interrupted, "interrupted; what has arrived was kept")
@@ -203,13 +203,13 @@ enum Piece {
 /// One connection of at most a time and for at most so many bytes: appends what it brings to the `at` bytes of `file`.
 fn piece(
     url: &str,
-    file: &mut File,
+    (path, file): (&Path, &mut File),
     at: u64,
     (patience, most_bytes): (Duration, u64),
     bar: &mut Download,
 ) -> std::result::Result<Piece, Stop> {
     let failed = |e: &dyn std::fmt::Display| Stop::Failed(e.to_string());
-    let told = |e: std::io::Error| Stop::Told(unwritable(Path::new(url), e));
+    let told = |e: std::io::Error| Stop::Told(unwritable(path, e));
     let config = ureq::Agent::config_builder()
         .timeout_connect(Some(patience))
         .timeout_recv_response(Some(patience))

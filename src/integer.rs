@@ -21,7 +21,7 @@
 //! base code, with the base grid's limits, and the window follows as in [`Quant::code`]: two roundings, as in
 //! training.
 //!
-//! The picture enters as signed 8-bit codes ([`crate::session::Normalisation::codes`]) and padding is code 0. The
+//! The picture enters as signed 8-bit codes ([`crate::normalisation::Normalisation::codes`]) and padding is code 0. The
 //! average pool is an integer sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w s_a / (H W)) +
 //! bias` in 64-bit floating point, rounded to 32 bits. Fake quantization rounds half to even and in 32-bit floating
 //! point, so codes differ only where a value lies on a rounding edge.
@@ -32,7 +32,7 @@ mod run;
 use crate::data::{Split, picture_bytes};
 use crate::net::Shape;
 use crate::quant::Quant;
-use crate::session::Evaluation;
+use crate::score::Evaluation;
 use crate::{Error, Result};
 
 pub use run::{LayerTrace, Trace};

@@ -70,7 +70,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &head::BIAS_GRAD,
     &optimizer::GRAD_NORM,
     &optimizer::GRAD_CLIP,
-    &optimizer::EMA,
+    &optimizer::AVERAGE,
     &optimizer::SGD,
     &ceiling::COPY,
     &ceiling::MULTIPLY_ADD,

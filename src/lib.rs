@@ -5,9 +5,9 @@
 //! that computes is a WGSL shader with a CPU twin ([`kernels`]). See `docs/architecture.md`.
 
 pub mod bench;
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
-pub mod compare;
 pub mod config;
 pub mod cpu;
 pub mod data;
@@ -16,11 +16,13 @@ pub mod error;
 pub mod evaluate;
 pub mod exec;
 pub mod fetch;
+pub mod files;
 pub mod gpu;
 pub mod integer;
 pub mod interrupt;
 pub mod kernels;
 pub mod net;
+pub mod normalisation;
 pub mod oracle;
 pub mod pictures;
 pub mod plan;
@@ -30,6 +32,7 @@ mod rng;
 pub mod run;
 pub mod safetensors_io;
 pub mod schedule;
+pub mod score;
 pub mod selftest;
 pub mod session;
 pub mod setup;

@@ -192,7 +192,7 @@ impl Net {
     /// and 56 (the three-stage CIFAR form: w, 2w, 4w). 3x3 stem without max-pool; 1x1 projection where the shape changes.
     ///
     /// # Errors
-    /// Another depth, or a width that is not a positive multiple of 8.
+    /// Another depth, a width that is not a positive multiple of 8, or no classes.
     pub fn resnet(depth: usize, width: usize, classes: usize, size: usize) -> Result<Net> {
         let Some((_, stages)) = DEPTHS.iter().find(|(known, _)| *known == depth) else {
             return Err(Error::config(format!("network.depth is {depth}, expected {}", depths_in_words()))
@@ -201,6 +201,10 @@ impl Net {
         if width == 0 || !width.is_multiple_of(8) {
             return Err(Error::config(format!("network.width is {width}, expected a positive multiple of 8"))
                 .hint("64 is the usual width of ResNet-18, 16 a small one"));
+        }
+        if classes == 0 {
+            return Err(Error::config("network.classes is 0, expected 1 or more")
+                .hint("leave the key out to take the data set's"));
         }
         let mut b = Builder { layers: Vec::new() };
         let input = b.push(Layer::Input(Input { shape: Shape { h: size, w: size, c: 4 } }));

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use crate::compare::{Check, relative_l2};
+use crate::check::{Check, relative_l2};
 use crate::config::{
     ActivationQuantConfig, Estimator, FirstLast, InputQuant, Mask, Method, OptimizerConfig, QuantConfig, RangeSource,
     WeightQuantConfig,
@@ -19,10 +19,11 @@ use crate::kernels::range::RANGE_WORDS;
 use crate::kernels::select::KernelFamily;
 use crate::kernels::{Caps, Format, Step};
 use crate::net::{DEPTHS, Layer, Net};
+use crate::normalisation::Normalisation;
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
 use crate::safetensors_io::{self, NamedTensor, Tensors};
-use crate::session::{Normalisation, load_parameters, upload_constants};
+use crate::session::{load_parameters, upload_constants};
 use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 

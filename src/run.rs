@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::exec::AdapterSummary;
-use crate::safetensors_io::write_atomically;
-use crate::{Error, Result};
+use crate::files::write_atomically;
+use crate::{Error, ErrorKind, Result};
 
 /// Version of `metrics.jsonl` and `manifest.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -127,10 +127,10 @@ impl RunFolder {
 
     /// Writes what every run has from its beginning.
     fn fill(&mut self, config: &Config, manifest: &Manifest) -> Result<()> {
-        write_atomically(&self.file("manifest.json"), to_json(manifest)?.as_bytes())?;
+        write_atomically(&self.file("manifest.json"), to_json(manifest)?.as_bytes(), ErrorKind::Training)?;
         self.metrics = Some(self.open_metrics(0)?);
         // Last, because its presence says that the folder holds a run.
-        write_atomically(&self.file("config.yaml"), config.to_yaml()?.as_bytes())
+        write_atomically(&self.file("config.yaml"), config.to_yaml()?.as_bytes(), ErrorKind::Training)
     }
 
     /// Refuses a folder that holds a run, or files that a run would overwrite.
@@ -259,7 +259,7 @@ impl RunFolder {
             Value::Array(list) => list.push(now),
             _ => return Err(damaged()),
         }
-        write_atomically(&path, to_json(&manifest)?.as_bytes())
+        write_atomically(&path, to_json(&manifest)?.as_bytes(), ErrorKind::Training)
     }
 
     /// Lines of this version would not go with those that are there.
@@ -323,7 +323,8 @@ impl RunFolder {
     /// A failure to write.
     pub fn log(&mut self, line: &Value) -> Result<()> {
         let Some(f) = &mut self.metrics else { return Ok(()) };
-        let done = writeln!(f, "{line}");
+        // In one piece: a process that is killed leaves no half line behind if it can be helped.
+        let done = f.write_all(format!("{line}\n").as_bytes());
         done.map_err(|e| self.unwritable("metrics.jsonl", e))
     }
 

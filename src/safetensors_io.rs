@@ -1,11 +1,12 @@
 //! Tensors by name, and the safetensors files that hold them: read as f32, written atomically.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
+use crate::files::write_atomically;
 use crate::{Error, ErrorKind, Result};
 
 /// A tensor with its shape, row-major.
@@ -52,8 +53,8 @@ pub struct File {
     pub metadata: HashMap<String, String>,
 }
 
-/// Largest file that is read: far above any checkpoint of a network this program trains.
-const MAX_BYTES: u64 = 8 << 30;
+/// Largest file that is read: far above any checkpoint of a network this program trains. In memory codes take four times as much.
+const MAX_BYTES: u64 = 4 << 30;
 
 /// Reads a file.
 ///
@@ -65,7 +66,8 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
         |e: std::io::Error| fail("cannot be read").hint("check the path and the file's permissions").caused_by(e);
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_BYTES {
-        return Err(fail(&format!("is {size} bytes, expected at most {MAX_BYTES}")));
+        return Err(fail(&format!("is {size} bytes, expected at most {MAX_BYTES}"))
+            .hint("is it a checkpoint of this program, or of such a network?"));
     }
     let broken = || {
         fail("is not a whole safetensors file")
@@ -106,7 +108,7 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<File, Refused> {
     let mut file = File { metadata: header.metadata().clone().unwrap_or_default(), ..File::default() };
     for (name, view) in views.iter() {
         let data: Vec<f32> = match view.dtype() {
-            Dtype::I8 => view.data().iter().map(|b| f32::from(*b as i8)).collect(),
+            Dtype::I8 if stored_type(name) == Dtype::I8 => view.data().iter().map(|b| f32::from(*b as i8)).collect(),
             Dtype::F32 => words(view.data()).map(f32::from_le_bytes).collect(),
             Dtype::I32 => words(view.data()).map(|b| i32::from_le_bytes(b) as f32).collect(),
             Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
@@ -142,41 +144,15 @@ pub fn write(path: &Path, file: &File) -> Result<()> {
             _ => (n, t.data.iter().flat_map(|v| v.to_le_bytes()).collect(), &t.shape),
         })
         .collect();
-    let views = bytes.iter().map(|(n, data, shape)| {
-        (n.as_str(), TensorView::new(stored_type(n), (*shape).clone(), data).expect("shape and data agree"))
-    });
-    let all = safetensors::serialize(views, Some(file.metadata.clone()))
-        .map_err(|e| Error::training(format!("{}: cannot be encoded", path.display())).caused_by(e))?;
-    write_atomically(path, &all)
-}
-
-/// Replaces a file's contents so that a reader, or a crash, sees the old or the new, never half.
-///
-/// # Errors
-/// Any failure to write; the old file, if there is one, is untouched.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let attempt = || -> std::io::Result<()> {
-        let mut f = std::fs::File::create(&temporary)?;
-        f.write_all(bytes)?;
-        f.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    attempt().map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::training(format!("{} cannot be written", path.display()))
-            .hint("check that the disk has room and the folder is writable; what was there before is untouched")
+    let failed = |e: SafeTensorError| {
+        Error::training(format!("{}: a tensor cannot be encoded", path.display()))
+            .hint("use another checkpoint to start from")
             .caused_by(e)
-    })?;
-    // The rename itself must survive a crash too. The new file is in place, whatever comes of this.
-    if let Some(Ok(folder)) = path.parent().map(std::fs::File::open)
-        && let Err(e) = folder.sync_all()
-        && e.kind() != std::io::ErrorKind::InvalidInput
-    {
-        log::warn!(
-            "{}: the folder cannot be flushed ({e}); a power failure may bring back the file before",
-            path.display()
-        );
+    };
+    let mut views = Vec::new();
+    for (n, data, shape) in &bytes {
+        views.push((n.as_str(), TensorView::new(stored_type(n), (*shape).clone(), data).map_err(failed)?));
     }
-    Ok(())
+    let all = safetensors::serialize(views, Some(file.metadata.clone())).map_err(failed)?;
+    write_atomically(path, &all, ErrorKind::Training)
 }

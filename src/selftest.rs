@@ -7,7 +7,7 @@ pub mod cases;
 
 use std::collections::BTreeMap;
 
-use crate::compare::{Check, relative_l2, worst_relative};
+use crate::check::{Check, relative_l2, worst_relative};
 use crate::config::Config;
 use crate::cpu::CpuProgram;
 use crate::exec::{Executor, ExecutorExt};
@@ -15,10 +15,11 @@ use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::input::random;
 use crate::kernels::{Access, Step};
 use crate::net::Net;
+use crate::normalisation::Normalisation;
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::plan::{Dispatch, Plan, TensorId};
 use crate::quant::QuantSpec;
-use crate::session::{Normalisation, load_parameters, upload_constants};
+use crate::session::{load_parameters, upload_constants};
 use crate::{Result, tensors};
 use cases::{Case, Compare};
 

@@ -5,58 +5,21 @@ mod state;
 
 pub use state::Norms;
 
-use crate::data::{Batches, DataSet, Split};
+use crate::data::{Batches, Split};
 use crate::exec::{Executor, ExecutorExt};
 use crate::interrupt;
 use crate::kernels::Step;
+use crate::kernels::input::{CUT_WORD, TABLE_WORDS};
 use crate::kernels::range::{RANGE_WORDS, RangeRow};
+use crate::normalisation::Normalisation;
+use crate::plan::TensorId;
 use crate::plan::layout::RING;
 use crate::plan::lower::{Lowered, ProgramSet};
-use crate::quant::{Quantizer, Scale};
+use crate::quant::Scale;
 use crate::safetensors_io::Tensors;
+use crate::score::{Evaluation, Totals};
 use crate::tensors;
 use crate::{Error, Result};
-
-/// Normalisation of the input, in units of 0..1.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Normalisation {
-    /// Mean of each channel.
-    pub mean: [f32; 3],
-    /// Standard deviation of each channel.
-    pub std: [f32; 3],
-}
-
-impl Normalisation {
-    /// For runs without data (benchmarks).
-    pub const NEUTRAL: Normalisation = Normalisation { mean: [0.5; 3], std: [0.25; 3] };
-
-    /// That of a data set.
-    pub fn of(data: &DataSet) -> Normalisation {
-        Normalisation { mean: data.mean, std: data.std }
-    }
-
-    /// Whether every byte has a finite value.
-    pub fn is_usable(&self) -> bool {
-        let channel = |c: usize| self.std[c] > 0.0 && self.value(c, 0).is_finite() && self.value(c, 255).is_finite();
-        (0..3).all(channel)
-    }
-
-    /// Value of a raw byte.
-    pub fn value(&self, channel: usize, raw: u8) -> f32 {
-        ((f64::from(raw) / 255.0 - f64::from(self.mean[channel])) / f64::from(self.std[channel])) as f32
-    }
-
-    /// Largest magnitude that a picture can have: the range of the input quantizer.
-    pub fn range(&self) -> f32 {
-        (0..3).flat_map(|c| [self.value(c, 0).abs(), self.value(c, 255).abs()]).fold(0.0, f32::max)
-    }
-
-    /// Input code of every raw byte, per channel: what an integer engine is fed.
-    pub fn codes(&self, input: &Quantizer) -> [[i8; 256]; 3] {
-        let scale = input.rule.scale(self.range());
-        [0, 1, 2].map(|c| std::array::from_fn(|raw| input.quant.code(self.value(c, raw as u8), scale.inv_scale) as i8))
-    }
-}
 
 /// Writes everything that is constant for a run, and unit scales and empty statistics.
 pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisation: &Normalisation) {
@@ -67,8 +30,8 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
     exec.write(layout.health, &vec![0; lowered.net.layers.len()]);
     exec.write_as(layout.scales, &vec![1f32; lowered.plan.tensor(layout.scales).words]);
     let mut rows = vec![RangeRow::UNIT; lowered.plan.tensor(layout.ranges).words / RANGE_WORDS];
-    let mut values = vec![0f32; 769];
-    for (i, v) in values[..768].iter_mut().enumerate() {
+    let mut values = vec![0f32; TABLE_WORDS];
+    for (i, v) in values[..CUT_WORD].iter_mut().enumerate() {
         *v = normalisation.value(i / 256, (i % 256) as u8);
     }
     exec.write_as(layout.input_tables.0, &values);
@@ -76,7 +39,7 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
         let range = normalisation.range();
         let Scale { scale, inv_scale } = input.rule.scale(range);
         rows[0] = RangeRow { range, scale, inv_scale, ..RangeRow::UNIT };
-        let mut codes = vec![0i32; 769];
+        let mut codes = vec![0i32; TABLE_WORDS];
         for (i, code) in normalisation.codes(&input).as_flattened().iter().enumerate() {
             codes[i] = i32::from(*code);
         }
@@ -90,12 +53,19 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
 /// # Errors
 /// A tensor that is missing or has another shape; nothing is written then.
 pub fn load_parameters(lowered: &Lowered, exec: &mut dyn Executor, from: &Tensors, prefix: &str) -> Result<()> {
+    network_words(lowered, from, prefix, false)?.iter().for_each(|(tensor, words)| exec.write_as(*tensor, words));
+    Ok(())
+}
+
+/// Words of the parameters, the running statistics and, on demand, the scales of each layer's weights, with the tensors that
+/// take them.
+fn network_words(lowered: &Lowered, from: &Tensors, prefix: &str, scales: bool) -> Result<Vec<(TensorId, Vec<f32>)>> {
     let (plan, layout) = (&lowered.plan, &lowered.layout);
     let params = tensors::insert(plan, layout, plan.tensor(layout.params).words, from, prefix)?;
     let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, from, prefix)?;
-    exec.write_as(layout.params, &params);
-    exec.write_as(layout.running, &running);
-    Ok(())
+    let weights = layout.weights.iter().filter(|_| scales);
+    let scales = weights.map(|w| Ok((w.scales, tensors::scales(from, w, prefix)?)));
+    [Ok((layout.params, params)), Ok((layout.running, running))].into_iter().chain(scales).collect()
 }
 
 /// Which form of the network runs.
@@ -105,53 +75,6 @@ pub enum Form {
     Float,
     /// Quantized.
     Quantized,
-}
-
-/// Sums over pictures.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Totals {
-    /// Sum of losses.
-    pub loss: f64,
-    /// Pictures whose label came first.
-    pub top1: f64,
-    /// Pictures whose label was among the first five.
-    pub top5: f64,
-    /// Pictures.
-    pub count: f64,
-}
-
-impl Totals {
-    /// Adds one row of the metrics ring.
-    pub fn add(&mut self, row: &[f32]) {
-        self.loss += f64::from(row[0]);
-        self.top1 += f64::from(row[1]);
-        self.top5 += f64::from(row[2]);
-        self.count += f64::from(row[3]);
-    }
-
-    /// Mean loss.
-    pub fn mean_loss(&self) -> f64 {
-        self.loss / self.count
-    }
-
-    /// Top-1 in percent.
-    pub fn top1_percent(&self) -> f64 {
-        100.0 * self.top1 / self.count
-    }
-
-    /// Top-5 in percent.
-    pub fn top5_percent(&self) -> f64 {
-        100.0 * self.top5 / self.count
-    }
-}
-
-/// An evaluation.
-#[derive(Debug, Clone, Default)]
-pub struct Evaluation {
-    /// Sums.
-    pub totals: Totals,
-    /// Predicted class of every picture.
-    pub predictions: Vec<u32>,
 }
 
 /// What to do about values that are not finite.

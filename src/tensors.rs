@@ -202,21 +202,22 @@ pub fn insert_scales(tensors: &mut Tensors, w: &Weights, words: &[f32]) {
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
-pub fn scales(tensors: &Tensors, w: &Weights) -> Result<Vec<f32>> {
+pub fn scales(tensors: &Tensors, w: &Weights, prefix: &str) -> Result<Vec<f32>> {
     let mut words = vec![1.0; 2 * w.c_out];
-    let parts = weight_scales(tensors, &w.name, w.real_out)?;
+    let parts = weight_scales(tensors, prefix, &w.name, w.real_out)?;
     for (part, padded) in parts.iter().zip(words.chunks_exact_mut(w.c_out)) {
         padded[..w.real_out].copy_from_slice(part);
     }
     Ok(words)
 }
 
-/// The scales of the weights of layer `name`, and their inverses: `channels` values each.
+/// The scales of the weights of layer `name`, and their inverses: `channels` values each. `prefix` stands before the names.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
-pub fn weight_scales<'t>(tensors: &'t Tensors, name: &str, channels: usize) -> Result<[&'t [f32]; 2]> {
-    let [scale, inverse] = SCALE_PARTS.map(|part| expect(tensors, &format!("quant.{name}.weight.{part}"), &[channels]));
+pub fn weight_scales<'t>(tensors: &'t Tensors, prefix: &str, name: &str, channels: usize) -> Result<[&'t [f32]; 2]> {
+    let [scale, inverse] =
+        SCALE_PARTS.map(|part| expect(tensors, &format!("{prefix}quant.{name}.weight.{part}"), &[channels]));
     Ok([scale?, inverse?])
 }
 

@@ -13,6 +13,7 @@ use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::exec::Device;
 use crate::interrupt;
 use crate::kernels::Step;
+use crate::normalisation::Normalisation;
 use crate::plan::layout::RING;
 use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
@@ -20,7 +21,8 @@ use crate::rng;
 use crate::run::{Resumed, RunFolder};
 use crate::safetensors_io::Tensors;
 use crate::schedule::learning_rate;
-use crate::session::{Form, Normalisation, Session, Totals};
+use crate::score::Totals;
+use crate::session::{Form, Session};
 use crate::tensors;
 use crate::{Error, ErrorKind, Result};
 
@@ -113,11 +115,11 @@ impl<'a> Trainer<'a> {
             ))
             .hint("the checkpoint is damaged: start a new run from its weights with --set train.init_from"));
         }
+        let codes = report::stored_codes(&tensors)?;
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &meta.normalisation);
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
-        let codes = report::stored_codes(&tensors);
         Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, quiet })
     }
 

@@ -204,6 +204,21 @@ fn an_evaluation_with_other_data() {
     assert!(ran.err.contains(message) && ran.out.contains("\"same_data\":false"), "{}{}", ran.out, ran.err);
 }
 
+/// `CQAT_DATA` is for new runs; a run keeps its own data, in whatever form.
+#[test]
+fn a_run_on_an_archive() {
+    let place = workplace();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all("data", place.path().join("data")).unwrap();
+    std::fs::write(place.path().join("set.tar"), archive.into_inner().unwrap()).unwrap();
+    cqat(place.path(), &["train", "tiny.yaml", "--out", "run", "--data", "set.tar", "--stop-after", "1"]).ok();
+    for arguments in [&["train", "--resume", "run"][..], &["eval", "run"]] {
+        let mut with_variable = on_device(place.path(), arguments);
+        with_variable.env("CQAT_DATA", "elsewhere");
+        Ran::of(with_variable).ok();
+    }
+}
+
 #[test]
 fn a_run_folder_that_cannot_be_written_any_more() {
     let out = place().join("blocked");

@@ -93,7 +93,10 @@ fn a_run_is_watched_from_elsewhere() {
     assert!(text.contains("finished\nquant epoch 1\n") && text.contains("val top-1, %"), "{text}");
     assert!(text.lines().any(|l| l.starts_with("layer2.0.conv2") && l.contains("weight")), "{text}");
     Ran::of(command(place(), &["watch", "nowhere"])).fails(5, "nowhere", "");
-    Ran::of(command(place(), &["watch", "run", "--every", "0"])).fails(2, "--every is 0, expected 0.1 or more", "2");
+    for every in ["0", "1e20", "NaN"] {
+        let message = "expected 0.1 to 86400 seconds";
+        Ran::of(command(place(), &["watch", "run", "--every", every])).fails(2, message, "2 is the default");
+    }
 }
 
 #[test]
@@ -117,6 +120,9 @@ fn two_runs_are_compared() {
     assert!(json["result"]["quant.val.top1"].is_array() && json["result"]["float.train.loss"][1].is_null(), "{json}");
     let text = printed(&["compare", run("run"), run("other")]);
     assert!(text.contains("environment: the same") && text.contains("quant.weight_bits"), "{text}");
+    // What differs is seen to differ.
+    let rows = text.lines().filter(|l| l.starts_with("  ")).map(|l| l.split_whitespace().collect::<Vec<_>>());
+    assert!(rows.into_iter().all(|row| row[row.len() - 1] != row[row.len() - 2]), "{text}");
     let same = printed(&["compare", run("run"), run("run")]);
     assert_eq!(same.matches(": the same").count(), 3, "{same}");
     Ran::of(command(place(), &["compare", "run", "data"])).fails(5, "data", "");
@@ -250,6 +256,12 @@ fn bench_answers_a_program() {
     let events = trace["traceEvents"].as_array().unwrap();
     assert_eq!(Some(events.len() as f64), json["dispatches"].as_f64());
     assert!(events.iter().all(|e| e["ph"] == "X" && e["ts"].is_number() && e["dur"].is_number()), "{trace}");
+    cqat(place(), &[&arguments[..], &["--trace", "nowhere/step.json"]].concat()).fails(
+        2,
+        "nowhere/step.json cannot be written",
+        "writable",
+    );
+    cqat(place(), &["bench", "tiny.yaml", "--steps", "0"]).fails(2, "--steps is 0", "5 is the default");
     let text = cqat(place(), &[&arguments[..], &["--float"]].concat()).ok().out;
     assert!(text.starts_with("ResNet-8 width 8, float, batch 4, on "), "{text}");
     for line in ["images/s ", "step ", "buffers ", "dispatches ", "ceilings ", "roofline ratio ", "first step "] {

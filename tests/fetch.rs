@@ -253,6 +253,13 @@ fn a_folder_that_cannot_be_written_is_named() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     let server = Server::new(&[Way::Well]);
     says(get(&folder.path().join("file/x"), &[&server]).unwrap_err(), "file/x cannot be read or written", "writable");
+    // A disk that is full while it downloads: the file is named, not the address.
+    #[cfg(target_os = "linux")]
+    {
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(format!("{}.part", published().file))).unwrap();
+        let error = get(folder.path(), &[&server]).unwrap_err();
+        says(error, ".part cannot be read or written", "the disk has room");
+    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use cqat::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormPar
 use cqat::kernels::range::{RangeRow, UPDATE, UpdateParams};
 use cqat::kernels::{Caps, KernelDef, Step, Twin, TwinBuffer};
 use cqat::net::Net;
+use cqat::normalisation::Normalisation;
 use cqat::plan::lower::{Lowered, Options, lower};
 use cqat::quant::{QuantSpec, ScaleRule, Tracking};
-use cqat::session::{Normalisation, upload_constants};
+use cqat::session::upload_constants;
 use cqat::tensors;
 
 /// Runs a twin; the last buffers are written.

@@ -15,9 +15,10 @@ use cqat::kernels::input::random;
 use cqat::kernels::range::{RANGE_WORDS, RangeRow};
 use cqat::kernels::{Caps, Step};
 use cqat::net::{Activation, Conv, Input, Layer, Linear, Net, Pool, Shape, Shortcut};
+use cqat::normalisation::Normalisation;
 use cqat::plan::lower::{Lowered, Options, ProgramSet, lower};
 use cqat::quant::QuantSpec;
-use cqat::session::{Normalisation, upload_constants};
+use cqat::session::upload_constants;
 use cqat::tensors;
 
 const BATCH: usize = 4;

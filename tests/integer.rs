@@ -6,9 +6,9 @@ use cqat::integer::IntegerNet;
 use cqat::kernels::input::random;
 use cqat::kernels::range::RangeRow;
 use cqat::net::{Layer, Net};
+use cqat::normalisation::Normalisation;
 use cqat::quant::QuantSpec;
 use cqat::safetensors_io::{NamedTensor, Tensors};
-use cqat::session::Normalisation;
 use cqat::tensors::insert_range;
 
 #[path = "integer/fake_quant.rs"]

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use cqat::compare::Check;
+use cqat::check::Check;
 use cqat::config::Kernels;
 use cqat::cpu::CpuProgram;
 use cqat::exec::Executor;

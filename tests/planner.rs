@@ -10,10 +10,11 @@ use cqat::kernels::input::random;
 use cqat::kernels::select::KernelFamily;
 use cqat::kernels::{Access, Caps, Step, TEXTURE_WIDTH};
 use cqat::net::Net;
+use cqat::normalisation::Normalisation;
 use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
 use cqat::plan::{BufferId, Home, Plan, Program, TensorId};
 use cqat::quant::QuantSpec;
-use cqat::session::{Normalisation, load_parameters, upload_constants};
+use cqat::session::{load_parameters, upload_constants};
 use cqat::tensors;
 use proptest::prelude::*;
 

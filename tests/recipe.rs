@@ -7,8 +7,10 @@ use cqat::checkpoint::{Checkpoint, Phase};
 use cqat::evaluate::{Kind, Loaded};
 use cqat::exec::Device;
 use cqat::kernels::Step;
+use cqat::normalisation::Normalisation;
 use cqat::safetensors_io::Tensors;
-use cqat::session::{Form, Normalisation, Session, Totals};
+use cqat::score::Totals;
+use cqat::session::{Form, Session};
 use cqat::train::Outcome;
 use serde_json::json;
 

@@ -10,10 +10,10 @@ use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::bench::{Ceilings, measure};
 use crate::config::Method;
-use crate::safetensors_io::write_atomically;
+use crate::files::write_atomically;
 use crate::session::Form;
 use crate::setup::lower_config;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -42,7 +42,7 @@ impl BenchArgs {
         let mut config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
         config.train.accumulate = 1; // one batch and the update
         if self.steps == 0 {
-            return Err(Error::config("--steps is 0, expected at least 1"));
+            return Err(Error::config("--steps is 0, expected at least 1").hint("5 is the default"));
         }
         let gpu = global.open(Some(&config))?;
         let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
@@ -60,7 +60,7 @@ impl BenchArgs {
                 Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
                     .hint("leave --trace out, or choose another adapter with --device")
             })?;
-            write_atomically(path, profile.trace.to_string().as_bytes())?;
+            write_atomically(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
         }
         if self.json {
             let p = m.profile.as_ref();

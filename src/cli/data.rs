@@ -10,9 +10,9 @@ use super::{DEFAULT_DATA, Global};
 use crate::data::{DataSet, Request, Split, load_as};
 use crate::digest::published_as;
 use crate::fetch::{self, PUBLISHED, Published, fetch};
+use crate::files::write_atomically;
 use crate::progress::say;
-use crate::safetensors_io::write_atomically;
-use crate::{Error, Result, pictures};
+use crate::{Error, ErrorKind, Result, pictures};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DataCommand {
@@ -92,8 +92,7 @@ impl InfoArgs {
         let sources =
             set.sources.iter().map(|path| Ok((path.as_path(), published(path)?))).collect::<Result<Vec<_>>>()?;
         if let Some(path) = &self.contact_sheet {
-            write_atomically(path, &contact_sheet(&set)?)
-                .map_err(|e| Error::data(e.to_string()).hint("check that the folder exists and is writable"))?;
+            write_atomically(path, &contact_sheet(&set)?, ErrorKind::Data)?;
         }
         match self.json {
             true => println!("{:#}", to_json(&set, &sources)),

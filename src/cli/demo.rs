@@ -9,8 +9,7 @@ use crate::config::{Config, FirstLast, Method};
 use crate::evaluate::{Kind, Loaded};
 use crate::integer::IntegerNet;
 use crate::net::{Layer, Net};
-use crate::run::now;
-use crate::session::Evaluation;
+use crate::score::Evaluation;
 use crate::setup::{self, network};
 use crate::{Error, Result};
 
@@ -35,10 +34,10 @@ impl DemoArgs {
         setup::check(&config)?;
         let (data, dir) = train::load_data(&config, None)?;
         config.data.dir = Some(dir);
-        let (net, spec) = network(&config, train::run_classes(&config, &data)?)?;
+        let (net, spec) = network(&config, train::new_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");
         IntegerNet::check(&net, &spec)?; // before the training, not after it
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/demo-{}", now())));
+        let out = self.out.clone().unwrap_or_else(|| train::default_folder("demo"));
         train::start(config.clone(), &data, &out, global, None)?;
         let gpu = global.open(Some(&config))?;
         let score = |l: &Loaded, kind| l.evaluate(kind, &data.test, net.classes, Some(&gpu));

@@ -42,8 +42,8 @@ impl From<KindName> for Kind {
 pub(super) struct EvalArgs {
     /// A run folder, or a checkpoint file
     run: PathBuf,
-    /// Folder of the data set; default: the run's, else CQAT_DATA
-    #[arg(long, value_name = "DIR")]
+    /// Folder or archive of the data set; default: the run's, else CQAT_DATA
+    #[arg(long, value_name = "PLACE")]
     data: Option<PathBuf>,
     /// Which pictures
     #[arg(long, value_enum, default_value = "test")]

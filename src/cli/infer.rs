@@ -8,11 +8,11 @@ use serde_json::json;
 use super::Global;
 use super::eval::KindName;
 use crate::data::Split;
-use crate::evaluate::{Kind, Loaded};
+use crate::evaluate::{Kind, Loaded, Network};
 use crate::exec::Device;
 use crate::pictures;
 use crate::progress::say;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// Pictures that are decoded and classified at a time: what is printed does not wait for the last of many.
 const AT_ONCE: usize = 256;
@@ -40,22 +40,33 @@ impl InferArgs {
         let loaded = Loaded::read(&self.run)?;
         let kind = self.kind.map_or_else(|| loaded.default_kind(), Kind::from);
         let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
-        let side = loaded.config.data.size as usize;
-        let names = loaded.class_names();
         let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
-        let only_one = paths.len() == 1;
+        let names = loaded.class_names();
+        let side = loaded.config.data.size as usize;
+        let device = gpu.as_ref().map(|g| g as &dyn Device);
+        let failures =
+            loaded.with_network(kind, names.len(), device, |network| self.classify(network, &paths, side, &names))?;
+        match failures {
+            0 => Ok(()),
+            n => Err(Error::data(format!("{n} of {} pictures could not be read", paths.len()))
+                .hint("they are named above; the others were classified")),
+        }
+    }
+
+    /// Prints the likeliest classes of every picture; returns how many of several could not be read.
+    fn classify(&self, network: &mut Network, paths: &[PathBuf], side: usize, names: &[String]) -> Result<usize> {
         let (mut answers, mut failures) = (Vec::new(), 0);
-        for paths in paths.chunks(AT_ONCE) {
-            let mut split = Split::with_capacity(side, paths.len());
+        for some in paths.chunks(AT_ONCE) {
+            let mut split = Split::with_capacity(side, some.len());
             let mut readable = Vec::new();
-            for path in paths {
+            for path in some {
                 match pictures::read(path, side) {
                     Ok(picture) => {
                         split.images.extend(picture);
                         split.labels.push(0);
                         readable.push(path);
                     }
-                    Err(e) if only_one => return Err(e),
+                    Err(e) if paths.len() == 1 => return Err(e),
                     Err(e) => {
                         failures += 1;
                         say!("error: {e}");
@@ -65,7 +76,7 @@ impl InferArgs {
             if readable.is_empty() {
                 continue;
             }
-            let logits = loaded.logits(kind, &split, names.len(), gpu.as_ref().map(|g| g as &dyn Device))?;
+            let logits = network.logits(&split)?;
             for (path, row) in readable.into_iter().zip(logits.chunks_exact(names.len())) {
                 let top = likeliest(row, self.top as usize);
                 if self.json {
@@ -80,11 +91,7 @@ impl InferArgs {
         if self.json {
             println!("{}", json!(answers));
         }
-        match failures {
-            0 => Ok(()),
-            n => Err(Error::new(ErrorKind::Data, format!("{n} of {} pictures could not be read", paths.len()))
-                .hint("they are named above; the others were classified")),
-        }
+        Ok(failures)
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Global;
-use crate::compare::Check;
+use crate::check::Check;
 use crate::gpu::GpuProgram;
 use crate::kernels::select::KernelFamily;
 use crate::oracle::Oracle;

@@ -27,8 +27,8 @@ pub(super) struct TrainArgs {
     /// Go on with this run, from its last checkpoint
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
-    /// Folder of the data set; default: CQAT_DATA, else the configuration's data.dir, else ./data
-    #[arg(long, value_name = "DIR")]
+    /// Folder or archive of the data set; default: CQAT_DATA, else the configuration's data.dir, else ./data
+    #[arg(long, value_name = "PLACE")]
     data: Option<PathBuf>,
     /// Folder of the run; default: a new one under runs/
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
@@ -115,7 +115,7 @@ pub(super) fn start(
     global: &Global,
     stop_after: Option<u32>,
 ) -> Result<()> {
-    let classes = check_classes(&config, data)?;
+    let classes = new_classes(&config, data)?;
     check_batch(&config, data)?;
     config.network.classes = Some(classes as u32);
     let gpu = global.open(Some(&config))?;
@@ -153,7 +153,7 @@ fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Gl
 
 /// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run. And the place.
 pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
-    let own = config.data.dir.as_ref().map(PathBuf::from).filter(|dir| dir.is_dir());
+    let own = config.data.dir.as_ref().map(PathBuf::from).filter(|place| place.exists());
     let moved = option.is_none() && own.is_none() && config.data.dir.as_deref() != Some(data::EMBEDDED);
     load_data(config, option.or(own.as_ref())).map_err(|e| match moved {
         true => e.hint("point --data at the data set that the run was trained on"),
@@ -177,29 +177,26 @@ pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(Da
     Ok((data, found.map_or(dir, |path| path.display().to_string())))
 }
 
-/// The number of classes of a new run: the data set's, where the configuration names none.
-fn check_classes(config: &Config, data: &DataSet) -> Result<usize> {
-    match config.network.classes {
-        Some(n) if (n as usize) < data.classes => Err(Error::config(fewer_classes(n, data))
-            .hint("a configuration that leaves network.classes out takes the data set's")),
-        Some(n) => Ok(n as usize),
-        None => Ok(data.classes),
-    }
+/// The number of classes of a new run.
+pub(super) fn new_classes(config: &Config, data: &DataSet) -> Result<usize> {
+    classes(config, data, ErrorKind::Config, "a configuration that leaves network.classes out takes the data set's")
 }
 
 /// The number of classes of a run that is to see this data.
 pub(super) fn run_classes(config: &Config, data: &DataSet) -> Result<usize> {
+    classes(config, data, ErrorKind::Data, "point --data at the data set that the run was trained on")
+}
+
+/// The configuration's number of classes, which may be more than the data set's; without one, that.
+fn classes(config: &Config, data: &DataSet, kind: ErrorKind, hint: &str) -> Result<usize> {
     match config.network.classes {
         Some(n) if (n as usize) < data.classes => {
-            Err(Error::data(fewer_classes(n, data)).hint("point --data at the data set that the run was trained on"))
+            let message = format!("network.classes is {n}, but {} has {} classes", data.name, data.classes);
+            Err(Error::new(kind, message).hint(hint))
         }
         Some(n) => Ok(n as usize),
         None => Ok(data.classes),
     }
-}
-
-fn fewer_classes(classes: u32, data: &DataSet) -> String {
-    format!("network.classes is {classes}, but {} has {} classes", data.name, data.classes)
 }
 
 /// A run folder is not made for a run that cannot take a step.
@@ -217,7 +214,8 @@ fn check_batch(config: &Config, data: &DataSet) -> Result<()> {
         }))
 }
 
-fn default_folder(spec: &str) -> PathBuf {
+/// A free folder for a run of the configuration `spec`, a file or a preset.
+pub(super) fn default_folder(spec: &str) -> PathBuf {
     let stem = Path::new(spec).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
     let base = format!("{stem}-{}", now());
     let free = |name: &str| !Path::new("runs").join(name).exists();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::{Config, Method};
+use crate::config::{Config, MOST_SECONDS, Method};
 use crate::run::{RunFolder, now};
 use crate::{Error, Result};
 
@@ -26,10 +26,9 @@ pub(super) struct WatchArgs {
 
 impl WatchArgs {
     pub(super) fn run(&self) -> Result<()> {
-        if !(self.every.is_finite() && self.every >= 0.1) {
-            return Err(
-                Error::config(format!("--every is {}, expected 0.1 or more", self.every)).hint("2 is the default")
-            );
+        if !(0.1..=MOST_SECONDS).contains(&self.every) {
+            let message = format!("--every is {}, expected 0.1 to {MOST_SECONDS} seconds", self.every);
+            return Err(Error::config(message).hint("2 is the default"));
         }
         let folder = RunFolder::open(&self.run)?;
         let config = folder.config()?;
@@ -38,7 +37,7 @@ impl WatchArgs {
             let path = folder.file("metrics.jsonl");
             let text = std::fs::read_to_string(&path).map_err(|e| {
                 Error::training(format!("{} cannot be read", path.display()))
-                    .hint("has the run begun? Its folder has the file from its first step on")
+                    .hint("the file is missing or damaged: every run has it from its beginning")
                     .caused_by(e)
             })?;
             let view = View::of(&text, &config);

@@ -79,7 +79,11 @@ fn typed(value: &Value) -> serde_yaml::Result<Config> {
 }
 
 fn read(spec: &str) -> Result<String> {
-    let cannot_read = |e: std::io::Error| Error::config(format!("cannot read the configuration `{spec}`")).caused_by(e);
+    let cannot_read = |e: std::io::Error| {
+        Error::config(format!("cannot read the configuration `{spec}`"))
+            .hint("check the file's permissions")
+            .caused_by(e)
+    };
     if Path::new(spec).is_dir() {
         return Err(Error::config(format!("`{spec}` is a folder, expected a YAML file or the name of a preset"))
             .hint("name the .yaml file inside it"));

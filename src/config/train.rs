@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Steps whose metrics the device keeps.
-pub const MOST_LOG_EVERY: u32 = 256;
+/// Batches whose metrics the device keeps.
+pub const RING_ROWS: u32 = 256;
+
+/// The longest wait between two signs of life: a day.
+pub const MOST_SECONDS: f32 = 86_400.0;
 
 /// Length, seed, optimizer and learning rates of a run: a float phase, then a quantized phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,7 +16,7 @@ pub const MOST_LOG_EVERY: u32 = 256;
 pub struct TrainConfig {
     /// Pictures of a batch. Default 128.
     pub batch: u32,
-    /// Batches of a step, 1 to [`MOST_LOG_EVERY`]: the mean of their gradients moves the parameters once. Batch norm and the ranges of activations
+    /// Batches of a step, 1 to [`RING_ROWS`]: the mean of their gradients moves the parameters once. Batch norm and the ranges of activations
     /// see each batch by itself, so this is not the same as one large batch. Default 1.
     pub accumulate: u32,
     /// Seed of initial weights, order of pictures and augmentation. Default 0.
@@ -37,7 +40,7 @@ pub struct TrainConfig {
     /// Learning rate of the quantized phase; `lr` defaults to 0.02.
     #[serde(deserialize_with = "quantized_phase")]
     pub quant: PhaseConfig,
-    /// Steps between two readings of the metrics, 1 to [`MOST_LOG_EVERY`]: so fresh is the loss beside the progress bar, and so late is a loss
+    /// Steps between two readings of the metrics, 1 to [`RING_ROWS`]: so fresh is the loss beside the progress bar, and so late is a loss
     /// noticed that is not finite. Default 20.
     pub log_every: u32,
     /// Seconds between two heartbeats: lines in metrics.jsonl, and on standard error where that is no terminal. Default 30; 0: none.

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::{
     ActivationQuantConfig, Config, DataConfig, DeviceConfig, Estimator, FORMAT_VERSION, FirstLast, Freeze, Granularity,
-    InputQuant, MOST_LOG_EVERY, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RangeSource, Reduce,
-    Schedule, TrainConfig, WeightQuantConfig,
+    InputQuant, MOST_SECONDS, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RING_ROWS, RangeSource,
+    Reduce, Schedule, TrainConfig, WeightQuantConfig,
 };
 use crate::error::{Error, Result};
 use crate::net::{DEPTHS, depths_in_words};
@@ -90,12 +90,12 @@ fn train(c: &TrainConfig) -> Result<()> {
     ensure((1..=65_536).contains(&c.batch), || {
         wrong("train.batch", c.batch, "1 to 65536").hint("128 is the recipe's batch; lower it where memory is short")
     })?;
-    ensure((1..=MOST_LOG_EVERY).contains(&c.accumulate), || {
-        wrong("train.accumulate", c.accumulate, format!("1 to {MOST_LOG_EVERY} batches"))
+    ensure((1..=RING_ROWS).contains(&c.accumulate), || {
+        wrong("train.accumulate", c.accumulate, format!("1 to {RING_ROWS} batches"))
             .hint("1, the default, moves the parameters after every batch")
     })?;
-    ensure((1..=MOST_LOG_EVERY).contains(&c.log_every), || {
-        wrong("train.log_every", c.log_every, format!("1 to {MOST_LOG_EVERY} steps")).hint("20 is the default")
+    ensure((1..=RING_ROWS).contains(&c.log_every), || {
+        wrong("train.log_every", c.log_every, format!("1 to {RING_ROWS} steps")).hint("20 is the default")
     })?;
     below_one("train.label_smoothing", c.label_smoothing, "0 switches it off, 0.1 is the default")?;
     ensure(c.init_from.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), || {
@@ -108,8 +108,8 @@ fn train(c: &TrainConfig) -> Result<()> {
         Error::config("`train.optimizer.nesterov` is true with momentum 0, expected a momentum above 0")
             .hint("set train.optimizer.nesterov=false or raise train.optimizer.momentum")
     })?;
-    ensure(c.heartbeat_seconds.is_finite() && c.heartbeat_seconds >= 0.0, || {
-        wrong("train.heartbeat_seconds", c.heartbeat_seconds, "a finite number, 0 or more").hint("30 is the default")
+    ensure((0.0..=MOST_SECONDS).contains(&c.heartbeat_seconds), || {
+        wrong("train.heartbeat_seconds", c.heartbeat_seconds, format!("0 to {MOST_SECONDS}")).hint("30 is the default")
     })?;
     if let Some(decay) = c.optimizer.ema_decay {
         ensure(decay > 0.0 && decay < 1.0, || {

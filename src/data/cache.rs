@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::file::Labelled;
 use super::picture_bytes;
-use crate::error::{Error, Result};
-use crate::safetensors_io::write_atomically;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::write_atomically;
 
 const MAGIC: &[u8; 8] = b"CQATPIC1";
 const HASH_BYTES: usize = 32;
@@ -96,7 +96,7 @@ impl Cache {
         }
         let hash = Sha256::digest(&content);
         content.extend(hash);
-        if let Err(e) = write_atomically(&self.path, &content) {
+        if let Err(e) = write_atomically(&self.path, &content, ErrorKind::Data) {
             log::warn!("{e}: the pictures are decoded again next time");
         }
     }

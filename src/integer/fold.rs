@@ -8,9 +8,9 @@ use super::{
 use crate::kernels::norm::EPS;
 use crate::kernels::range::RangeRow;
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
+use crate::normalisation::Normalisation;
 use crate::quant::{QuantSpec, Quantizer};
 use crate::safetensors_io::{Tensors, expect};
-use crate::session::Normalisation;
 use crate::tensors;
 use crate::{Error, Result};
 
@@ -145,7 +145,7 @@ impl Fold<'_> {
         let name = self.net.layers[id].name();
         let quant = self.quantizer(id).quant;
         let weights = self.tensor(&format!("{name}.weight"), shape)?;
-        let [scales, inverse] = tensors::weight_scales(self.tensors, name, shape[0])?;
+        let [scales, inverse] = tensors::weight_scales(self.tensors, "", name, shape[0])?;
         if scales.iter().chain(inverse).any(|s| !(*s > 0.0 && s.is_finite())) {
             return Err(Error::training(format!("a weight scale of {name} is not positive"))
                 .hint("the checkpoint is damaged; fold an earlier one"));

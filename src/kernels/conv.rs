@@ -312,7 +312,7 @@ pub struct ReduceParams {
     /// Parts to add.
     pub splits: u32,
     /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_scale: i32,
+    pub x_row: i32,
     /// The weight quantizer, for its mask.
     pub quant: Quant,
 }
@@ -338,7 +338,7 @@ fn wgrad_reduce(t: &mut Twin) {
     let (words, cols) = (p.words4 as usize * 4, p.cols4 as usize * 4);
     for i in 0..words {
         let mut g = (0..p.splits as usize).fold(0f32, |g, s| g + part[s * words + i]);
-        g *= scale_or_one(ranges, p.x_scale);
+        g *= scale_or_one(ranges, p.x_row);
         if p.quant.enabled == 1 {
             g /= scales[i % cols];
             if !p.quant.passes(weights[i], scales[cols + i % cols]) {

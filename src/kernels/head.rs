@@ -16,7 +16,7 @@ pub struct PoolParams {
     /// Channels / 4.
     pub cols4: u32,
     /// Forward: row of ranges whose scale the input codes have, -1: 1.
-    pub x_scale: i32,
+    pub x_row: i32,
 }
 
 /// `pool_fwd.wgsl`.
@@ -27,7 +27,7 @@ pub static POOL_FORWARD: KernelDef = KernelDef {
     twin: pool_forward,
 };
 
-/// Variant of `pool_fwd`. Its input is u8 codes exactly where `x_scale` names a row.
+/// Variant of `pool_fwd`. Its input is u8 codes exactly where `x_row` names a row.
 pub fn pool_variant(format: Format) -> Variant {
     Variant::only("pool_fwd").with_files(&[format.operand()])
 }
@@ -37,8 +37,8 @@ fn pool_forward(t: &mut Twin) {
     let (x, ranges) = (t.words(0), t.f32(1));
     let out = t.f32_mut(2);
     let channels = p.cols4 as usize * 4;
-    let format = if p.x_scale >= 0 { Format::U8 } else { Format::F32 };
-    let s = scale_or_one(ranges, p.x_scale);
+    let format = if p.x_row >= 0 { Format::U8 } else { Format::F32 };
+    let s = scale_or_one(ranges, p.x_row);
     for n in 0..p.batch as usize {
         for c in 0..channels {
             let pixel = |k| format.load(x, (n * p.pixels as usize + k) * channels + c);

@@ -4,6 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Access, Format, KernelDef, Twin, Variant};
 
+/// Words of the table of `augment`: 256 of each channel, and [`CUT_WORD`].
+pub const TABLE_WORDS: usize = CUT_WORD + 1;
+/// The word of the table that cut-out pixels get.
+pub const CUT_WORD: usize = 3 * 256;
+
 /// Parameters of `augment`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -67,7 +72,7 @@ fn augment(t: &mut Twin) {
                     } else {
                         0
                     };
-                    table[if cut { 768 } else { (c * 256 + raw) as usize }]
+                    table[if cut { CUT_WORD } else { (c * 256 + raw) as usize }]
                 });
                 let i = ((n * s + y) * s + x) as usize;
                 if p.codes == 1 {

@@ -65,7 +65,7 @@ pub struct MergeParams {
     /// 1: take the running statistics.
     pub evaluate: u32,
     /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_scale: i32,
+    pub x_row: i32,
     /// 1: the weights are codes with scales.
     pub w_scale: u32,
     /// Where the first step with a value that is not finite is noted.
@@ -101,7 +101,7 @@ fn merge(t: &mut Twin) {
     let (running, context, health) = (t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
     let channels = p.channels as usize;
     for c in 0..channels {
-        let mut s = scale_or_one(ranges, p.x_scale);
+        let mut s = scale_or_one(ranges, p.x_row);
         if p.w_scale == 1 {
             s *= scales[c];
         }
@@ -150,7 +150,7 @@ pub struct BwdMergeParams {
     /// 1: main branch, 2: projection.
     pub branch: u32,
     /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_scale: i32,
+    pub x_row: i32,
     /// Padding.
     pub pad: [u32; 3],
 }
@@ -184,7 +184,7 @@ fn bwd_merge(t: &mut Twin) {
         }
         grads[c] = dot;
         grads[channels + c] = sum;
-        let s = scale_or_one(ranges, p.x_scale);
+        let s = scale_or_one(ranges, p.x_row);
         coefficients[c] = affine[c] * context[2 * channels + c] / s;
         coefficients[channels + c] = sum / p.rows as f32;
         coefficients[2 * channels + c] = dot / p.rows as f32;

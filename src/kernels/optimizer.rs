@@ -109,10 +109,10 @@ fn grad_clip(t: &mut Twin) {
     (clip[0], clip[1]) = ((p.most / (norm + 1e-6)).min(1.0), norm);
 }
 
-/// Parameters of `ema`.
+/// Parameters of `average`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct EmaParams {
+pub struct AverageParams {
     /// vec4s of all values.
     pub words4: u32,
     /// 1: the values are gradients.
@@ -121,20 +121,20 @@ pub struct EmaParams {
     pub pad: [u32; 2],
 }
 
-/// `ema.wgsl`.
-pub static EMA: KernelDef = KernelDef {
-    name: "ema",
+/// `average.wgsl`.
+pub static AVERAGE: KernelDef = KernelDef {
+    name: "average",
     bindings: &[("values", Access::Read), ("step", Access::Read), ("averages", Access::ReadWrite)],
-    params_bytes: size_of::<EmaParams>(),
-    twin: ema,
+    params_bytes: size_of::<AverageParams>(),
+    twin: average,
 };
 
-fn ema(t: &mut Twin) {
-    let p: EmaParams = t.params();
+fn average(t: &mut Twin) {
+    let p: AverageParams = t.params();
     let (values, step) = (t.f32(0), t.step(1));
     let decay = if p.gradients == 1 { step.gradient_decay } else { step.ema_decay };
     let averages = t.f32_mut(2);
-    for (average, value) in averages.iter_mut().zip(values).take(p.words4 as usize * 4) {
-        *average = decay * *average + (1.0 - decay) * value;
+    for (a, value) in averages.iter_mut().zip(values).take(p.words4 as usize * 4) {
+        *a = decay * *a + (1.0 - decay) * value;
     }
 }

@@ -3,15 +3,16 @@
 use bytemuck::Zeroable;
 
 use super::{ALIGN_WORDS, Arena, Plan, TensorId};
-use crate::config::{Estimator, Granularity, MOST_LOG_EVERY};
+use crate::config::{Estimator, Granularity, RING_ROWS};
+use crate::kernels;
+use crate::kernels::input::TABLE_WORDS;
 use crate::kernels::range::{BINS, RANGE_WORDS};
 use crate::kernels::weights::{self, WeightRow, estimate};
-use crate::kernels::{self};
 use crate::net::{Layer, LayerId, Net};
 use crate::quant::{Quant, QuantSpec, ScaleRule};
 
 /// Rows of the metrics ring.
-pub const RING: usize = MOST_LOG_EVERY as usize;
+pub const RING: usize = RING_ROWS as usize;
 
 /// Tensors of a layer with weights.
 #[derive(Debug, Clone)]
@@ -258,7 +259,7 @@ impl Layout {
             step: plan.own("step", size_of::<kernels::Step>() / 4),
             images: plan.own("images", (batch * 3 * net.size * net.size).div_ceil(4)),
             labels: plan.own("labels", batch),
-            input_tables: (plan.own("input values", 769), plan.own("input codes", 769)),
+            input_tables: (plan.own("input values", TABLE_WORDS), plan.own("input codes", TABLE_WORDS)),
             clip: plan.own("gradient clip", 4),
             ring: plan.own("metrics ring", RING * 4),
             logits: plan.own("logits", batch * cols),

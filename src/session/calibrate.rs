@@ -16,10 +16,10 @@ impl Session<'_> {
     /// # Errors
     /// A device error, or a run without a quantizer.
     pub fn calibrate(&mut self, split: &Split, order: &[u32], batches: usize) -> Result<()> {
-        let (observe, count) = self
-            .lowered
-            .calibrate
-            .ok_or_else(|| Error::config("calibration needs a quantizer, but quant.method is none"))?;
+        let (observe, count) = self.lowered.calibrate.ok_or_else(|| {
+            Error::config("calibration needs a quantizer, but quant.method is none")
+                .hint("start from a preset such as cqat")
+        })?;
         let spec = self.lowered.quant.as_ref().expect("a network with a calibration program has quantizers");
         let counted = matches!(spec.config.activations.estimator, Estimator::Percentile | Estimator::Mse);
         let batches = if counted { batches.min(self.countable_batches()) } else { batches };

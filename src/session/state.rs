@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Session;
+use super::{Session, network_words};
 use crate::Result;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::net::Layer;
-use crate::plan::TensorId;
 use crate::plan::layout::Values;
 use crate::safetensors_io::Tensors;
 use crate::tensors::{self, LIVE};
@@ -101,27 +100,15 @@ impl Session<'_> {
         };
         let quantized = self.lowered.quant.is_some() && state.keys().any(|k| k.starts_with("quant."));
         let ranges = quantized.then(|| self.range_rows(state)).transpose()?;
-        let network = self.words_of(state, quantized)?;
-        let live: Tensors =
-            state.iter().filter_map(|(name, t)| Some((name.strip_prefix(LIVE)?.to_string(), t.clone()))).collect();
-        let averages = layout.average.is_some() && !live.is_empty();
-        let live = averages.then(|| self.words_of(&live, quantized)).transpose()?;
+        let network = network_words(self.lowered, state, "", quantized)?;
+        let averages = layout.average.is_some() && state.keys().any(|k| k.starts_with(LIVE));
+        let live = averages.then(|| network_words(self.lowered, state, LIVE, quantized)).transpose()?;
         self.exec.write_as(layout.velocity, &momentum);
         ranges.into_iter().for_each(|rows| self.exec.write_as(layout.ranges, &rows));
         network.iter().for_each(|(tensor, words)| self.exec.write_as(*tensor, words));
         self.restart_average()?;
         live.into_iter().flatten().for_each(|(tensor, words)| self.exec.write_as(tensor, &words));
         Ok(())
-    }
-
-    /// Words of the parameters, the running statistics and, with a quantizer, the scales of each layer's weights, with the
-    /// tensors that take them.
-    fn words_of(&self, state: &Tensors, quantized: bool) -> Result<Vec<(TensorId, Vec<f32>)>> {
-        let (plan, layout) = (&self.lowered.plan, &self.lowered.layout);
-        let params = tensors::insert(plan, layout, plan.tensor(layout.params).words, state, "")?;
-        let running = tensors::insert_running(plan, layout, plan.tensor(layout.running).words, state, "")?;
-        let scales = layout.weights.iter().filter(|_| quantized).map(|w| Ok((w.scales, tensors::scales(state, w)?)));
-        [Ok((layout.params, params)), Ok((layout.running, running))].into_iter().chain(scales).collect()
     }
 
     /// All rows of ranges.

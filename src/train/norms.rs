@@ -5,7 +5,8 @@ use crate::Result;
 use crate::data::Batches;
 use crate::interrupt;
 use crate::kernels::Step;
-use crate::session::{Form, Norms, Totals};
+use crate::score::Totals;
+use crate::session::{Form, Norms};
 
 impl Trainer<'_> {
     /// After the last quantized epoch: batch norm's running statistics anew, from forward passes of the final weights over the

@@ -14,7 +14,7 @@ use crate::plan::layout::Weights;
 use crate::progress::Beat;
 use crate::quant::Quantizer;
 use crate::run::now;
-use crate::safetensors_io::{NamedTensor, Tensors};
+use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::session::{Form, Session};
 use crate::tensors;
 
@@ -117,7 +117,7 @@ fn weight_codes(session: &mut Session) -> Result<Codes> {
     let state = session.named(lowered.layout.values())?;
     let quantized = lowered.layout.weights.iter().filter_map(|w| Some((w, spec.layer(w.layer)?)));
     let codes = |(w, q): (&Weights, &Quantizer)| {
-        let [_, inverse] = tensors::weight_scales(&state, &w.name, w.real_out)?;
+        let [_, inverse] = tensors::weight_scales(&state, "", &w.name, w.real_out)?;
         let weights = &state[&format!("{}.weight", w.name)].data;
         Ok((w.name.clone(), tensors::weight_codes(weights, inverse, &q.quant)))
     };
@@ -143,10 +143,18 @@ pub(super) fn store_codes(codes: &Codes, tensors: &mut Tensors) {
 }
 
 /// The codes among the tensors of a checkpoint.
-pub(super) fn stored_codes(tensors: &Tensors) -> Codes {
-    let name = |key: &str| Some(key.strip_prefix("quant.")?.strip_suffix(CODES)?.to_string());
-    let codes = |t: &NamedTensor| t.data.iter().map(|code| *code as i8).collect();
-    tensors.iter().filter_map(|(key, t)| Some((name(key)?, codes(t)))).collect()
+///
+/// # Errors
+/// Codes of another shape than their weights have.
+pub(super) fn stored_codes(tensors: &Tensors) -> Result<Codes> {
+    let mut codes = Codes::new();
+    for key in tensors.keys() {
+        let Some(name) = key.strip_prefix("quant.").and_then(|rest| rest.strip_suffix(CODES)) else { continue };
+        let shape = tensors.get(&format!("{name}.weight")).map_or(&[][..], |weights| &weights.shape);
+        let data = expect(tensors, key, shape)?;
+        codes.insert(name.into(), data.iter().map(|code| *code as i8).collect());
+    }
+    Ok(codes)
 }
 
 /// Quantizer statistics of one layer's weights, on the host.

@@ -94,6 +94,7 @@ fn impossible_training_is_refused() {
         &["train.accumulate=257"],
         &["train.optimizer.ema_decay=1"],
         &["train.log_every=0"],
+        &["train.heartbeat_seconds=1e20"],
         &["train.label_smoothing=1"],
         &["train.init_from=''"],
         &["train.optimizer.momentum=1"],
@@ -132,6 +133,10 @@ fn impossible_training_is_refused() {
     train.log_every=0
     error: `train.log_every` is 0, expected 1 to 256 steps
     hint: 20 is the default
+
+    train.heartbeat_seconds=1e20
+    error: `train.heartbeat_seconds` is 100000000000000000000, expected 0 to 86400
+    hint: 30 is the default
 
     train.label_smoothing=1
     error: `train.label_smoothing` is 1, expected at least 0 and below 1

@@ -421,5 +421,6 @@ fn files_that_are_no_configuration_are_refused() {
 
     error: cannot read the configuration `aNULb`
       caused by: file name contained an unexpected NUL byte
+    hint: check the file's permissions
     "#);
 }

@@ -8,10 +8,11 @@ use cqat::exec::ExecutorExt;
 use cqat::integer::IntegerNet;
 use cqat::kernels::{Caps, Format, Step};
 use cqat::net::Net;
+use cqat::normalisation::Normalisation;
 use cqat::plan::TensorId;
 use cqat::plan::lower::{Lowered, Options, lower};
 use cqat::quant::QuantSpec;
-use cqat::session::{Form, Normalisation, Session};
+use cqat::session::{Form, Session};
 use cqat::tensors;
 
 use super::Random;

@@ -10,7 +10,9 @@ use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
 use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
-use crate::kernels::optimizer::{EMA, EmaParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
+use crate::kernels::optimizer::{
+    AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
+};
 use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
 use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
@@ -65,7 +67,7 @@ impl Pass<'_> {
             words4: w.words() as u32 / 4,
             cols4: w.c_out as u32 / 4,
             splits: params.splits,
-            x_scale: value.row,
+            x_row: value.row,
             quant: self.quantizer(id).map_or(Quant::OFF, |q| q.quant),
         };
         let bind = [part, w.weight, w.scales, layout.ranges, w.grad];
@@ -117,7 +119,7 @@ impl Pass<'_> {
             batch: self.options.batch as u32,
             pixels: p.from.pixels() as u32,
             cols4: p.from.c as u32 / 4,
-            x_scale: -1,
+            x_row: -1,
         };
         self.emit_only(&POOL_BACKWARD, &params, &[g.grads[&id], dx], flat_grid(words / 4));
         g.grads.insert(p.input, dx);
@@ -186,7 +188,7 @@ impl Pass<'_> {
             rows: rows as u32,
             chunks: chunks as u32,
             branch,
-            x_scale: input.row,
+            x_row: input.row,
             pad: [0; 3],
         };
         let context = self.conv_state(conv).context;
@@ -248,7 +250,7 @@ impl Pass<'_> {
     /// Takes values into their moving average; `gradients` into the mean over the batches of a step.
     pub(super) fn average(&mut self, values: TensorId, averages: TensorId, gradients: bool) {
         let words4 = self.plan.tensor(values).words / 4;
-        let p = EmaParams { words4: words4 as u32, gradients: u32::from(gradients), pad: [0; 2] };
-        self.emit_only(&EMA, &p, &[values, self.layout.step, averages], flat_grid(words4));
+        let p = AverageParams { words4: words4 as u32, gradients: u32::from(gradients), pad: [0; 2] };
+        self.emit_only(&AVERAGE, &p, &[values, self.layout.step, averages], flat_grid(words4));
     }
 }

@@ -140,7 +140,7 @@ impl Pass<'_> {
             chunk: chunk as u32,
             chunks: chunks as u32,
             evaluate: u32::from(evaluate),
-            x_scale: input.row,
+            x_row: input.row,
             w_scale: u32::from(self.quantizer(id).is_some()),
             health_slot: id as u32,
             eps: EPS,
@@ -265,7 +265,7 @@ impl Pass<'_> {
             batch: self.options.batch as u32,
             pixels: p.from.pixels() as u32,
             cols4: p.from.c as u32 / 4,
-            x_scale: input.row,
+            x_row: input.row,
         };
         let bind = [input.tensor, self.layout.ranges, out];
         self.emit(&POOL_FORWARD, pool_variant(input.format), &params, &bind, flat_grid(words / 4), 0);

@@ -57,7 +57,7 @@ fn input_cases(cases: &mut Vec<Case>) {
         let pixels = (batch * size * size) as usize;
         let out = unset(if codes == 1 { pixels } else { 4 * pixels });
         let seeded = step(Step { seed: 77, ..Step::default() });
-        let data = vec![bits(pixels * 3 / 4, 1), seeded, bits(769, 2), out];
+        let data = vec![bits(pixels * 3 / 4, 1), seeded, bits(input::TABLE_WORDS, 2), out];
         let name = format!("crop {crop_padding} flip {flip} cutout {cutout} codes {codes}");
         cases.push(Case::new(&input::AUGMENT, only(&input::AUGMENT), name, &p, flat_grid(pixels), data).exact());
     }
@@ -136,8 +136,8 @@ fn reduce_cases(cases: &mut Vec<Case>) {
     let (rows, cols) = (20usize, 12usize);
     let words = rows * cols;
     for quant in quantizers(W5) {
-        for (splits, x_scale) in [(1, -1), (3, 1)] {
-            let p = ReduceParams { words4: words as u32 / 4, cols4: 3, splits, x_scale, quant };
+        for (splits, x_row) in [(1, -1), (3, 1)] {
+            let p = ReduceParams { words4: words as u32 / 4, cols4: 3, splits, x_row, quant };
             let data = vec![
                 integers(splits as usize * words, 10, -99, 99),
                 quarters(words, 11, -6, 6),
@@ -160,8 +160,7 @@ fn norm_cases(cases: &mut Vec<Case>) {
         let data = vec![reals(rows as usize * n, 1, 90.0, 110.0), unset(2 * chunks as usize * n)];
         let grid = flat_grid((chunks * cols4) as usize);
         cases.push(Case::new(&norm::STATS, only(&norm::STATS), &shape, &p, grid, data));
-        for (evaluate, x_scale, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)]
-        {
+        for (evaluate, x_row, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)] {
             let (eps, health_slot, pad) = (norm::EPS, 1, [0; 2]);
             let p = MergeParams {
                 channels,
@@ -169,7 +168,7 @@ fn norm_cases(cases: &mut Vec<Case>) {
                 chunk,
                 chunks,
                 evaluate,
-                x_scale,
+                x_row,
                 w_scale,
                 health_slot,
                 eps,
@@ -189,8 +188,8 @@ fn norm_cases(cases: &mut Vec<Case>) {
             let name = format!("{shape} evaluate {evaluate}");
             cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, flat_grid(n), data));
         }
-        for (branch, x_scale) in [(1, -1), (2, 1)] {
-            let p = BwdMergeParams { channels, rows, chunks, branch, x_scale, pad: [0; 3] };
+        for (branch, x_row) in [(1, -1), (2, 1)] {
+            let p = BwdMergeParams { channels, rows, chunks, branch, x_row, pad: [0; 3] };
             let data = vec![
                 reals(4 * chunks as usize * n, 6, -1.0, 1.0),
                 reals(2 * n, 7, -1.0, 1.0),
@@ -306,13 +305,13 @@ fn range_cases(cases: &mut Vec<Case>) {
 }
 
 fn head_cases(cases: &mut Vec<Case>) {
-    for (format, x_scale) in [(Format::F32, -1), (Format::U8, 1)] {
-        let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_scale };
+    for (format, x_row) in [(Format::F32, -1), (Format::U8, 1)] {
+        let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_row };
         let x = if format == Format::U8 { bits(135, 1) } else { reals(540, 1, -1.0, 1.0) };
         let data = vec![x, ranges(2), unset(60)];
         cases.push(Case::new(&head::POOL_FORWARD, pool_variant(format), "", &p, flat_grid(15), data));
     }
-    let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_scale: -1 };
+    let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_row: -1 };
     let data = vec![reals(60, 2, -1.0, 1.0), unset(540)];
     // Three workgroups, the second row of them folded: large tensors need more than one dimension has.
     for grid in [flat_grid(135), [2, 2, 1]] {

@@ -2,7 +2,9 @@
 
 use super::{Case, only, reals, step, unset};
 use crate::kernels::ceiling::{COPY, CopyParams, MULTIPLY_ADD, MultiplyAddParams};
-use crate::kernels::optimizer::{EMA, EmaParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
+use crate::kernels::optimizer::{
+    AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
+};
 use crate::kernels::{Step, flat_grid};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -26,7 +28,7 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
         cases.push(Case::new(&SGD, only(&SGD), name, &p, flat_grid(133), data));
     }
     for (words4, gradients, decay) in [(1, 0, 0.9), (133, 0, 0.0), (133, 0, 1.0), (133, 1, 0.75)] {
-        let p = EmaParams { words4, gradients, pad: [0; 2] };
+        let p = AverageParams { words4, gradients, pad: [0; 2] };
         let decays = match gradients {
             1 => Step { gradient_decay: decay, ema_decay: 0.5, ..Step::default() },
             _ => Step { ema_decay: decay, gradient_decay: 0.5, ..Step::default() },
@@ -34,7 +36,7 @@ fn optimizer_cases(cases: &mut Vec<Case>) {
         let [values, averages] = [7, 8].map(|seed| reals(4 * words4 as usize, seed, -1.0, 1.0));
         let data = vec![values, step(decays), averages];
         let name = format!("{words4} decay {decay} gradients {gradients}");
-        cases.push(Case::new(&EMA, only(&EMA), name, &p, flat_grid(words4 as usize), data));
+        cases.push(Case::new(&AVERAGE, only(&AVERAGE), name, &p, flat_grid(words4 as usize), data));
     }
     for (words4, groups) in [(1, 1), (133, 3), (1000, 5), (1000, 256)] {
         let p = GradNormParams { words4, groups, pad: [0; 2] };

@@ -1,4 +1,4 @@
-//! Comparison of results with what they should be.
+//! Checks of results against what they should be.
 
 /// One comparison: a line of a report.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
