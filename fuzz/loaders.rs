@@ -1,5 +1,6 @@
-//! What the fuzz targets do with bytes: each loader takes them as a file from anywhere, and may refuse them, but not panic, nor
-//! take more memory than they justify. `tests/fuzz_seeds.rs` does the same with the seeds.
+//! What the fuzz targets do with bytes: each loader takes them as a file from anywhere, and may refuse them, but not panic.
+//! The fuzzer's own limit catches one that takes too much memory. `tests/fuzz_seeds.rs` does the same with the seeds, without
+//! that limit.
 
 #![allow(dead_code, reason = "every target uses one of them")]
 

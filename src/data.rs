@@ -1,9 +1,10 @@
 //! Data sets: labelled square pictures in memory, read from CIFAR's files or from the set built into the program.
 //!
-//! [`load`] is the only way in. A CIFAR set is recognised by what its files hold, so their names hardly matter; the
-//! built-in set ([`EMBEDDED`]) makes a first run possible with no download at all.
+//! [`load_as`] is the way in, and [`load`] its short form. A CIFAR set is recognised by what its files hold, so their names
+//! hardly matter; a user's own pictures lie in a folder for each class; the built-in set ([`EMBEDDED`]) makes a first run
+//! possible with no download at all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -24,6 +25,8 @@ mod part;
 mod pickle;
 mod python;
 
+use folder::Found;
+
 pub use batches::{Batches, epoch_permutation, in_order};
 
 /// The `dir` of [`load`] that stands for the built-in set. A folder of that name is reached as `./embedded`.
@@ -35,7 +38,15 @@ pub const CHANNELS: usize = 3;
 /// Height and width in pixels of the pictures of CIFAR and of the built-in set.
 pub const SIDE: usize = 32;
 
-/// Bytes of such a picture: the planes R, G, B one after the other, each row by row from the top.
+/// The sizes that pictures may have, in words; see [`is_size`].
+pub const SIZES: &str = "a multiple of 8 from 16 to 256";
+
+/// Whether networks take pictures of `size` by `size` pixels.
+pub fn is_size(size: usize) -> bool {
+    size.is_multiple_of(8) && (16..=256).contains(&size)
+}
+
+/// Bytes of a picture of [`SIDE`] by [`SIDE`] pixels: the planes R, G, B one after the other, each row by row from the top.
 pub const PICTURE_BYTES: usize = picture_bytes(SIDE);
 
 /// Bytes of a picture of `side` by `side` pixels.
@@ -146,7 +157,9 @@ pub struct DataSet {
     /// The files on disk that it came from; none for the built-in set and for a user's own pictures.
     pub sources: Vec<PathBuf>,
     /// SHA-256 of the content, 64 hexadecimal digits: training images, training labels (u16, little-endian), test
-    /// images, test labels. Taken before validation pictures are held out: the same files give the same value.
+    /// images, test labels. Taken before validation pictures are held out: the same CIFAR files give the same value.
+    /// That of a user's own pictures depends on the rest of the [`Request`] as well: on the size to which they are scaled, and
+    /// on how they are split.
     pub sha256: String,
 }
 
@@ -200,21 +213,26 @@ pub fn load(dir: &str, validation: usize, seed: u64) -> Result<DataSet> {
 }
 
 /// Loads a data set: the built-in one for [`EMBEDDED`]; else the CIFAR-100 or CIFAR-10 files in the folder or archive, or in
-/// one of the folder's immediate sub-folders; else the user's own pictures, in a folder for each class.
+/// one of the folder's immediate sub-folders; else the user's own pictures, in a folder for each class; else CIFAR's files in
+/// the one archive in the folder.
 ///
 /// `validation` pictures are held out of the training pictures: the first that many of a permutation that depends on
 /// `seed` and the number of training pictures alone. Both parts keep the order of the file.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) where the folder or files are missing, damaged or ambiguous;
-/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on, or the pictures
-/// are of a fixed size that is not the one asked for.
+/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on, the size is not
+/// one of [`SIZES`], or the pictures are of a fixed size that is not the one asked for.
 pub fn load_as(request: &Request) -> Result<DataSet> {
-    let Request { dir, validation, seed, .. } = request;
-    let contents = if dir == EMBEDDED { embedded::read()? } else { folder::read(dir.as_ref(), request)? };
+    let Request { dir, size, validation, seed, .. } = request;
+    if !is_size(*size) {
+        return Err(Error::config(format!("pictures of {size} x {size} pixels asked for, expected {SIZES} pixels"))
+            .hint("32 is the size of CIFAR's pictures"));
+    }
+    let contents = if dir == EMBEDDED { embedded::read()? } else { read(dir.as_ref(), request)? };
     let Contents { name, class_names, mut train, test, sources } = contents;
-    if train.side != request.size {
-        let (side, size) = (train.side, request.size);
+    if train.side != *size {
+        let side = train.side;
         return Err(Error::config(format!("{name} has pictures of {side} x {side} pixels, but data.size is {size}"))
             .hint(format!("--set data.size={side}; only pictures in folders of their own are scaled")));
     }
@@ -225,7 +243,20 @@ pub fn load_as(request: &Request) -> Result<DataSet> {
     Ok(DataSet { name, classes: class_names.len(), train, val, test, class_names, mean, std, sources, sha256 })
 }
 
-/// Takes the validation pictures out of `train`; see [`load`].
+/// Reads what is in `place`, a folder or an archive.
+fn read(place: &Path, request: &Request) -> Result<Contents> {
+    let searched = match folder::find(place)? {
+        Found::Set(cifar) => return cifar.read(),
+        Found::Nothing(searched) => searched,
+    };
+    // Class folders go before archives: what they were unpacked from may lie beside them.
+    match classes::read(place, request)? {
+        Some(contents) => Ok(contents),
+        None => searched.in_archive()?.read(),
+    }
+}
+
+/// Takes the validation pictures out of `train`; see [`load_as`].
 fn hold_out(train: &mut Split, validation: usize, seed: u64) -> Result<Option<Split>> {
     if validation == 0 {
         return Ok(None);
@@ -250,7 +281,7 @@ fn channel_statistics(split: &Split) -> ([f32; CHANNELS], [f32; CHANNELS]) {
     let mut squares = [0u64; CHANNELS];
     let plane_bytes = split.side * split.side;
     for (i, plane) in split.images.chunks_exact(plane_bytes).enumerate() {
-        // 256 * 256 * 255^2 fits in u32, which lets the compiler use vectors.
+        // 256 * 256 * 255^2 fits in u32 (no picture is larger), which lets the compiler use vectors.
         let (sum, square) =
             plane.iter().fold((0u32, 0u32), |(s, q), &v| (s + u32::from(v), q + u32::from(v) * u32::from(v)));
         sums[i % CHANNELS] += u64::from(sum);

@@ -1,9 +1,31 @@
-//! Writing files so that nothing is ever half written.
+//! Writing files so that nothing is ever half written, and listing folders.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, ErrorKind, Result};
+
+/// What lies in a folder, in the order of the paths. Hidden entries are passed over: systems and this program leave their own.
+///
+/// Of more than `most` entries, `most` + 1 are given, any of them: enough to see that there are more.
+///
+/// # Errors
+/// A data error: the folder cannot be listed.
+pub fn list(folder: &Path, most: usize) -> Result<Vec<PathBuf>> {
+    let attempt = || -> std::io::Result<Vec<PathBuf>> {
+        let is_visible = |path: &PathBuf| !path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        let paths = std::fs::read_dir(folder)?.map(|entry| entry.map(|e| e.path()));
+        let mut paths: Vec<PathBuf> = paths
+            .filter(|path| path.as_ref().map_or(true, is_visible))
+            .take(most.saturating_add(1))
+            .collect::<Result<_, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    attempt().map_err(|e| {
+        Error::data(format!("cannot list the folder {}", folder.display())).hint("check its permissions").caused_by(e)
+    })
+}
 
 /// Replaces a file's contents so that a reader, or a crash, sees the old or the new, never half.
 ///

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Larger files are refused: a photograph of 100 million pixels has fewer.
 pub const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -43,20 +43,11 @@ pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut waiting = vec![(folder.to_path_buf(), 0)];
     while let Some((folder, depth)) = waiting.pop() {
-        let failed = |e: std::io::Error| {
-            Error::data(format!("cannot list the folder {}", folder.display()))
-                .hint("check its permissions")
-                .caused_by(e)
-        };
         if depth > MAX_DEPTH {
             return Err(Error::data(format!("{} is nested more than {MAX_DEPTH} deep", folder.display()))
                 .hint("name a folder with pictures in it"));
         }
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                continue;
-            }
+        for path in files::list(&folder, usize::MAX)? {
             if path.is_dir() {
                 waiting.push((path, depth + 1));
             } else if path.is_file() && looks_like_one(&path) {
@@ -95,19 +86,46 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     let Some(format) = format(&bytes) else {
         return Err(fail("is neither a PNG nor a JPEG picture").hint("convert it, or leave it out"));
     };
+    if format == ImageFormat::Jpeg && !has_end(&bytes) {
+        return Err(fail("is cut short: the end mark of a JPEG is missing").hint("replace it"));
+    }
     let picture = decode(&bytes, format)
         .map_err(|e| fail("is damaged, or unpacks to more than its size justifies").hint("replace it").caused_by(e))?;
     Ok(planes(&square(&picture, side)))
 }
 
+/// Whether a JPEG goes on to its end mark. The decoder does not ask: it makes what is missing grey.
+fn has_end(jpeg: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[first, second]) = jpeg.get(at..).and_then(<[u8]>::first_chunk) {
+        at += match [first, second] {
+            [0xff, 0xd9] => return true,
+            // A byte of compressed data, or a mark that stands alone.
+            [0xff, 0x00 | 0x01 | 0xd0..=0xd8] => 2,
+            [0xff, 0xff] => 1,
+            // A segment, with its length. A small picture in one of them has marks of its own.
+            [0xff, _] => match jpeg.get(at + 2..).and_then(<[u8]>::first_chunk) {
+                Some(length) => 2 + usize::from(u16::from_be_bytes(*length)),
+                None => return false,
+            },
+            _ => 1,
+        };
+    }
+    false
+}
+
+/// The pixels, turned as the camera was held. What the decoder and its result take is bounded; turning and dropping channels
+/// take as much again.
 fn decode(bytes: &[u8], format: ImageFormat) -> image::ImageResult<RgbImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(SLACK_BYTES + MOST_GROWTH * bytes.len() as u64);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits);
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);

@@ -83,10 +83,7 @@ fn files_that_are_made_to_deceive() {
 fn a_large_file_of_something_else() {
     let path = PLACE.path().join("sparse.safetensors");
     std::fs::File::create(&path).unwrap().set_len(3 << 30).unwrap();
-    let mut limited = std::process::Command::new("bash");
-    let script = "ulimit -v 2000000; exec \"$0\" \"$@\"";
-    limited.current_dir(PLACE.path()).args(["-c", script, env!("CARGO_BIN_EXE_cqat"), "eval", "sparse.safetensors"]);
-    let ran = common::Ran::of(limited);
+    let ran = common::limited(2000, PLACE.path(), &["eval", "sparse.safetensors"]);
     ran.fails(5, "is not a whole safetensors file", "use another checkpoint");
     std::fs::File::create(&path).unwrap().set_len(9 << 30).unwrap();
     says(

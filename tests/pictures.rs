@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{cqat, parsed};
+use common::{cqat, limited, parsed};
 use cqat::data::{DataSet, Request, load_as};
 use cqat::{Error, ErrorKind, pictures};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -169,23 +169,107 @@ fn broken_pictures_are_listed_and_left_out_on_request() {
     assert_eq!(set.train.len() + set.test.len(), 27);
 }
 
-/// A file of a few bytes that promises a picture of gigabytes.
+/// What came out of an archive may lie beside it.
+#[test]
+fn class_folders_go_before_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    let alone = load(dir.path(), |_| {}).unwrap();
+    for name in ["pictures.tar.gz", "more.tar.gz"] {
+        std::fs::write(dir.path().join(name), b"\x1f\x8bnothing of use").unwrap();
+        assert_eq!(load(dir.path(), |_| {}).unwrap().sha256, alone.sha256, "beside {name}");
+    }
+}
+
+#[test]
+fn there_may_be_many_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    paint(&dir.path().join("0000/0.png"), 8, 8, |_, _| RED);
+    for class in 0..1001 {
+        let folder = dir.path().join(format!("{class:04}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 1..3 {
+            std::fs::copy(dir.path().join("0000/0.png"), folder.join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let set = load(dir.path(), |r| r.size = 16).unwrap();
+    assert_eq!((set.classes, set.train.len(), set.test.len()), (1001, 1002, 1001));
+}
+
+/// A failing disk says nothing about a picture. Reading a process's memory from its start fails as such a disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_that_could_not_be_read_is_not_remembered_as_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    std::fs::remove_file(dir.path().join("red/0.png")).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("red/0.png")).unwrap();
+    let refused = load(dir.path(), |_| {}).unwrap_err();
+    says(refused, ErrorKind::Data, "red/0.png: cannot be read (Input/output error", "data.skip_broken");
+    assert_eq!(load(dir.path(), |r| r.skip_broken = true).unwrap().train.len(), 23);
+    assert!(!dir.path().join(".cqat-pictures-32.cache").exists());
+}
+
+/// The decoder makes what is missing of a JPEG grey: a network would be trained on that.
+#[test]
+fn a_picture_that_is_cut_short_is_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("picture");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        pictures::read(&path, 16)
+    };
+    let shade = |x: u32, y: u32| Rgb([(9 * x) as u8, (12 * y) as u8, (x * y) as u8]);
+    let painted = |name: &str| {
+        paint(&dir.path().join(name), 30, 20, shade);
+        std::fs::read(dir.path().join(name)).unwrap()
+    };
+    let (baseline, png) = (painted("a.jpg"), painted("a.png"));
+    let progressive = include_bytes!("../fuzz/seeds/picture/progressive.jpg").to_vec();
+    // A camera's small picture has an end mark of its own.
+    let segment = [&b"\xff\xe1"[..], &(2 + 6 + baseline.len() as u16).to_be_bytes(), b"Exif\0\0", &baseline].concat();
+    let with_small_one = [&baseline[..2], &segment, &baseline[2..]].concat();
+    for (what, jpeg) in [("baseline", &baseline), ("progressive", &progressive), ("with a small one", &with_small_one)]
+    {
+        let whole = read(jpeg).unwrap();
+        for cut in 3..jpeg.len() {
+            let error = read(&jpeg[..cut]).expect_err(&format!("{what}: {cut} of {} bytes", jpeg.len()));
+            says(error, ErrorKind::Data, "is cut short", "replace it");
+        }
+        assert_eq!(read(&[&jpeg[..], b"a note"].concat()).unwrap(), whole, "{what}: what follows is not looked at");
+    }
+    let whole = read(&png).unwrap();
+    for cut in 4..png.len() {
+        assert!(read(&png[..cut]).map_or(true, |image| image == whole), "PNG: {cut} of {} bytes", png.len());
+    }
+}
+
+/// Files of a few hundred bytes that promise pictures of gigabytes.
 #[test]
 fn a_picture_takes_no_more_memory_than_its_file_justifies() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("large.png");
-    paint(&path, 8, 8, |_, _| RED);
-    let mut png = std::fs::read(&path).unwrap();
-    png[16..24].copy_from_slice(&[0, 0, 0x7f, 0xff, 0, 0, 0x7f, 0xff]);
-    let crc = crc32(&png[12..29]);
-    png[29..33].copy_from_slice(&crc.to_be_bytes());
-    std::fs::write(&path, &png).unwrap();
-    says(
-        pictures::read(&path, 32).unwrap_err(),
-        ErrorKind::Data,
-        "unpacks to more than its size justifies",
-        "replace it",
-    );
+    let huge = [0x7f, 0xff, 0x7f, 0xff];
+    for i in 0..2 {
+        let path = dir.path().join(format!("png/{i}.png"));
+        paint(&path, 8, 8, |_, _| RED);
+        let mut png = std::fs::read(&path).unwrap();
+        png[16..24].copy_from_slice(&[0, 0, huge[0], huge[1], 0, 0, huge[2], huge[3]]);
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        std::fs::write(&path, &png).unwrap();
+        let path = dir.path().join(format!("jpeg/{i}.jpg"));
+        paint(&path, 8, 8, |_, _| RED);
+        let mut jpeg = std::fs::read(&path).unwrap();
+        let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&huge);
+        std::fs::write(&path, &jpeg).unwrap();
+    }
+    let ran = limited(1000, dir.path(), &["data", "info", "."]);
+    ran.fails(3, "4 of 4 pictures are broken", "data.skip_broken");
+    for name in ["png/0.png", "jpeg/0.jpg"] {
+        let error = pictures::read(&dir.path().join(name), 32).unwrap_err();
+        says(error, ErrorKind::Data, "unpacks to more than its size justifies", "replace it");
+    }
     // A blank one of ordinary size is packed a thousand times and fine.
     let path = dir.path().join("blank.png");
     paint(&path, 3000, 2000, |_, _| Rgb([0; 3]));
@@ -206,6 +290,10 @@ fn what_is_no_set_of_pictures_is_told() {
     says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "holds no CIFAR file", "embedded");
     paint(&dir.path().join("other/a.png"), 40, 40, |_, _| RED);
     says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "class alone has 1 picture", "one to train on");
+    for size in [0, 8, 36, 264, usize::MAX] {
+        let error = load(dir.path(), |r| r.size = size).unwrap_err();
+        says(error, ErrorKind::Config, "asked for, expected a multiple of 8 from 16 to 256 pixels", "CIFAR's");
+    }
     let error = load(Path::new("embedded"), |r| r.size = 64).unwrap_err();
     says(error, ErrorKind::Config, "pictures of 32 x 32 pixels, but data.size is 64", "data.size=32");
 }

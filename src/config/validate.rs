@@ -8,6 +8,7 @@ use super::{
     InputQuant, MOST_SECONDS, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RING_ROWS, RangeSource,
     Reduce, Schedule, TrainConfig, WeightQuantConfig,
 };
+use crate::data::{SIZES, is_size};
 use crate::error::{Error, Result};
 use crate::net::{DEPTHS, depths_in_words};
 
@@ -58,8 +59,8 @@ fn data(c: &DataConfig) -> Result<()> {
     ensure(c.dir.as_ref().is_none_or(|dir| !dir.is_empty()), || {
         wrong("data.dir", "empty", "a folder or `embedded`").hint("remove the key, or name the folder of the data set")
     })?;
-    ensure(c.size.is_multiple_of(8) && (16..=256).contains(&c.size), || {
-        wrong("data.size", c.size, "a multiple of 8 from 16 to 256 pixels").hint("32 is the size of CIFAR's pictures")
+    ensure(is_size(c.size as usize), || {
+        wrong("data.size", c.size, format!("{SIZES} pixels")).hint("32 is the size of CIFAR's pictures")
     })?;
     ensure(c.test_fraction > 0.0 && c.test_fraction < 1.0, || {
         wrong("data.test_fraction", c.test_fraction, "above 0 and below 1").hint("0.2 is the default")

@@ -1,8 +1,6 @@
 //! Unpacking a .tar or .tar.gz into memory. Nothing is written to disk, so no path in an archive can lead anywhere.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
@@ -13,21 +11,20 @@ use crate::error::{Error, Result};
 const MOST_GROWTH: u64 = 32;
 const SLACK_BYTES: u64 = 16 << 20;
 
-/// The regular files in the archive at `path`, in its order.
+/// The regular files in `archive`, in its order.
 ///
 /// # Errors
 /// An archive that cannot be read to its end, or that unpacks to more than its size justifies.
-pub(super) fn unpack(path: &Path, size: u64) -> Result<Vec<DataFile>> {
-    let limit = (SLACK_BYTES + MOST_GROWTH.saturating_mul(size)).min(MAX_FILE_BYTES);
+pub(super) fn unpack(archive: &DataFile) -> Result<Vec<DataFile>> {
+    let path = &archive.path;
+    let limit = (SLACK_BYTES + MOST_GROWTH.saturating_mul(archive.size)).min(MAX_FILE_BYTES);
     let damaged = |e: io::Error| {
         Error::data(format!("the archive {} cannot be read to its end", path.display()))
             .hint("it is cut short or damaged: download it again")
             .caused_by(e)
     };
-    let open = || File::open(path).map(BufReader::new);
-    let mut magic = Vec::new();
-    open().and_then(|f| f.take(2).read_to_end(&mut magic)).map_err(damaged)?;
-    let file = open().map_err(damaged)?;
+    let magic = archive.start(2).map_err(|e| archive.unreadable(e))?;
+    let file = BufReader::new(archive.open().map_err(|e| archive.unreadable(e))?);
     let stream: Box<dyn Read> = match magic[..] {
         [0x1f, 0x8b] => Box::new(MultiGzDecoder::new(file)),
         _ => Box::new(file),
@@ -60,12 +57,12 @@ pub(super) fn unpack(path: &Path, size: u64) -> Result<Vec<DataFile>> {
 }
 
 /// A stream that is an error once it has given `left` bytes more.
-struct Limited {
-    stream: Box<dyn Read>,
+struct Limited<'a> {
+    stream: Box<dyn Read + 'a>,
     left: u64,
 }
 
-impl Read for Limited {
+impl Read for Limited<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
         self.left = self

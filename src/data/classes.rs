@@ -9,13 +9,13 @@ use super::cache::{Cache, Picture};
 use super::file::{Labelled, file_name};
 use super::{Contents, Request, Split, picture_bytes};
 use crate::error::{Error, Result};
-use crate::{pictures, rng};
+use crate::{files, pictures, rng};
 
 /// Folders that may hold the test pictures, beside a folder `train`.
 const TEST_FOLDERS: [&str; 4] = ["test", "val", "valid", "validation"];
 /// More classes than any network here has are a mistake.
 const MAX_CLASSES: usize = 1 << 16;
-/// Files of a data set that are looked at.
+/// More files in a folder are an error: at the smallest size, as many pictures take 3 GiB.
 const MAX_FILES: usize = 1 << 22;
 /// Broken pictures that a message lists.
 const LISTED: usize = 20;
@@ -41,7 +41,12 @@ pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
         Some(images) => images,
         None => {
             let images = decode(&files, request.size);
-            cache.write(&images);
+            // What could not be read may be readable next time: that is not remembered.
+            let lasts = !images.iter().any(|image| image.as_ref().is_err_and(is_unread));
+            let images: Vec<Picture> = images.into_iter().map(|image| image.map_err(|e| why(&e))).collect();
+            if lasts {
+                cache.write(&images);
+            }
             images
         }
     };
@@ -70,7 +75,7 @@ fn find(dir: &Path) -> Result<Option<Found>> {
         // One folder of pictures is a heap, not a classification.
         return match classes.len() {
             0 | 1 => Ok(None),
-            _ => Ok(Some(Found { class_names: names(&classes), train: label(&classes)?, test: None })),
+            _ => Ok(Some(Found { class_names: names(&classes), train: label(&classes), test: None })),
         };
     };
     let classes = class_folders(&sub_folders(train)?)?;
@@ -87,9 +92,9 @@ fn find(dir: &Path) -> Result<Option<Found>> {
         log::warn!("{} has no pictures of class {missing}", test.display());
     }
     let position = |name: &String| class_names.iter().position(|n| n == name).unwrap_or(0) as u16;
-    let mut test_files = label(&test_classes)?;
+    let mut test_files = label(&test_classes);
     test_files.iter_mut().for_each(|file| file.class = position(&test_names[usize::from(file.class)]));
-    Ok(Some(Found { train: label(&classes)?, class_names, test: Some(test_files) }))
+    Ok(Some(Found { train: label(&classes), class_names, test: Some(test_files) }))
 }
 
 /// The sub-folders of `dir`, in the order of their names. Hidden ones are passed over.
@@ -98,14 +103,12 @@ fn sub_folders(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let failed =
-        |e| Error::data(format!("cannot list the folder {}", dir.display())).hint("check its permissions").caused_by(e);
-    let listing = std::fs::read_dir(dir).map_err(failed)?.take(MAX_FILES);
-    let paths =
-        listing.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<PathBuf>>>().map_err(failed)?;
-    let mut paths: Vec<PathBuf> = paths.into_iter().filter(|path| !file_name(path).starts_with('.')).collect();
-    paths.sort();
-    Ok(paths)
+    let paths = files::list(dir, MAX_FILES)?;
+    match paths.len() > MAX_FILES {
+        true => Err(Error::data(format!("{} holds more than {MAX_FILES} files", dir.display()))
+            .hint("so many pictures do not fit into memory: take a part of them")),
+        false => Ok(paths),
+    }
 }
 
 /// Those of `folders` that hold a picture, with all their files that are pictures by content.
@@ -133,11 +136,12 @@ fn names(classes: &[(PathBuf, Vec<PathBuf>)]) -> Vec<String> {
     classes.iter().map(|(folder, _)| file_name(folder).escape_debug().to_string()).collect()
 }
 
-fn label(classes: &[(PathBuf, Vec<PathBuf>)]) -> Result<Vec<Labelled>> {
+/// Every picture with the position of its class.
+fn label(classes: &[(PathBuf, Vec<PathBuf>)]) -> Vec<Labelled> {
     let of = |(class, (_, files)): (usize, &(PathBuf, Vec<PathBuf>))| {
         files.iter().map(|path| Labelled { path: path.clone(), class: class as u16 }).collect::<Vec<_>>()
     };
-    Ok(classes.iter().enumerate().flat_map(of).collect())
+    classes.iter().enumerate().flat_map(of).collect()
 }
 
 /// Moves `test_fraction` of every class out of `all`, at least one picture, chosen by the seed.
@@ -162,23 +166,28 @@ fn split(all: &mut Vec<Labelled>, class_names: &[String], request: &Request) -> 
 }
 
 /// Every picture (3, side, side), or why there is none, in the order of `files`, on all processors.
-fn decode(files: &[Labelled], side: usize) -> Vec<Picture> {
+fn decode(files: &[Labelled], side: usize) -> Vec<Result<Vec<u8>>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         while let Some((i, file)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?))) {
-            done.push((i, pictures::read(&file.path, side).map_err(|e| why(&e))));
+            done.push((i, pictures::read(&file.path, side)));
         }
         done
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     log::info!("decoding {} pictures", files.len());
-    let mut all: Vec<(usize, Picture)> = std::thread::scope(|scope| {
+    let mut all: Vec<(usize, Result<Vec<u8>>)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     all.sort_by_key(|(i, _)| *i);
     all.into_iter().map(|(_, picture)| picture).collect()
+}
+
+/// Whether a picture could not be read, which says nothing about it.
+fn is_unread(e: &Error) -> bool {
+    std::error::Error::source(e).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// An error with its cause in one line.

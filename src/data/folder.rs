@@ -1,16 +1,17 @@
 //! Finding a CIFAR set: in a folder, in one of its immediate sub-folders, or in an archive.
 //!
-//! Looked at are regular files, each by its content, whatever its name; `choose.rs` decides which of them are for training
-//! and for testing. All files of a set lie in one folder or one archive.
+//! Looked at are regular files that are not hidden, each by its content; names matter to `choose.rs`, which decides which of
+//! the files with pictures are for training and for testing. All files of a set lie in one folder or one archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::choose::{Unclear, choose};
 use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES, file_name, has_extension};
-use super::part::{Form, Kind, Part};
-use super::{Contents, Request, SIDE, Split, archive, cifar, classes, numbered_class_names, python};
+use super::part::{Form, Kind, Layout, Part};
+use super::{Contents, SIDE, Split, archive, cifar, numbered_class_names, python};
 use crate::error::{Error, Result};
-use crate::pictures;
+use crate::{files, pictures};
 
 /// Sub-folders that are looked at.
 const MAX_FOLDERS: usize = 64;
@@ -22,46 +23,20 @@ const WHAT_IS_READ: &str = "`cqat data fetch cifar100` gets CIFAR-100; or put it
 
 /// What the files of one folder or archive turned out to be, each list in the order of the names.
 pub(super) struct Folder {
-    pub(super) path: PathBuf,
-    pub(super) parts: Vec<Part>,
-    pub(super) broken: Vec<(PathBuf, Error)>,
+    path: PathBuf,
+    parts: Vec<Part>,
+    broken: Vec<(PathBuf, Error)>,
     /// Lists of class names out of pickles.
     names: Vec<Vec<String>>,
     archives: Vec<DataFile>,
     zips: Vec<PathBuf>,
     /// Files ending in `.bin` that hold nothing like records.
-    pub(super) strange: Vec<DataFile>,
+    strange: Vec<DataFile>,
     texts: Vec<DataFile>,
     folders: Vec<PathBuf>,
     entries: usize,
-}
-
-/// Reads the CIFAR set in `place`: a folder, one of its immediate sub-folders, or an archive.
-pub(super) fn read(place: &Path, request: &Request) -> Result<Contents> {
-    let mut folder = match find(place)? {
-        Found::Cifar(folder) => folder,
-        Found::Nothing(searched) => {
-            // Class folders hold other things than CIFAR's files, or more than are searched for these.
-            let own = if place.is_dir() { classes::read(place, request)? } else { None };
-            return own.ok_or_else(|| nothing_found(place, searched));
-        }
-    };
-    let layout = folder.layout()?;
-    let (train, test) = folder.choose(layout)?;
-    let names = |parts: &[Part]| parts.iter().map(|p| p.file.name()).collect::<Vec<_>>().join(", ");
-    log::debug!("{}: train on {}, test on {}", folder.path.display(), names(&train), test.file.name());
-    // An archive is one file on disk, whatever is in it.
-    let sources = match folder.path.is_file() {
-        true => vec![folder.path.clone()],
-        false => train.iter().chain([&test]).map(|part| part.file.path.clone()).collect(),
-    };
-    Ok(Contents {
-        sources,
-        name: layout.name().into(),
-        class_names: folder.class_names(layout.classes()),
-        train: read_parts(&train)?,
-        test: read_parts(&[test])?,
-    })
+    /// Whether it holds more than are looked at, so that nothing in it was.
+    is_crowded: bool,
 }
 
 /// Reads `parts`, one after the other, into one split.
@@ -96,57 +71,69 @@ fn recognise(file: &DataFile) -> Kind {
 }
 
 /// What a search came to.
-enum Found {
-    Cifar(Folder),
-    /// What was searched.
-    Nothing(Vec<Folder>),
+pub(super) enum Found {
+    /// A CIFAR set.
+    Set(Box<Folder>),
+    /// The folders that were searched. There may be archives in them.
+    Nothing(Searched),
 }
 
-/// The one folder or archive with CIFAR's pictures: `place` itself, then its sub-folders, then an archive in it.
-fn find(place: &Path) -> Result<Found> {
+/// Folders without a CIFAR set: the place asked for, then its sub-folders.
+pub(super) struct Searched(Vec<Folder>);
+
+/// Looks for CIFAR's files in `place`: an archive, or a folder and its immediate sub-folders.
+pub(super) fn find(place: &Path) -> Result<Found> {
     if let Some(file) = regular_file(place) {
         return match recognise(&file) {
-            Kind::Archive => in_archive(&file).map(Found::Cifar),
+            Kind::Archive => in_archive(&file).map(|folder| Found::Set(folder.into())),
             Kind::Broken(error) => Err(error),
             _ => Err(Error::data(format!("{} is a file, expected a folder or an archive", place.display()))
                 .hint("name the folder that holds the training and test files")),
         };
     }
-    let top = Folder::scan(place)?;
-    if !top.parts.is_empty() {
-        return Ok(Found::Cifar(top));
+    if !place.exists() {
+        return Err(Error::data(format!("the data folder {} does not exist", place.display()))
+            .hint(format!("check the path, or {WHAT_IS_READ}")));
     }
-    let mut searched = vec![top];
-    if searched[0].folders.len() > MAX_FOLDERS {
-        return Ok(Found::Nothing(searched));
-    }
-    for path in searched[0].folders.clone() {
-        match Folder::scan(&path) {
-            Ok(folder) => searched.push(folder),
-            Err(e) => log::debug!("{e}; passed over"),
+    let mut searched = vec![Folder::scan(place)?];
+    if searched[0].parts.is_empty() && searched[0].folders.len() <= MAX_FOLDERS {
+        for path in searched[0].folders.clone() {
+            match Folder::scan(&path) {
+                Ok(folder) => searched.push(folder),
+                Err(e) => log::debug!("{e}; passed over"),
+            }
         }
     }
     let (mut found, rest): (Vec<Folder>, Vec<Folder>) = searched.into_iter().partition(|f| !f.parts.is_empty());
-    match (found.len(), &rest.first().map_or(&[][..], |top| &top.archives)) {
-        (0, [one]) => in_archive(one).map(Found::Cifar),
-        (0, []) => Ok(Found::Nothing(rest)),
-        (0, several) => Err(several_found(place, "archives in", several.iter().map(|f| &f.path))),
-        (1, _) => Ok(Found::Cifar(found.swap_remove(0))),
-        _ => Err(several_found(place, "sub-folders of", found.iter().map(|f| &f.path))),
+    match found.len() {
+        0 => Ok(Found::Nothing(Searched(rest))),
+        1 => Ok(Found::Set(found.swap_remove(0).into())),
+        _ => Err(several_found("sub-folders of", place, found.iter().map(|f| &f.path))),
+    }
+}
+
+impl Searched {
+    /// The set in the one archive that lies in the place itself; the error that says what was found where there is none.
+    pub(super) fn in_archive(self) -> Result<Folder> {
+        match &self.0[0].archives[..] {
+            [] => Err(nothing_found(self.0)),
+            [one] => in_archive(one),
+            several => Err(several_found("archives in", &self.0[0].path, several.iter().map(|f| &f.path))),
+        }
     }
 }
 
 /// A data set in an archive.
 fn in_archive(file: &DataFile) -> Result<Folder> {
     let mut folder = Folder::empty(&file.path);
-    let mut files = archive::unpack(&file.path, file.size)?;
+    let mut files = archive::unpack(file)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     for file in files {
         folder.entries += 1;
         folder.add(file);
     }
     match folder.parts.is_empty() {
-        true => Err(nothing_found(&file.path, vec![folder])),
+        true => Err(nothing_found(vec![folder])),
         false => Ok(folder),
     }
 }
@@ -156,7 +143,7 @@ fn regular_file(path: &Path) -> Option<DataFile> {
     Some(DataFile::on_disk(path.into(), metadata.len()))
 }
 
-fn several_found<'p>(place: &Path, what: &str, found: impl Iterator<Item = &'p PathBuf>) -> Error {
+fn several_found<'p>(what: &str, place: &Path, found: impl Iterator<Item = &'p PathBuf>) -> Error {
     let paths: Vec<String> = found.map(|path| path.display().to_string()).collect();
     Error::data(format!(
         "{} {what} {} hold CIFAR files, expected one: {}",
@@ -167,15 +154,19 @@ fn several_found<'p>(place: &Path, what: &str, found: impl Iterator<Item = &'p P
     .hint(format!("name one of them, for example {}", paths[0]))
 }
 
-/// The error for a place without a single good file: the most telling thing that was seen.
-fn nothing_found(place: &Path, searched: Vec<Folder>) -> Error {
-    if let [top] = &searched[..]
-        && top.folders.len() > MAX_FOLDERS
-    {
+/// The error for a place, the first of `searched`, without a single good file: the most telling thing that was seen.
+fn nothing_found(searched: Vec<Folder>) -> Error {
+    let place = searched[0].path.display().to_string();
+    if searched[0].is_crowded {
         return Error::data(format!(
-            "{} holds {} sub-folders and neither a CIFAR file nor pictures, expected at most {MAX_FOLDERS}",
-            place.display(),
-            top.folders.len()
+            "{place} holds more than {MAX_ENTRIES} files, expected a folder with a data set and little else"
+        ))
+        .hint("move the CIFAR files to a folder of their own and name that");
+    }
+    if searched[0].folders.len() > MAX_FOLDERS {
+        return Error::data(format!(
+            "{place} holds {} sub-folders and neither a CIFAR file nor pictures, expected at most {MAX_FOLDERS}",
+            searched[0].folders.len()
         ))
         .hint("name the folder that holds the files itself");
     }
@@ -187,9 +178,8 @@ fn nothing_found(place: &Path, searched: Vec<Folder>) -> Error {
     }
     let what = if entries == 0 { "is empty" } else { "holds no CIFAR file, nor do its sub-folders" };
     Error::data(format!(
-        "{} {what}; expected CIFAR-100 or CIFAR-10, whose binary files are made of records of 3074 or 3073 bytes, or \
+        "{place} {what}; expected CIFAR-100 or CIFAR-10, whose binary files are made of records of 3074 or 3073 bytes, or \
          folders of PNG or JPEG pictures, one for each class{}",
-        place.display(),
         strange_note(&strange)
     ))
     .hint(match zip {
@@ -199,18 +189,8 @@ fn nothing_found(place: &Path, searched: Vec<Folder>) -> Error {
 }
 
 /// The end of a message about a missing file: what lies there that may have been meant for it.
-pub(super) fn strange_note(strange: &[DataFile]) -> String {
+fn strange_note(strange: &[DataFile]) -> String {
     strange.iter().map(|f| format!("; {} ({} bytes) is not made of such records", f.name(), f.size)).collect()
-}
-
-/// The error for a path that cannot be listed.
-fn not_listed(dir: &Path, e: std::io::Error) -> Error {
-    let shown = dir.display();
-    if e.kind() == std::io::ErrorKind::NotFound {
-        return Error::data(format!("the data folder {shown} does not exist"))
-            .hint(format!("check the path, or {WHAT_IS_READ}"));
-    }
-    Error::data(format!("cannot list the folder {shown}")).hint("check its permissions").caused_by(e)
 }
 
 impl Folder {
@@ -226,22 +206,16 @@ impl Folder {
             texts: Vec::new(),
             folders: Vec::new(),
             entries: 0,
+            is_crowded: false,
         }
     }
 
     fn scan(path: &Path) -> Result<Folder> {
-        let failed = |e| not_listed(path, e);
-        let listing = fs::read_dir(path).map_err(failed)?.take(MAX_ENTRIES + 1);
-        let mut paths = listing.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        if paths.len() > MAX_ENTRIES {
-            return Err(Error::data(format!(
-                "{} holds more than {MAX_ENTRIES} files, expected a folder with a data set and little else",
-                path.display()
-            ))
-            .hint("move the CIFAR files to a folder of their own and name that"));
-        }
-        paths.sort();
+        let paths = files::list(path, MAX_ENTRIES)?;
         let mut folder = Folder { entries: paths.len(), ..Folder::empty(path) };
+        if paths.len() > MAX_ENTRIES {
+            return Ok(Folder { is_crowded: true, ..folder });
+        }
         for path in paths {
             // Anything but folders and regular files is never opened.
             match fs::metadata(&path) {
@@ -270,9 +244,82 @@ impl Folder {
         }
     }
 
-    /// What may hold the file that is missing here.
-    pub(super) fn packed(&self) -> Option<&Path> {
-        self.archives.first().map(|f| &*f.path).or(self.zips.first().map(|p| &**p))
+    /// Reads the set.
+    pub(super) fn read(mut self) -> Result<Contents> {
+        let layout = self.layout()?;
+        let (train, test) = self.choose(layout)?;
+        let names = |parts: &[Part]| parts.iter().map(|p| p.file.name()).collect::<Vec<_>>().join(", ");
+        log::debug!("{}: train on {}, test on {}", self.path.display(), names(&train), test.file.name());
+        // An archive is one file on disk, whatever is in it.
+        let sources = match self.path.is_file() {
+            true => vec![self.path.clone()],
+            false => train.iter().chain([&test]).map(|part| part.file.path.clone()).collect(),
+        };
+        Ok(Contents {
+            sources,
+            name: layout.name().into(),
+            class_names: self.class_names(layout.classes()),
+            train: read_parts(&train)?,
+            test: read_parts(&[test])?,
+        })
+    }
+
+    /// The layout that all files with pictures share.
+    fn layout(&self) -> Result<Layout> {
+        let first = &self.parts[0];
+        match self.parts.iter().find(|part| part.layout != first.layout) {
+            None => Ok(first.layout),
+            Some(other) => Err(Error::data(format!(
+                "{} holds files of CIFAR-10 and of CIFAR-100 ({} and {}), expected one data set",
+                self.path.display(),
+                first.file.name(),
+                other.file.name()
+            ))
+            .hint("give each data set a folder of its own and name one of them")),
+        }
+    }
+
+    /// Which files are for training, in the order of their names, and which is for testing.
+    ///
+    /// A damaged file among them is an error of its own: without it the choice would be a wrong one.
+    fn choose(&mut self, layout: Layout) -> Result<(Vec<Part>, Part)> {
+        // As the published ones are named: `train.bin`, `data_batch_1`.
+        let is_named_like_cifar = |path: &Path| has_extension(path, "bin") || path.extension().is_none();
+        let choice = choose(&self.parts, layout);
+        match self.broken.iter().position(|(path, _)| choice.is_err() || is_named_like_cifar(path)) {
+            Some(i) => Err(self.broken.swap_remove(i).1),
+            None => choice.map_err(|unclear| self.unclear(unclear, layout)),
+        }
+    }
+
+    fn unclear(&self, why: Unclear, layout: Layout) -> Error {
+        let place = self.path.display();
+        match why {
+            Unclear::Missing(which) => {
+                let (alone, title) = (&self.parts[0].file, layout.title());
+                let packed = self.archives.first().map(|f| &f.path).or(self.zips.first());
+                Error::data(format!(
+                    "the {which} file of {title} is missing: {place} holds {} ({} bytes) alone{}",
+                    alone.name(),
+                    alone.size,
+                    strange_note(&self.strange)
+                ))
+                .hint(match packed {
+                    Some(path) => format!("if it is in {}, name that, or unpack it", file_name(path)),
+                    None => format!("put the {which} file of {title} beside it"),
+                })
+            }
+            Unclear::Ambiguous(expected) => {
+                let describe = |part: &Part| format!("{} ({} pictures)", part.file.name(), part.pictures);
+                let list: Vec<String> = self.parts.iter().take(12).map(describe).collect();
+                Error::data(format!(
+                    "training and test files in {place} are ambiguous: {expected}; there are {}: {}",
+                    self.parts.len(),
+                    list.join(", ")
+                ))
+                .hint("leave the files of one data set alone in the folder, the test file with `test` in its name")
+            }
+        }
     }
 
     /// The class names from the pickle beside the pictures, else from a text file with one name a line, else numbers.

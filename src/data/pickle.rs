@@ -2,8 +2,8 @@
 //!
 //! A pickle is a program for a small stack machine (Python's `pickletools.py` documents each operation). Understood are
 //! the operations that Python 2 wrote into the published files, and of the functions that they call the three that make up
-//! a NumPy array of bytes. Anything else is an error that names the byte. Values borrow from the file; there are at
-//! most [`MOST_VALUES`] of them, nested at most [`MOST_DEPTH`] deep.
+//! a NumPy array of bytes. Anything else is an error that names the byte. Values borrow from the file; there are at most
+//! [`MOST_VALUES`] of them, nested at most [`MOST_DEPTH`] deep, and as many are remembered for later.
 
 use std::collections::HashMap;
 
@@ -295,7 +295,10 @@ impl<'a> Machine<'a> {
         let value = self.top()?;
         let kept = value.is_settled().then(|| value.clone());
         self.memo.insert(slot, kept);
-        Ok(())
+        match self.memo.len() > MOST_VALUES {
+            true => Err(format!("it remembers more than {MOST_VALUES} values")),
+            false => Ok(()),
+        }
     }
 
     fn recall(&mut self, slot: u32) -> Step<()> {

@@ -69,6 +69,9 @@ fn contents<'a>(file: &DataFile, value: &Value<'a>, layout: Layout) -> Result<(&
     if *columns != PICTURE_BYTES {
         return Err(wrong(file, format!("holds pictures of {columns} bytes, expected {PICTURE_BYTES}")));
     }
+    if *rows == 0 {
+        return Err(wrong(file, "holds no pictures"));
+    }
     let mut classes = Vec::new();
     for label in layout.labels() {
         classes = labels(file, value, label.key, label.classes, *rows)?;

@@ -153,6 +153,15 @@ pub fn on_device(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// As [`command`], with no more than `mib` MiB of address space: an allocation beyond that ends it. Only Linux has such a
+/// limit.
+pub fn limited(mib: u64, folder: &Path, arguments: &[&str]) -> Ran {
+    let mut command = Command::new("bash");
+    let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", mib << 10);
+    command.current_dir(folder).args(["-c", &script, env!("CARGO_BIN_EXE_cqat")]).args(arguments);
+    Ran::of(command)
+}
+
 /// How the program ended.
 #[derive(Debug)]
 pub struct Ran {
