@@ -1,17 +1,16 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution or data gradient
 // (see gather). For software adapters: no barriers, no workgroup memory. Lanes run over pixels of one parity class; every
-// lane loads its own four channels, weights are loaded once a subgroup and shuffled to all lanes. Operands are textures
-// of four-channel texels (see texel): software adapters read those many times faster than buffers. Texel row 0 of x is
-// zero and stands for what lies outside the picture. Sums in the variant's Sum4.
-// Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size. UNROLLED: columns of the
-// first of the two inner loops.
+// lane loads its own four channels, and all lanes multiply them by the same weights. SHUFFLED: each lane loads a part of
+// these and hands it to the others; else all load the same address, which compilers for long vectors do once.
+// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
+// Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
 //use conv_params
 //use gather
-//use texel
+//use divide
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>;
-@group(0) @binding(2) var w: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(1) var<storage, read> x: array<Operand>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
@@ -27,7 +26,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     var y0: array<i32, PIXELS>;
     var x0: array<i32, PIXELS>;
     var image: array<u32, PIXELS>;
-    for (var r = 0u; r < PIXELS; r++) {
+    for (var r = 0u; r < PIXELS; r++) { // unrolled
         let m = (wg.y * PIXELS + r) * LANES + lid;
         let line = divide(m, p.q_w);
         let n = divide(line, p.q_h);
@@ -40,44 +39,46 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     for (var ty = 0u; ty < ay.count; ty++) {
         for (var tx = 0u; tx < ax.count; tx++) {
             var base: array<u32, PIXELS>;
-            for (var r = 0u; r < PIXELS; r++) {
+            var inside: array<bool, PIXELS>;
+            for (var r = 0u; r < PIXELS; r++) { // unrolled
                 let iy = y0[r] + ay.dir * i32(ty);
                 let ix = x0[r] + ax.dir * i32(tx);
-                let inside = u32(iy) < p.in_h && u32(ix) < p.in_w;
-                base[r] = select(0u, p.x_base + ((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4, inside);
+                inside[r] = u32(iy) < p.in_h && u32(ix) < p.in_w;
+                base[r] = select(0u, ((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4, inside[r]);
             }
             let tap = (ay.first + ty * ay.step) * p.kernel + ax.first + tx * ax.step;
             let wb = p.w_base + tap * p.in_c * co4 + col;
             for (var c = 0u; c < ci4; c++) {
+                // A column too many repeats the last one; its sums are not stored.
                 var b: array<Sum4, 4u * COLUMNS>;
-                for (var f = 0u; f < 4u * COLUMNS / LANES; f++) {
-                    let t = f * LANES + lid;
-                    // A column too many repeats the last one; its sums are not stored.
-                    let column = min(t % COLUMNS, co4 - 1u - col);
-                    let mine = Sum4(textureLoad(w, texel(wb + (4u * c + t / COLUMNS) * co4 + column)));
-                    for (var i = 0u; i < LANES; i++) {
-                        b[f * LANES + i] = subgroupShuffle(mine, i);
+                if (SHUFFLED) {
+                    for (var f = 0u; f < 4u * COLUMNS / LANES; f++) { // unrolled
+                        let t = f * LANES + lid;
+                        let mine = Sum4(w[wb + (4u * c + t / COLUMNS) * co4 + min(t % COLUMNS, co4 - 1u - col)]);
+                        for (var i = 0u; i < LANES; i++) { // unrolled
+                            b[f * LANES + i] = subgroupShuffle(mine, i);
+                        }
+                    }
+                } else {
+                    for (var f = 0u; f < 4u; f++) { // unrolled
+                        for (var j = 0u; j < COLUMNS; j++) { // unrolled
+                            b[f * COLUMNS + j] = Sum4(w[wb + (4u * c + f) * co4 + min(j, co4 - 1u - col)]);
+                        }
                     }
                 }
                 var a: array<Sum4, PIXELS>;
-                for (var r = 0u; r < PIXELS; r++) {
-                    a[r] = Sum4(textureLoad(x, texel(base[r] + c)));
+                for (var r = 0u; r < PIXELS; r++) { // unrolled
+                    a[r] = Sum4(decode(select(Operand(), x[base[r] + c], inside[r])));
                 }
-                // Two loops, because one driver's compiler stops unrolling a longer one.
-                for (var j = 0u; j < UNROLLED; j++) {
-                    for (var r = 0u; r < PIXELS; r++) {
-                        acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a[r].x * b[j]) + a[r].y * b[COLUMNS + j]) + a[r].z * b[2u * COLUMNS + j] + a[r].w * b[3u * COLUMNS + j];
-                    }
-                }
-                for (var j = UNROLLED; j < COLUMNS; j++) {
-                    for (var r = 0u; r < PIXELS; r++) {
+                for (var j = 0u; j < COLUMNS; j++) { // unrolled
+                    for (var r = 0u; r < PIXELS; r++) { // unrolled
                         acc[r * COLUMNS + j] = ((acc[r * COLUMNS + j] + a[r].x * b[j]) + a[r].y * b[COLUMNS + j]) + a[r].z * b[2u * COLUMNS + j] + a[r].w * b[3u * COLUMNS + j];
                     }
                 }
             }
         }
     }
-    for (var r = 0u; r < PIXELS; r++) {
+    for (var r = 0u; r < PIXELS; r++) { // unrolled
         let m = (wg.y * PIXELS + r) * LANES + lid;
         let line = divide(m, p.q_w);
         let n = divide(line, p.q_h);
@@ -85,7 +86,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         let ox = (m - line * p.q_w) * p.parities + px;
         let o = ((n * p.out_h + oy) * p.out_w + ox) * co4 + col;
         if (m < rows && oy < p.out_h && ox < p.out_w) {
-            for (var j = 0u; j < COLUMNS; j++) {
+            for (var j = 0u; j < COLUMNS; j++) { // unrolled
                 if (col + j < co4) {
                     var v = vec4<f32>(acc[r * COLUMNS + j]);
                     if (p.accumulate == 1u) {

@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                     let ok = m < rows && c < p.in_c && iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);
                     var v = Sum4();
                     if (ok) {
-                        v = Sum4(decode(x[p.x_base + ((m / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + c / 4u]));
+                        v = Sum4(decode(x[((m / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + c / 4u]));
                     }
                     let o = (i % (TILE_K / 4u)) * 4u * TILE_M + i / (TILE_K / 4u);
                     tile_x[o] = v.x;

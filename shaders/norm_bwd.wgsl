@@ -1,18 +1,18 @@
 // dy = k * (dz - m1 - xhat * m2), xhat = y * context2 + context3 (see norm_merge, norm_bwd_merge).
-// The output `dy` (binding 5) comes with the variant: a buffer, or a texture for the lane kernels; store_dy writes it.
 // Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 struct Params {
     rows: u32,
     cols4: u32,
     chunk: u32,
-    base: u32,       // vec4 of the first output value
+    pad0: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dz: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> y: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> context: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> coefficients: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> dy: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -30,6 +30,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     let m2 = coefficients[2u * p.cols4 + col];
     for (var r = first; r < last; r++) {
         let o = r * p.cols4 + col;
-        store_dy(p.base + o, k * (dz[o] - m1 - fma(y[o], hat_mul, hat_add) * m2));
+        dy[o] = k * (dz[o] - m1 - fma(y[o], hat_mul, hat_add) * m2);
     }
 }

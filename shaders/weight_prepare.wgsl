@@ -1,8 +1,6 @@
 // codes[i] = quantize(w[i]) as exact f32 (or the weight itself where the layer is not quantized), and the same values
 // transposed for the data gradient: (tap, c_in, c_out) -> (tap, c_out, c_in). Every invocation handles 4 x 4 values.
-// blocks[b]: the table row of the 256 words that start at 256 b. The outputs `codes` (binding 5) and `transposed`
-// (binding 6) come with the variant: buffers, or textures for the lane kernels, written through store_codes and
-// store_transposed. Grid: one invocation a 4 x 4 block of words.
+// blocks[b]: the table row of the 256 words that start at 256 b. Grid: one invocation a 4 x 4 block of words.
 //use index
 //use quant
 //use weight_table
@@ -17,6 +15,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> blocks: array<u32>;
 @group(0) @binding(3) var<storage, read> params: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> scales: array<f32>;
+@group(0) @binding(5) var<storage, read_write> codes: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> transposed: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -45,11 +45,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         if (on) {
             v[k] = vec4<f32>(quantize(row.quant, v[k], inv));
         }
-        store_codes(at, v[k]);
+        codes[at] = v[k];
     }
     let c_in = row.rows / row.taps;
     let base = row.offset4 + (((r / c_in) * cols + col * 4u) * c_in + r % c_in) / 4u;
     for (var k = 0u; k < 4u; k++) {
-        store_transposed(base + k * c_in / 4u, vec4<f32>(v[0][k], v[1][k], v[2][k], v[3][k]));
+        transposed[base + k * c_in / 4u] = vec4<f32>(v[0][k], v[1][k], v[2][k], v[3][k]);
     }
 }

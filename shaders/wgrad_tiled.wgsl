@@ -35,12 +35,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             let ix = i32((k % p.out_w) * p.stride) + kx;
             var a = vec4<f32>(0.0);
             if (k < last && ci < p.in_c && iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w)) {
-                a = decode(x[p.x_base + ((k / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + ci / 4u]);
+                a = decode(x[((k / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + ci / 4u]);
             }
             tile_x[i] = a;
             var b = vec4<f32>(0.0);
             if (k < last && co < p.out_c) {
-                b = dy[p.dy_base + k * (p.out_c / 4u) + co / 4u];
+                b = dy[k * (p.out_c / 4u) + co / 4u];
             }
             tile_dy[i] = b;
         }

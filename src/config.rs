@@ -167,7 +167,7 @@ pub enum Kernels {
     /// The one that suits the device.
     #[default]
     Auto,
-    /// For software adapters: no barriers, operands in textures.
+    /// For software adapters: no barriers, no workgroup memory.
     Lane,
     /// For GPUs: tiles in workgroup memory.
     Tiled,

@@ -48,7 +48,7 @@ pub struct CpuProgram {
 impl CpuProgram {
     /// Allocates the plan's buffers, filled with zeros.
     pub fn new(plan: &Plan) -> CpuProgram {
-        let buffers = plan.buffers().into_iter().map(|(id, s)| (id, vec![0; s.words])).collect();
+        let buffers = plan.buffers().into_iter().map(|(id, words)| (id, vec![0; words])).collect();
         CpuProgram { plan: plan.clone(), buffers }
     }
 

@@ -141,12 +141,6 @@ fn subgroup_size(features: wgpu::Features, info: &wgpu::AdapterInfo) -> u32 {
     if features.contains(wgpu::Features::SUBGROUP) && fixed { info.subgroup_min_size } else { 0 }
 }
 
-/// [`Caps::unrolls`]: Mesa's compiler for software adapters since its version 24 or so.
-fn unrolls(info: &wgpu::AdapterInfo) -> bool {
-    let version = info.driver_info.strip_prefix("Mesa ").and_then(|v| v.split('.').next()?.parse::<u32>().ok());
-    version.is_some_and(|v| v >= 24)
-}
-
 impl Gpu {
     /// Opens a device.
     ///
@@ -161,7 +155,6 @@ impl Gpu {
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
             max_buffer_size: has.max_buffer_size,
-            max_texture_dimension_2d: has.max_texture_dimension_2d,
             ..wgpu::Limits::default()
         };
         let features = adapter.features() & WANTED;
@@ -198,8 +191,6 @@ impl Gpu {
             max_buffer_bytes: limits.max_buffer_size,
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),
-            texture_rows: limits.max_texture_dimension_2d,
-            unrolls: unrolls(&info),
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
         };
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);

@@ -47,7 +47,6 @@ impl std::fmt::Debug for KernelDef {
 /// All kernels, for tests and `cqat selftest`.
 pub static REGISTRY: &[&KernelDef] = &[
     &input::AUGMENT,
-    &input::STAGE,
     &weights::STATS,
     &weights::SCALE,
     &weights::PREPARE,
@@ -85,10 +84,8 @@ pub struct Variant {
     pub shader: &'static str,
     /// Shared files that come first, by stem (operand, sum and output formats).
     pub files: Vec<&'static str>,
-    /// Generated WGSL: `const NAME = value;` lines and outputs in the form that the variant has.
+    /// Generated WGSL: `const NAME = value;` lines.
     pub prelude: Vec<String>,
-    /// Storage bindings (as in [`KernelDef::bindings`]) that are textures: rgba32float, 1024 wide.
-    pub textures: Vec<usize>,
     /// Of a matrix product: rows and columns of the result that a workgroup computes.
     pub tile: Option<[u32; 2]>,
 }
@@ -96,7 +93,7 @@ pub struct Variant {
 impl Variant {
     /// The only variant of a kernel.
     pub fn only(shader: &'static str) -> Variant {
-        Variant { name: "portable".into(), shader, files: vec![], prelude: vec![], textures: vec![], tile: None }
+        Variant { name: "portable".into(), shader, files: vec![], prelude: vec![], tile: None }
     }
 
     /// The kernel and, where it has several, the variant with its tile, such as `conv/tiled-64x64`: how reports name it.
@@ -122,41 +119,11 @@ impl Variant {
         self
     }
 
-    /// Says which storage bindings are textures; the shader declares them as such.
-    pub fn with_textures(mut self, bindings: &[usize]) -> Variant {
-        self.textures.extend_from_slice(bindings);
+    /// Adds `const NAME = true;` or `false`.
+    pub fn with_flag(mut self, name: &str, value: bool) -> Variant {
+        self.prelude.push(format!("const {name} = {value};"));
         self
     }
-
-    /// Adds storage binding `index`, an output of vec4s called `name`, with `store_NAME(i, value)` to write it: a texture
-    /// for kernels that read textures, else a buffer.
-    pub fn with_output(mut self, index: usize, name: &str, texture: bool) -> Variant {
-        let binding = index + 1;
-        self.prelude.push(if texture {
-            self.textures.push(index);
-            self.files.push("texel");
-            format!(
-                "@group(0) @binding({binding}) var {name}: texture_storage_2d<rgba32float, write>;\n\
-                 fn store_{name}(i: u32, v: vec4<f32>) {{ textureStore({name}, texel(i), v); }}"
-            )
-        } else {
-            format!(
-                "@group(0) @binding({binding}) var<storage, read_write> {name}: array<vec4<f32>>;\n\
-                 fn store_{name}(i: u32, v: vec4<f32>) {{ {name}[i] = v; }}"
-            )
-        });
-        self
-    }
-}
-
-/// Width of a tensor's texture in texels (vec4s); `texel` in `shared/texel.wgsl`.
-pub const TEXTURE_WIDTH: usize = 1024;
-/// First texel of an operand in a texture: row 0 stays zero and stands for what lies outside a picture.
-pub const TEXTURE_BASE: u32 = TEXTURE_WIDTH as u32;
-
-/// Words of a texture that holds `values` values after its zero row.
-pub fn texture_words(values: usize) -> usize {
-    (TEXTURE_BASE as usize + values.div_ceil(4)).next_multiple_of(TEXTURE_WIDTH) * 4
 }
 
 /// How the values of a tensor are stored.
@@ -221,11 +188,6 @@ pub struct Caps {
     pub budget_bytes: u64,
     /// Invocations in a subgroup, where every subgroup of the device has that many; 0: not known or not usable.
     pub subgroup: u32,
-    /// Rows of the tallest texture.
-    pub texture_rows: u32,
-    /// The driver's compiler unrolls loops of many operations, so that the lane kernels may work on larger tiles; others leave
-    /// such a loop as it is, many times slower.
-    pub unrolls: bool,
     /// Floating-point operations that one submission may hold.
     pub submission_flops: u64,
 }
@@ -239,8 +201,6 @@ impl Caps {
             max_buffer_bytes: 256 << 20,
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },
-            texture_rows: 8192,
-            unrolls: false,
             submission_flops: u64::MAX,
         }
     }

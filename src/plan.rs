@@ -6,7 +6,7 @@ pub mod layout;
 pub mod lower;
 pub mod memory;
 
-use crate::kernels::{Access, Caps, KernelDef, TEXTURE_WIDTH, Variant, texture_words};
+use crate::kernels::{Access, Caps, KernelDef, Variant};
 use crate::net::LayerId;
 use crate::{Error, Result};
 
@@ -53,17 +53,6 @@ pub struct Tensor {
     pub words: usize,
     /// Where it lives.
     pub home: Home,
-    /// In a texture (rgba32float, [`TEXTURE_WIDTH`] wide) instead of a buffer.
-    pub texture: bool,
-}
-
-/// Memory behind tensors: a buffer or a texture of so many words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Storage {
-    /// 32-bit words.
-    pub words: usize,
-    /// A texture instead of a buffer.
-    pub texture: bool,
 }
 
 /// Workgroups in one dimension of a grid, WebGPU's default limit.
@@ -117,10 +106,10 @@ pub struct Plan {
     pub tensors: Vec<Tensor>,
     /// The programs.
     pub programs: Vec<Program>,
-    /// Each shared slot.
-    pub slots: Vec<Storage>,
-    /// Each arena, in order of creation.
-    pub arenas: Vec<(Arena, Storage)>,
+    /// Words of each shared slot.
+    pub slots: Vec<usize>,
+    /// Words of each arena, in order of creation.
+    pub arenas: Vec<(Arena, usize)>,
 }
 
 /// The buffer behind a tensor.
@@ -141,59 +130,42 @@ pub const ALIGN_WORDS: usize = 256;
 impl Plan {
     /// Adds a tensor with a buffer of its own.
     pub fn own(&mut self, name: impl Into<String>, words: usize) -> TensorId {
-        self.push(name.into(), words, Home::Own, false)
+        self.push(name.into(), words, Home::Own)
     }
 
-    /// Adds a tensor to an arena of buffers.
+    /// Adds a tensor to an arena.
     pub fn member(&mut self, arena: Arena, name: impl Into<String>, words: usize) -> TensorId {
         let at = match self.arenas.iter().position(|(f, _)| *f == arena) {
             Some(at) => at,
             None => {
-                self.arenas.push((arena, Storage { words: 0, texture: false }));
+                self.arenas.push((arena, 0));
                 self.arenas.len() - 1
             }
         };
-        let storage = &mut self.arenas[at].1;
-        let offset = storage.words;
-        storage.words += words.next_multiple_of(ALIGN_WORDS);
-        self.push(name.into(), words, Home::Arena(arena, offset), false)
+        let end = &mut self.arenas[at].1;
+        let offset = *end;
+        *end += words.next_multiple_of(ALIGN_WORDS);
+        self.push(name.into(), words, Home::Arena(arena, offset))
     }
 
     /// A tensor over all of an arena.
     pub fn whole(&mut self, arena: Arena) -> TensorId {
         let words = self.arena_words(arena);
-        self.push(format!("{arena:?}"), words, Home::Arena(arena, 0), false)
-    }
-
-    /// An arena that is one texture of `words` words; the tensor over all of it.
-    pub fn whole_texture(&mut self, arena: Arena, words: usize) -> TensorId {
-        let words = words.next_multiple_of(4 * TEXTURE_WIDTH);
-        self.arenas.push((arena, Storage { words, texture: true }));
-        self.push(format!("{arena:?}"), words, Home::Arena(arena, 0), true)
+        self.push(format!("{arena:?}"), words, Home::Arena(arena, 0))
     }
 
     /// Words of an arena.
     pub fn arena_words(&self, arena: Arena) -> usize {
-        self.arenas.iter().find(|(f, _)| *f == arena).map_or(0, |(_, s)| s.words)
+        self.arenas.iter().find(|(f, _)| *f == arena).map_or(0, |(_, words)| *words)
     }
 
     /// Adds a tensor that lives in a slot while one program needs it. [`Plan::assign_slots`] decides which.
     pub fn scratch(&mut self, name: impl Into<String>, words: usize) -> TensorId {
-        self.push(name.into(), words, Home::Slot(usize::MAX), false)
+        self.push(name.into(), words, Home::Slot(usize::MAX))
     }
 
-    /// As [`Plan::scratch`], in a texture: `values` values after the zero row.
-    pub fn scratch_texture(&mut self, name: impl Into<String>, values: usize) -> TensorId {
-        self.push(name.into(), texture_words(values), Home::Slot(usize::MAX), true)
-    }
-
-    /// Adds a texture of its own, of `words` words.
-    pub fn own_texture(&mut self, name: impl Into<String>, words: usize) -> TensorId {
-        self.push(name.into(), words.next_multiple_of(4 * TEXTURE_WIDTH), Home::Own, true)
-    }
-
-    fn push(&mut self, name: String, words: usize, home: Home, texture: bool) -> TensorId {
-        self.tensors.push(Tensor { name, words: words.max(4), home, texture });
+    fn push(&mut self, name: String, words: usize, home: Home) -> TensorId {
+        self.tensors.push(Tensor { name, words: words.max(4), home });
         TensorId(self.tensors.len() - 1)
     }
 
@@ -230,19 +202,19 @@ impl Plan {
         }
     }
 
-    /// Every buffer (and texture).
-    pub fn buffers(&self) -> Vec<(BufferId, Storage)> {
-        let arenas = self.arenas.iter().map(|&(f, storage)| (BufferId::Arena(f), storage));
+    /// Every buffer with its words.
+    pub fn buffers(&self) -> Vec<(BufferId, usize)> {
+        let arenas = self.arenas.iter().map(|&(arena, words)| (BufferId::Arena(arena), words));
         let own = self.tensors.iter().enumerate().filter(|(_, t)| t.home == Home::Own);
-        let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), Storage { words: t.words, texture: t.texture }));
-        let slots = self.slots.iter().enumerate().map(|(i, &storage)| (BufferId::Slot(i), storage));
+        let own = own.map(|(i, t)| (BufferId::Own(TensorId(i)), t.words));
+        let slots = self.slots.iter().enumerate().map(|(i, &words)| (BufferId::Slot(i), words));
         arenas.chain(own).chain(slots).collect()
     }
 
     /// Bytes of all buffers, uniform parameters included.
     pub fn bytes(&self) -> u64 {
         let uniforms: usize = self.programs.iter().map(|p| p.dispatches.len() * 256).sum();
-        self.buffers().iter().map(|(_, s)| s.words as u64 * 4).sum::<u64>() + uniforms as u64
+        self.buffers().iter().map(|(_, words)| *words as u64 * 4).sum::<u64>() + uniforms as u64
     }
 
     /// Asserts what the executors rely on.
@@ -256,14 +228,6 @@ impl Plan {
             assert_eq!(d.bind.len(), d.kernel.bindings.len(), "{at}: bindings");
             assert_eq!(d.params.len(), d.kernel.params_bytes, "{at}: bytes of parameters");
             assert!(d.grid.iter().all(|&n| n > 0), "{at}: grid {:?}", d.grid);
-            for (k, &t) in d.bind.iter().enumerate() {
-                assert_eq!(
-                    d.variant.textures.contains(&k),
-                    self.tensor(t).texture,
-                    "{at}: memory of {}",
-                    self.tensor(t).name
-                );
-            }
             let buffers: Vec<BufferId> = d.bind.iter().map(|&t| self.buffer(t)).collect();
             for (a, (name, access)) in d.kernel.bindings.iter().enumerate() {
                 let shared = buffers.iter().enumerate().any(|(b, id)| b != a && *id == buffers[a]);
@@ -279,17 +243,9 @@ impl Plan {
     pub fn fits(&self, caps: &Caps) -> Result<()> {
         // What is needed is rounded up, what is allowed down.
         let (mib, allowed) = (|b: u64| b.div_ceil(1 << 20), |b: u64| b >> 20);
-        for (id, storage) in self.buffers() {
-            let bytes = storage.words as u64 * 4;
-            if storage.texture {
-                let rows = storage.words / (4 * TEXTURE_WIDTH);
-                if rows > caps.texture_rows as usize {
-                    return Err(Error::device(format!(
-                        "texture {id:?} needs {rows} rows, the device allows {}",
-                        caps.texture_rows
-                    )));
-                }
-            } else if bytes > caps.max_buffer_bytes {
+        for (id, words) in self.buffers() {
+            let bytes = words as u64 * 4;
+            if bytes > caps.max_buffer_bytes {
                 return Err(Error::device(format!(
                     "buffer {id:?} needs {} MiB, the device allows {} MiB in one buffer",
                     mib(bytes),
@@ -304,7 +260,7 @@ impl Plan {
                     d.kernel.name
                 )));
             }
-            for &t in d.bind.iter().filter(|t| !self.tensor(**t).texture) {
+            for &t in &d.bind {
                 let bytes = self.tensor(t).words as u64 * 4;
                 if bytes > caps.max_binding_bytes {
                     return Err(Error::device(format!(

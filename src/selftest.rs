@@ -38,11 +38,7 @@ fn plan_of(case: &Case) -> (Plan, Vec<TensorId>) {
         .data
         .iter()
         .zip(case.kernel.bindings)
-        .enumerate()
-        .map(|(i, (data, (name, _)))| {
-            let words = data.len() + GUARD;
-            if case.variant.textures.contains(&i) { plan.own_texture(*name, words) } else { plan.own(*name, words) }
-        })
+        .map(|(data, (name, _))| plan.own(*name, data.len() + GUARD))
         .collect();
     let dispatch = Dispatch {
         kernel: case.kernel,

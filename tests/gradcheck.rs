@@ -96,8 +96,8 @@ struct Twins {
 }
 
 impl Twins {
-    /// `software`: operands go through textures, as for the lane kernels. `quant`: `--set` items, or float.
-    fn new(software: bool, quant: Option<&[&str]>) -> Twins {
+    /// `quant`: `--set` items, or float.
+    fn new(quant: Option<&[&str]>) -> Twins {
         let net = network();
         let spec = quant.and_then(|sets| {
             let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
@@ -107,7 +107,7 @@ impl Twins {
             smoothing: SMOOTHING,
             host_input: true,
             keep_all: true,
-            ..Options::new(BATCH, Caps::portable(software, 1024))
+            ..Options::new(BATCH, Caps::portable(true, 1024))
         };
         let lowered = lower(&net, spec.as_ref(), &options).unwrap();
         let (plan, layout) = (&lowered.plan, &lowered.layout);
@@ -248,26 +248,17 @@ fn normalise(direction: &mut [f32]) {
     direction.iter_mut().for_each(|d| *d = (f64::from(*d) / norm) as f32);
 }
 
-fn float_network_agrees(software: bool) {
-    let mut twins = Twins::new(software, None);
+#[test]
+fn float_gradients_agree_with_finite_differences() {
+    let mut twins = Twins::new(None);
     for (name, _) in twins.tensors() {
         twins.check(&name);
     }
 }
 
 #[test]
-fn float_gradients_agree_with_finite_differences() {
-    float_network_agrees(false);
-}
-
-#[test]
-fn float_gradients_agree_with_operands_in_textures() {
-    float_network_agrees(true);
-}
-
-#[test]
 fn the_check_sees_a_gradient_that_is_wrong() {
-    let mut twins = Twins::new(false, None);
+    let mut twins = Twins::new(None);
     let range = twins.range_of("same.b.weight");
     let gradient = twins.gradient();
     let mut direction = vec![0f32; gradient.len()];
@@ -295,7 +286,7 @@ fn the_check_sees_a_gradient_that_is_wrong() {
 /// Parameters after the last quantizer see a smooth loss.
 #[test]
 fn quantized_gradients_agree_after_the_last_quantizer() {
-    let mut twins = Twins::new(false, Some(&["quant.first_last=float", "quant.input=none"]));
+    let mut twins = Twins::new(Some(&["quant.first_last=float", "quant.input=none"]));
     for name in ["fc.weight", "fc.bias", "wide.a.norm.gamma", "wide.a.norm.beta", "wide.side.norm.gamma"] {
         twins.check(name);
     }
@@ -305,7 +296,7 @@ fn quantized_gradients_agree_after_the_last_quantizer() {
 /// estimator, which says dL/dw = dL/d(code * scale).
 #[test]
 fn straight_through_gradients_of_weights_agree_along_whole_codes() {
-    let mut twins = Twins::new(false, Some(&["quant.weight_bits=8", "quant.first_last=float", "quant.input=none"]));
+    let mut twins = Twins::new(Some(&["quant.weight_bits=8", "quant.first_last=float", "quant.input=none"]));
     for name in ["wide.a", "wide.side"] {
         let range = twins.range_of(&format!("{name}.weight"));
         let w = twins.lowered.layout.weights.iter().find(|w| w.name == name).unwrap().clone();
@@ -330,7 +321,7 @@ fn straight_through_gradients_of_weights_agree_along_whole_codes() {
 /// The same for activations: a beta that moves by one scale moves the codes of its channel by one.
 #[test]
 fn straight_through_gradients_of_activations_agree_along_whole_codes() {
-    let mut twins = Twins::new(false, Some(&[]));
+    let mut twins = Twins::new(Some(&[]));
     let scale = twins.activation_scale("wide.a.relu");
     let range = twins.range_of("wide.a.norm.beta");
     let gradient = twins.gradient();
@@ -350,7 +341,7 @@ fn a_step_uses_one_scale_from_beginning_to_end() {
             "quant.activations.ema_momentum=0".into(),
             "quant.activations.pow2=true".into(),
         ];
-        let mut twins = Twins::new(false, Some(&sets.each_ref().map(String::as_str)));
+        let mut twins = Twins::new(Some(&sets.each_ref().map(String::as_str)));
         let still = twins.gradient();
         let before = twins.activation_scale("wide.a.relu");
         // Weights that give other activations than calibration saw.
@@ -369,7 +360,7 @@ fn a_step_uses_one_scale_from_beginning_to_end() {
 #[test]
 fn the_int_mask_blocks_exactly_the_clipped_weights() {
     let gradients = |mask: &str| {
-        let mut twins = Twins::new(false, Some(&[&format!("quant.weights.mask={mask}")]));
+        let mut twins = Twins::new(Some(&[&format!("quant.weights.mask={mask}")]));
         let gradient = twins.gradient();
         (twins, gradient)
     };

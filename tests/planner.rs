@@ -8,7 +8,7 @@ use cqat::cpu::CpuProgram;
 use cqat::exec::{Executor, ExecutorExt};
 use cqat::kernels::input::random;
 use cqat::kernels::select::KernelFamily;
-use cqat::kernels::{Access, Caps, Step, TEXTURE_WIDTH};
+use cqat::kernels::{Access, Caps, Step};
 use cqat::net::Net;
 use cqat::normalisation::Normalisation;
 use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
@@ -78,10 +78,6 @@ fn replay(plan: &Plan, program: &Program) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn storage_words(plan: &Plan) -> BTreeMap<BufferId, (usize, bool)> {
-    plan.buffers().into_iter().map(|(id, s)| (id, (s.words, s.texture))).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -104,15 +100,14 @@ proptest! {
     #[test]
     fn every_tensor_lies_inside_its_buffer_and_members_of_an_arena_apart(case in cases()) {
         let plan = case.lower().plan;
-        let storage = storage_words(&plan);
+        let buffers: BTreeMap<BufferId, usize> = plan.buffers().into_iter().collect();
         for (i, t) in plan.tensors.iter().enumerate() {
             if t.home == Home::Slot(usize::MAX) {
                 continue; // bound by no dispatch
             }
             let id = TensorId(i);
-            let (words, texture) = storage[&plan.buffer(id)];
+            let words = buffers[&plan.buffer(id)];
             prop_assert!(plan.offset(id) + t.words <= words, "{} ends at {} of {words}", t.name, plan.offset(id) + t.words);
-            prop_assert_eq!(texture, t.texture, "{}", &t.name);
         }
         let layout = case.lower().layout;
         let mut members: Vec<(BufferId, usize, usize)> = layout
@@ -132,13 +127,13 @@ proptest! {
     #[test]
     fn the_budget_counts_every_buffer_once(case in cases()) {
         let lowered = case.lower();
-        let buffers: usize = storage_words(&lowered.plan).values().map(|(words, _)| 4 * words).sum();
+        let known: BTreeMap<BufferId, usize> = lowered.plan.buffers().into_iter().collect();
+        let buffers: usize = known.values().map(|words| 4 * words).sum();
         let parameters: usize = lowered.plan.programs.iter().map(|p| 256 * p.dispatches.len()).sum();
         let bytes = lowered.plan.bytes();
         prop_assert_eq!(bytes, (buffers + parameters) as u64);
         let used: BTreeSet<BufferId> =
             lowered.plan.programs.iter().flat_map(|p| &p.dispatches).flat_map(|d| &d.bind).map(|&t| lowered.plan.buffer(t)).collect();
-        let known = storage_words(&lowered.plan);
         prop_assert!(used.iter().all(|b| known.contains_key(b)));
         let caps = |budget_bytes| Caps { budget_bytes, ..case.options.caps.clone() };
         prop_assert!(lowered.plan.fits(&caps(bytes)).is_ok());
@@ -250,11 +245,7 @@ fn garbage_in_the_slots_changes_nothing() {
 
 fn fill_slots(plan: &Plan, exec: &mut CpuProgram) {
     for (t, _) in plan.lifetimes() {
-        let mut words = vec![0x7fc0_dead; plan.tensor(t).words]; // a NaN
-        if plan.tensor(t).texture {
-            words[..4 * TEXTURE_WIDTH].fill(0); // the zero row, which stands for what lies outside a picture
-        }
-        exec.write(t, &words);
+        exec.write(t, &vec![0x7fc0_dead; plan.tensor(t).words]); // a NaN
     }
 }
 
@@ -264,7 +255,7 @@ fn fill_slots(plan: &Plan, exec: &mut CpuProgram) {
 fn variants_on_made_up_devices() {
     let devices = [
         ("software, subgroups of 8", Caps::portable(true, 4096)),
-        ("software, subgroups of 8, compiler that unrolls", Caps { unrolls: true, ..Caps::portable(true, 4096) }),
+        ("software, subgroups of 16", Caps { subgroup: 16, ..Caps::portable(true, 4096) }),
         ("software without subgroups", Caps { subgroup: 0, ..Caps::portable(true, 4096) }),
         ("GPU at WebGPU's default limits", Caps::portable(false, 4096)),
         ("GPU without subgroups", Caps { subgroup: 0, ..Caps::portable(false, 4096) }),
@@ -275,7 +266,7 @@ fn variants_on_made_up_devices() {
         let lowered = lower_fitting(&case.net, case.quant.as_ref(), &case.options).unwrap();
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         let step = &lowered.plan.programs[lowered.quantized.unwrap().train.0].dispatches;
-        for d in step.iter().filter(|d| d.variant.name != "portable" || !d.variant.textures.is_empty()) {
+        for d in step.iter().filter(|d| d.variant.name != "portable") {
             let tile: Vec<&str> =
                 d.variant.prelude.iter().filter(|line| line.starts_with("const")).map(|s| s.as_str()).collect();
             let line = format!("{} {} {} {}", d.kernel.name, d.variant.name, d.variant.files.join(" "), tile.join(" "));

@@ -17,7 +17,7 @@ struct Params {
     backward: u32,
     accumulate: u32,
     x_format: u32,
-    x_base: u32,
     w_base: u32,
     integer: u32,
+    pad0: u32,
 }

@@ -13,7 +13,7 @@ struct Params {
     splits: u32,
     chunk: u32,
     x_format: u32,
-    x_base: u32,
-    dy_base: u32,
     pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }

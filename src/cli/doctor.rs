@@ -172,11 +172,7 @@ fn print(examined: &[Examined], chosen: Option<usize>, advice: &[String]) {
                 );
                 let subgroup = if c.subgroup == 0 { "of no fixed size".into() } else { format!("of {}", c.subgroup) };
                 let time = if gpu.timestamps { "measured" } else { "not measured (no timestamps)" };
-                println!(
-                    "  textures of {} rows; subgroups {subgroup}; device time {time}; kernels {}",
-                    c.texture_rows,
-                    family(gpu)
-                );
+                println!("  subgroups {subgroup}; device time {time}; kernels {}", family(gpu));
             }
         }
         match not_chosen(e, examined, chosen) {

@@ -116,11 +116,7 @@ fn print_totals(lowered: &Lowered, caps: &Caps) {
     println!("parameters               {}", lowered.net.parameters());
     println!("multiply-accumulates     {} a picture", lowered.net.macs());
     println!("buffers                  {:.1} MiB at batch {}", plan.bytes() as f64 / f64::from(1 << 20), lowered.batch);
-    println!(
-        "  scratch slots          {:.1} MiB in {} slots",
-        mib(plan.slots.iter().map(|s| s.words).sum()),
-        plan.slots.len()
-    );
+    println!("  scratch slots          {:.1} MiB in {} slots", mib(plan.slots.iter().sum()), plan.slots.len());
     let scratch: usize = plan.lifetimes().iter().map(|(t, _)| plan.tensor(*t).words).sum();
     println!("  without reuse          {:.1} MiB", mib(scratch));
     println!("budget of this device    {} MiB", caps.budget_bytes >> 20);

@@ -3,19 +3,11 @@
 use std::collections::HashMap;
 
 use super::Gpu;
-use crate::kernels::{Access, KernelDef, TEXTURE_WIDTH, Variant, source};
-use crate::plan::{BufferId, Dispatch, Plan, Storage};
+use crate::kernels::{Access, KernelDef, Variant, source};
+use crate::plan::{BufferId, Dispatch, Plan};
 
 /// Distance between parameter blocks in the uniform buffer.
 const UNIFORM_STRIDE: u64 = 256;
-/// Bytes of one row of a texture.
-pub(super) const ROW_BYTES: u32 = 16 * TEXTURE_WIDTH as u32;
-
-/// Memory on the device.
-pub(super) enum Memory {
-    Buffer(wgpu::Buffer),
-    Texture(wgpu::Texture, wgpu::TextureView),
-}
 
 /// A dispatch, ready to be encoded.
 pub(super) struct Bound {
@@ -39,17 +31,11 @@ pub(super) struct Timer {
     pub(super) resolve: wgpu::Buffer,
 }
 
-/// The rows of a texture that `bytes` fill.
-pub(super) fn rows(bytes: u64) -> wgpu::Extent3d {
-    let height = (bytes / u64::from(ROW_BYTES)) as u32;
-    wgpu::Extent3d { width: TEXTURE_WIDTH as u32, height, depth_or_array_layers: 1 }
-}
-
 /// Makes device objects, each pipeline and layout once.
 pub(super) struct Builder<'a> {
     gpu: &'a Gpu,
     pipelines: HashMap<(&'static str, Variant), wgpu::ComputePipeline>,
-    layouts: HashMap<(&'static str, Vec<usize>), wgpu::BindGroupLayout>,
+    layouts: HashMap<&'static str, wgpu::BindGroupLayout>,
 }
 
 impl<'a> Builder<'a> {
@@ -57,30 +43,13 @@ impl<'a> Builder<'a> {
         Builder { gpu, pipelines: HashMap::new(), layouts: HashMap::new() }
     }
 
-    pub(super) fn memory(&self, label: &str, storage: Storage) -> Memory {
-        let bytes = storage.words as u64 * 4;
-        if storage.texture {
-            let texture = self.gpu.device.create_texture(&wgpu::TextureDescriptor {
-                label: Some(label),
-                size: rows(bytes),
-                mip_level_count: 1,
-                sample_count: 1,
-                dimension: wgpu::TextureDimension::D2,
-                format: wgpu::TextureFormat::Rgba32Float,
-                usage: wgpu::TextureUsages::STORAGE_BINDING
-                    | wgpu::TextureUsages::COPY_DST
-                    | wgpu::TextureUsages::COPY_SRC,
-                view_formats: &[],
-            });
-            let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
-            return Memory::Texture(texture, view);
-        }
-        Memory::Buffer(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+    pub(super) fn buffer(&self, label: &str, words: usize) -> wgpu::Buffer {
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            size: bytes.next_multiple_of(16),
+            size: (words as u64 * 4).next_multiple_of(16),
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
-        }))
+        })
     }
 
     pub(super) fn timer(&self) -> Timer {
@@ -99,7 +68,7 @@ impl<'a> Builder<'a> {
         Timer { set, resolve }
     }
 
-    fn layout(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::BindGroupLayout {
+    fn layout(&mut self, kernel: &'static KernelDef) -> wgpu::BindGroupLayout {
         let device = &self.gpu.device;
         let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
             binding,
@@ -116,27 +85,14 @@ impl<'a> Builder<'a> {
             let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform, kernel.params_bytes as u64))];
             for (i, (_, access)) in kernel.bindings.iter().enumerate() {
                 let read_only = *access == Access::Read;
-                let ty = if variant.textures.contains(&i) {
-                    wgpu::BindingType::StorageTexture {
-                        access: if read_only {
-                            wgpu::StorageTextureAccess::ReadOnly
-                        } else {
-                            wgpu::StorageTextureAccess::WriteOnly
-                        },
-                        format: wgpu::TextureFormat::Rgba32Float,
-                        view_dimension: wgpu::TextureViewDimension::D2,
-                    }
-                } else {
-                    buffer(wgpu::BufferBindingType::Storage { read_only }, 0)
-                };
-                entries.push(entry(i as u32 + 1, ty));
+                entries.push(entry(i as u32 + 1, buffer(wgpu::BufferBindingType::Storage { read_only }, 0)));
             }
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some(kernel.name),
                 entries: &entries,
             })
         };
-        self.layouts.entry((kernel.name, variant.textures.clone())).or_insert_with(make).clone()
+        self.layouts.entry(kernel.name).or_insert_with(make).clone()
     }
 
     fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::ComputePipeline {
@@ -144,7 +100,7 @@ impl<'a> Builder<'a> {
         if let Some(p) = self.pipelines.get(&key) {
             return p.clone();
         }
-        let group = self.layout(kernel, variant);
+        let group = self.layout(kernel);
         let device = &self.gpu.device;
         let text = source::compose(variant).text;
         let descriptor =
@@ -179,7 +135,7 @@ impl<'a> Builder<'a> {
     pub(super) fn program(
         &mut self,
         plan: &Plan,
-        buffers: &HashMap<BufferId, Memory>,
+        buffers: &HashMap<BufferId, wgpu::Buffer>,
         list: &[Dispatch],
     ) -> Vec<Bound> {
         let uniforms = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -206,13 +162,10 @@ impl<'a> Builder<'a> {
                 }];
                 for (k, &t) in d.bind.iter().enumerate() {
                     let bytes = (plan.tensor(t).words as u64 * 4).next_multiple_of(16);
-                    let resource = match &buffers[&plan.buffer(t)] {
-                        Memory::Buffer(b) => bind(b, plan.offset(t) as u64 * 4, bytes),
-                        Memory::Texture(_, view) => wgpu::BindingResource::TextureView(view),
-                    };
+                    let resource = bind(&buffers[&plan.buffer(t)], plan.offset(t) as u64 * 4, bytes);
                     entries.push(wgpu::BindGroupEntry { binding: k as u32 + 1, resource });
                 }
-                let layout = self.layout(d.kernel, &d.variant);
+                let layout = self.layout(d.kernel);
                 let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: Some(d.kernel.name),
                     layout: &layout,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Gpu;
-use super::build::{Bound, Builder, Memory, ROW_BYTES, Timer, rows};
+use super::build::{Bound, Builder, Timer};
 use crate::exec::Executor;
 use crate::plan::{BufferId, Plan, ProgramId, TensorId};
 use crate::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Interval {
 pub struct GpuProgram<'a> {
     gpu: &'a Gpu,
     plan: Plan,
-    buffers: HashMap<BufferId, Memory>,
+    buffers: HashMap<BufferId, wgpu::Buffer>,
     programs: Vec<Vec<Bound>>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     timer: Option<Timer>,
@@ -51,8 +51,8 @@ impl<'a> GpuProgram<'a> {
         let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut build = Builder::new(gpu);
-        let buffers: HashMap<BufferId, Memory> =
-            plan.buffers().into_iter().map(|(id, s)| (id, build.memory(&format!("{id:?}"), s))).collect();
+        let buffers: HashMap<BufferId, wgpu::Buffer> =
+            plan.buffers().into_iter().map(|(id, words)| (id, build.buffer(&format!("{id:?}"), words))).collect();
         let mut programs = Vec::new();
         for program in &plan.programs {
             programs.push(build.program(plan, &buffers, &program.dispatches));
@@ -134,7 +134,7 @@ impl<'a> GpuProgram<'a> {
 
     /// The times between pairs of timestamps in a buffer.
     fn intervals(&self, ticks: &wgpu::Buffer, pairs: u64) -> Result<Vec<Interval>> {
-        let words = self.download(&Memory::Buffer(ticks.clone()), 0, 16 * pairs)?;
+        let words = self.download(ticks, 0, 16 * pairs)?;
         let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
         let period = f64::from(self.gpu.queue.get_timestamp_period());
         let first = ticks[0];
@@ -184,18 +184,10 @@ impl<'a> GpuProgram<'a> {
         self.gpu.faults.check()
     }
 
-    fn download(&self, memory: &Memory, offset: u64, bytes: u64) -> Result<Vec<u32>> {
+    fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         let staging = self.staging(bytes);
-        match memory {
-            Memory::Buffer(b) => encoder.copy_buffer_to_buffer(b, offset, &staging, 0, bytes),
-            Memory::Texture(t, _) => {
-                let layout =
-                    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
-                let to = wgpu::TexelCopyBufferInfo { buffer: &staging, layout };
-                encoder.copy_texture_to_buffer(t.as_image_copy(), to, rows(bytes));
-            }
-        }
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
         self.gpu.queue.submit([encoder.finish()]);
         self.map(&staging)
     }
@@ -230,15 +222,7 @@ impl Executor for GpuProgram<'_> {
     fn write(&mut self, tensor: TensorId, words: &[u32]) {
         let offset = self.plan.offset(tensor) as u64 * 4;
         assert!(words.len() <= self.plan.tensor(tensor).words, "{} is smaller", self.plan.tensor(tensor).name);
-        let bytes: &[u8] = bytemuck::cast_slice(words);
-        match &self.buffers[&self.plan.buffer(tensor)] {
-            Memory::Buffer(b) => self.gpu.queue.write_buffer(b, offset, bytes),
-            Memory::Texture(t, _) => {
-                let layout =
-                    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES), rows_per_image: None };
-                self.gpu.queue.write_texture(t.as_image_copy(), bytes, layout, rows(bytes.len() as u64));
-            }
-        }
+        self.gpu.queue.write_buffer(&self.buffers[&self.plan.buffer(tensor)], offset, bytemuck::cast_slice(words));
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
@@ -250,9 +234,9 @@ impl Executor for GpuProgram<'_> {
     }
 
     fn read(&mut self, tensor: TensorId) -> Result<Vec<u32>> {
-        let memory = &self.buffers[&self.plan.buffer(tensor)];
+        let buffer = &self.buffers[&self.plan.buffer(tensor)];
         let words = self.plan.tensor(tensor).words as u64;
-        let data = self.download(memory, self.plan.offset(tensor) as u64 * 4, words * 4)?;
+        let data = self.download(buffer, self.plan.offset(tensor) as u64 * 4, words * 4)?;
         self.in_flight.clear();
         Ok(data)
     }

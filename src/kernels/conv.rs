@@ -46,13 +46,13 @@ pub struct ConvParams {
     pub accumulate: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
-    /// First element (four channels) of `x` in its binding, such as past the zero row of a texture.
-    pub x_base: u32,
     /// First vec4 of `w` in its binding.
     pub w_base: u32,
     /// 1: both operands are integers whose sums may pass 2^24, so they are added as i32 and rounded to f32 once; fixed in
     /// the variant, read by the twin.
     pub integer: u32,
+    /// Padding.
+    pub pad0: u32,
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -150,9 +150,7 @@ impl Geometry {
             splits: splits as u32,
             chunk: chunk as u32,
             x_format: x_format as u32,
-            x_base: 0,
-            dy_base: 0,
-            pad0: 0,
+            pad0: [0; 3],
         }
     }
 }
@@ -181,7 +179,7 @@ pub static CONV: KernelDef = KernelDef {
 fn conv(t: &mut Twin) {
     let p: ConvParams = t.params();
     let format = Format::from_number(p.x_format);
-    let x = &t.words(0)[format.words(4) * p.x_base as usize..];
+    let x = t.words(0);
     let w = &t.f32(1)[4 * p.w_base as usize..];
     let out = t.f32_mut(2);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
@@ -252,12 +250,8 @@ pub struct WgradParams {
     pub chunk: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
-    /// First element (four channels) of `x` in its binding, such as past the zero row of a texture.
-    pub x_base: u32,
-    /// First element (four channels) of `dy` in its binding.
-    pub dy_base: u32,
     /// Padding.
-    pub pad0: u32,
+    pub pad0: [u32; 3],
 }
 
 /// `wgrad_lane.wgsl`, `wgrad_tiled.wgsl`.
@@ -271,8 +265,8 @@ pub static WGRAD: KernelDef = KernelDef {
 fn wgrad(t: &mut Twin) {
     let p: WgradParams = t.params();
     let format = Format::from_number(p.x_format);
-    let x = &t.words(0)[format.words(4) * p.x_base as usize..];
-    let dy = &t.f32(1)[4 * p.dy_base as usize..];
+    let x = t.words(0);
+    let dy = t.f32(1);
     let part = t.f32_mut(2);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     let taps = p.kernel * p.kernel;

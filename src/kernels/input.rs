@@ -1,8 +1,8 @@
-//! `augment`: u8 pictures to network input. `stage`: a tensor to the texture that the lane kernels read.
+//! `augment`: u8 pictures to network input.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Format, KernelDef, Twin, Variant};
+use super::{Access, KernelDef, Twin};
 
 /// Words of the table of `augment`: 256 of each channel, and [`CUT_WORD`].
 pub const TABLE_WORDS: usize = CUT_WORD + 1;
@@ -82,42 +82,5 @@ fn augment(t: &mut Twin) {
                 }
             }
         }
-    }
-}
-
-/// Parameters of `stage`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct StageParams {
-    /// vec4s.
-    pub words4: u32,
-    /// Texel of the first.
-    pub base: u32,
-    /// [`Format`] of the input; fixed in the shader's variant, read by the twin.
-    pub format: u32,
-    /// Padding.
-    pub pad: u32,
-}
-
-/// `stage.wgsl`.
-pub static STAGE: KernelDef = KernelDef {
-    name: "stage",
-    bindings: &[("x", Access::Read), ("out", Access::ReadWrite)],
-    params_bytes: size_of::<StageParams>(),
-    twin: stage,
-};
-
-/// The variant of `stage` for a format.
-pub fn stage_variant(format: Format) -> Variant {
-    Variant::only("stage").with_files(&[format.operand()]).with_textures(&[1])
-}
-
-fn stage(t: &mut Twin) {
-    let p: StageParams = t.params();
-    let x = t.words(0);
-    let out = t.f32_mut(1);
-    let format = Format::from_number(p.format);
-    for i in 0..4 * p.words4 as usize {
-        out[4 * p.base as usize + i] = format.load(x, i);
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::range::scale_or_one;
-use super::{Access, KernelDef, Twin, Variant};
+use super::{Access, KernelDef, Twin};
 
 /// Variance offset, as everywhere.
 pub const EPS: f32 = 1e-5;
@@ -201,13 +201,8 @@ pub struct BwdParams {
     pub cols4: u32,
     /// Rows an invocation handles.
     pub chunk: u32,
-    /// First vec4 of the output: past the zero row of a texture.
-    pub base: u32,
-}
-
-/// The variant of `norm_bwd`; `texture` for the lane kernels.
-pub fn bwd_variant(texture: bool) -> Variant {
-    Variant::only("norm_bwd").with_output(4, "dy", texture)
+    /// Padding.
+    pub pad: u32,
 }
 
 /// `norm_bwd.wgsl`.
@@ -232,6 +227,6 @@ fn bwd(t: &mut Twin) {
     for i in 0..p.rows as usize * channels {
         let c = i % channels;
         let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
-        dy[4 * p.base as usize + i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
+        dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
     }
 }

@@ -5,12 +5,12 @@ use super::{Caps, Format, Variant};
 use crate::config::Kernels;
 use crate::{Error, Result};
 
-/// The families of the matrix kernels. All of a plan's belong to one, because they share the form in which operands lie.
+/// The families of the matrix kernels. All of a plan's belong to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelFamily {
-    /// No barriers, no workgroup memory, operands in textures: software adapters.
+    /// No barriers, no workgroup memory: software adapters.
     Lane,
-    /// Tiles in workgroup memory, operands in buffers: real GPUs.
+    /// Tiles in workgroup memory: real GPUs.
     Tiled,
 }
 
@@ -42,70 +42,59 @@ impl KernelFamily {
     }
 }
 
-/// A convolution kernel chosen for a device: the variant, how its operands are bound, how its grid is laid out.
+/// A matrix kernel chosen for a device: the variant, and how its grid is laid out.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Variant of [`super::conv::CONV`] or [`super::conv::WGRAD`].
     pub variant: Variant,
-    /// Operands are textures of f32 values (else buffers, `x` in the format it is stored in).
-    pub textures: bool,
+    family: KernelFamily,
     /// [`Variant::tile`].
     tile: [u32; 2],
 }
 
 impl Choice {
-    fn new(variant: Variant, textures: bool, tile: [u32; 2]) -> Choice {
-        Choice { variant: Variant { tile: Some(tile), ..variant }, textures, tile }
-    }
-
-    /// Format of `x` as bound.
-    pub fn x_format(&self, stored: Format) -> Format {
-        if self.textures { Format::F32 } else { stored }
+    fn new(variant: Variant, family: KernelFamily, tile: [u32; 2]) -> Choice {
+        Choice { variant: Variant { tile: Some(tile), ..variant }, family, tile }
     }
 
     /// Workgroups of a convolution.
     pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
         let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
         let (m, n) = (rows.div_ceil(self.tile[0]), p.out_c.div_ceil(self.tile[1]));
-        if self.textures { [n, m, classes] } else { [m, n, classes] }
+        match self.family {
+            KernelFamily::Lane => [n, m, classes],
+            KernelFamily::Tiled => [m, n, classes],
+        }
     }
 
     /// Workgroups of a weight gradient.
     pub fn wgrad_grid(&self, p: &WgradParams) -> [u32; 3] {
         let taps = p.kernel * p.kernel;
         let n = p.out_c.div_ceil(self.tile[1]);
-        if self.textures {
-            [n, (taps * p.in_c).div_ceil(self.tile[0]), p.splits]
-        } else {
-            [p.in_c.div_ceil(self.tile[0]) * n, taps, p.splits]
+        match self.family {
+            KernelFamily::Lane => [n, (taps * p.in_c).div_ceil(self.tile[0]), p.splits],
+            KernelFamily::Tiled => [p.in_c.div_ceil(self.tile[0]) * n, taps, p.splits],
         }
     }
 }
 
 /// Chooses the variant of `conv`. Cooperative-matrix variants will come before the tiled one.
 ///
-/// Tiles and unrolling of the lane family are the fastest of those measured; docs/rejected.md has the others.
+/// Tiles of the lane family are the fastest of those measured; docs/rejected.md has the others.
 pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
     let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
-            let (columns, pixels) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
-                (true, true) => (8, 8),
-                (true, false) => (4, 16),
-                (false, true) => (8, 4),
-                (false, false) => (4, 4),
-            };
-            let unrolled = if caps.unrolls { columns } else { columns / 2 };
-            let variant = lane_variant("conv_lane", suffix, caps).with_files(&[sums]);
+            let (columns, pixels) = if p.out_c.is_multiple_of(32) { (8, 8) } else { (4, 16) };
+            let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[sums]);
             let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
-            let variant = variant.with_const("UNROLLED", unrolled);
-            Choice::new(variant, true, [caps.subgroup * pixels, 4 * columns])
+            Choice::new(variant, family, [caps.subgroup * pixels, 4 * columns])
         }
         KernelFamily::Tiled => {
             let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
             let variant = tiled_variant("conv_tiled", suffix, stored).with_files(&[sums]);
             let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
-            Choice::new(variant, false, [m, n])
+            Choice::new(variant, family, [m, n])
         }
     }
 }
@@ -114,27 +103,31 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
 pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
     match family {
         KernelFamily::Lane => {
-            let (rows, columns, unroll) = match (caps.unrolls, p.out_c.is_multiple_of(32)) {
-                (true, true) => (2, 8, 2),
-                (false, true) => (1, 8, 2),
+            let (rows, columns, unroll) = match (shuffled(caps), p.out_c.is_multiple_of(32)) {
+                (true, true) => (2, 8, 8),
+                (false, true) => (2, 8, 4),
                 (_, false) => (1, 4, 4),
             };
-            let variant =
-                lane_variant("wgrad_lane", "", caps).with_const("COLUMNS", columns).with_const("UNROLL", unroll);
-            let variant = variant.with_const("ROWS", rows);
-            Choice::new(variant, true, [4 * caps.subgroup * rows, 4 * columns])
+            let variant = lane_variant("wgrad_lane", "", stored, caps).with_const("COLUMNS", columns);
+            let variant = variant.with_const("ROWS", rows).with_const("UNROLL", unroll);
+            Choice::new(variant, family, [4 * caps.subgroup * rows, 4 * columns])
         }
         KernelFamily::Tiled => {
             let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
             let variant = tiled_variant("wgrad_tiled", "", stored).with_const("TILE", tile);
-            Choice::new(variant, false, [tile, tile])
+            Choice::new(variant, family, [tile, tile])
         }
     }
 }
 
-fn lane_variant(shader: &'static str, suffix: &str, caps: &Caps) -> Variant {
-    let variant = Variant { name: format!("lane{suffix}"), ..Variant::only(shader) };
-    variant.with_textures(&[0, 1]).with_const("LANES", caps.subgroup)
+/// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.
+fn shuffled(caps: &Caps) -> bool {
+    caps.subgroup <= 8
+}
+
+fn lane_variant(shader: &'static str, suffix: &str, stored: Format, caps: &Caps) -> Variant {
+    let variant = Variant { name: format!("lane{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()]);
+    variant.with_const("LANES", caps.subgroup).with_flag("SHUFFLED", shuffled(caps))
 }
 
 fn tiled_variant(shader: &'static str, suffix: &str, stored: Format) -> Variant {

@@ -36,7 +36,6 @@ static FILES: &[(&str, &str)] = shaders![
     "range_update",
     "sgd",
     "softmax_ce",
-    "stage",
     "weight_prepare",
     "weight_scale",
     "weight_stats",
@@ -44,6 +43,7 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_reduce",
     "wgrad_tiled",
     "shared/conv_params",
+    "shared/divide",
     "shared/gather",
     "shared/index",
     "shared/operand_f32",
@@ -58,7 +58,6 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/step",
     "shared/sums_f32",
     "shared/sums_i32",
-    "shared/texel",
     "shared/weight_table",
     "shared/wgrad_params",
     "shared/workgroup_sum",
@@ -96,6 +95,43 @@ pub fn compose(variant: &Variant) -> Source {
     source
 }
 
+/// Marks a loop of constant bounds that is to be written out: each turn a block with the counter as a constant. Drivers' compilers
+/// unroll loops by rules of their own, and an array that is indexed by a counter stays in memory.
+const UNROLLED: &str = "// unrolled";
+
+/// The loop that this line opens, if it is marked: its indentation, counter, and number of turns.
+fn unrolled<'l>(line: &'l str, constants: &str) -> Option<(&'l str, &'l str, u32)> {
+    let head = line.trim_end().strip_suffix(UNROLLED)?;
+    let code = head.trim_start();
+    let indent = &head[..head.len() - code.len()];
+    let (counter, rest) = code.strip_prefix("for (var ")?.split_once(" = 0u; ")?;
+    let (_, bound) = rest.split_once(" < ")?;
+    let (bound, _) = bound.split_once(';')?;
+    Some((indent, counter, product(bound, constants)?))
+}
+
+/// The value of factors and divisors, numbers or constants, from left to right.
+fn product(text: &str, constants: &str) -> Option<u32> {
+    let mut words = text.split_whitespace();
+    let number = |word: &str| -> Option<u32> {
+        let literal = |digits: &str| digits.strip_suffix('u')?.parse().ok();
+        literal(word).or_else(|| {
+            let line =
+                constants.lines().find_map(|l| l.strip_prefix("const ")?.strip_prefix(word)?.strip_prefix(" = "))?;
+            literal(line.strip_suffix(';')?)
+        })
+    };
+    let mut value = number(words.next()?)?;
+    while let (Some(operation), Some(operand)) = (words.next(), words.next()) {
+        match operation {
+            "*" => value *= number(operand)?,
+            "/" => value /= number(operand)?,
+            _ => return None,
+        }
+    }
+    Some(value)
+}
+
 impl Source {
     fn push(&mut self, stem: &str, line: usize, text: &str) {
         let _ = writeln!(self.text, "{text}");
@@ -103,8 +139,28 @@ impl Source {
     }
 
     fn push_file(&mut self, stem: &str, text: &str) {
-        for (i, line) in text.lines().enumerate() {
-            self.push(stem, i + 1, line);
+        let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
+        let constants = self.text.clone();
+        self.push_lines(stem, &lines, &constants);
+    }
+
+    fn push_lines(&mut self, stem: &str, lines: &[(usize, &str)], constants: &str) {
+        let mut rest = lines;
+        while let [(number, line), after @ ..] = rest {
+            rest = after;
+            let Some((indent, counter, turns)) = unrolled(line, constants) else {
+                self.push(stem, *number, line);
+                continue;
+            };
+            let end = format!("{indent}}}");
+            let length =
+                after.iter().position(|(_, l)| *l == end).unwrap_or_else(|| panic!("{stem}:{number} has no end"));
+            for turn in 0..turns {
+                self.push(stem, *number, &format!("{indent}{{ const {counter} = {turn}u;"));
+                self.push_lines(stem, &after[..length], constants);
+                self.push(stem, after[length].0, &end);
+            }
+            rest = &after[length + 1..];
         }
     }
 

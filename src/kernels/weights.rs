@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Twin, Variant};
+use super::{Access, KernelDef, Twin};
 use crate::quant::{Quant, ScaleRule};
 
 /// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
@@ -202,11 +202,6 @@ pub static PREPARE: KernelDef = KernelDef {
     params_bytes: size_of::<PrepareParams>(),
     twin: prepare,
 };
-
-/// The variant of `weight_prepare`; `textures` for the lane kernels.
-pub fn prepare_variant(textures: bool) -> Variant {
-    Variant::only("weight_prepare").with_output(4, "codes", textures).with_output(5, "transposed", textures)
-}
 
 fn prepare(t: &mut Twin) {
     let p: PrepareParams = t.params();

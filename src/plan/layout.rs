@@ -91,8 +91,6 @@ impl Values {
 /// What the programs ask of a [`Layout`].
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// The lane kernels read weight codes from textures.
-    pub textures: bool,
     /// The optimizer keeps moving averages.
     pub averages: bool,
     /// A step has several batches.
@@ -120,7 +118,7 @@ pub struct Layout {
     pub decayed_words: usize,
     /// Parameters that decay, as one tensor.
     pub decayed: TensorId,
-    /// Weight codes of all layers, `(taps, c_in, c_out)` f32 each: a buffer, or a texture for the lane kernels.
+    /// Weight codes of all layers, `(taps, c_in, c_out)` f32 each.
     pub codes: TensorId,
     /// The same transposed, `(taps, c_out, c_in)`.
     pub transposed: TensorId,
@@ -166,7 +164,7 @@ pub struct Layout {
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
     pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
-        let Needs { textures, averages, accumulates } = needs;
+        let Needs { averages, accumulates } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -202,10 +200,8 @@ impl Layout {
         for w in &mut weights {
             w.offset4 = plan.offset(w.weight) as u32 / 4;
         }
-        let mut coded = |arena, what: &str| {
-            if textures { plan.whole_texture(arena, decayed_words) } else { plan.member(arena, what, decayed_words) }
-        };
-        let (codes, transposed) = (coded(Arena::Codes, "codes"), coded(Arena::Transposed, "transposed"));
+        let codes = plan.member(Arena::Codes, "codes", decayed_words);
+        let transposed = plan.member(Arena::Transposed, "transposed", decayed_words);
         let mut norms = Vec::new();
         for (layer, conv) in net.convs() {
             let channels = conv.to.c;

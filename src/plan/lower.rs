@@ -9,10 +9,9 @@ use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
 use crate::kernels::conv::{CONV, ConvParams};
-use crate::kernels::input::{STAGE, StageParams, stage_variant};
 use crate::kernels::select::{Choice, KernelFamily};
-use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams, prepare_variant};
-use crate::kernels::{Caps, Format, KernelDef, TEXTURE_BASE, Variant, flat_grid};
+use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
+use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
 use crate::{Error, ErrorKind, Result};
@@ -110,11 +109,7 @@ enum Mode {
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();
-    let needs = Needs {
-        textures: options.family == KernelFamily::Lane,
-        averages: options.optimizer.ema_decay.is_some(),
-        accumulates: options.accumulate > 1,
-    };
+    let needs = Needs { averages: options.optimizer.ema_decay.is_some(), accumulates: options.accumulate > 1 };
     let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
@@ -333,37 +328,17 @@ impl<'a> Pass<'a> {
         self.emit(kernel, Variant::only(kernel.name), params, bind, grid, 0);
     }
 
-    fn scratch_name(&self, what: &str) -> String {
-        match self.layer {
+    fn scratch(&mut self, what: &str, words: usize) -> TensorId {
+        let name = match self.layer {
             Some(id) => format!("{}.{what}", self.net.layers[id].name()),
             None => what.to_string(),
-        }
-    }
-
-    fn scratch(&mut self, what: &str, words: usize) -> TensorId {
-        let name = self.scratch_name(what);
+        };
         self.plan.scratch(name, words)
-    }
-
-    fn scratch_texture(&mut self, what: &str, values: usize) -> TensorId {
-        let name = self.scratch_name(what);
-        self.plan.scratch_texture(name, values)
     }
 
     /// The quantizer of a layer in this pass.
     fn quantizer(&self, id: LayerId) -> Option<Quantizer> {
         self.quant.and_then(|q| q.layer(id)).copied()
-    }
-
-    /// A value bound as a kernel wants it, and its first vec4: as it is, or staged in a texture.
-    fn operand(&mut self, value: Value, values: usize, choice: &Choice) -> (TensorId, u32) {
-        if !choice.textures {
-            return (value.tensor, 0);
-        }
-        let out = self.scratch_texture("operand", values);
-        let params = StageParams { words4: values as u32 / 4, base: TEXTURE_BASE, format: value.format as u32, pad: 0 };
-        self.emit(&STAGE, stage_variant(value.format), &params, &[value.tensor, out], flat_grid(values / 4), 0);
-        (out, TEXTURE_BASE)
     }
 
     /// Weight ranges, scales and codes of all layers.
@@ -382,9 +357,8 @@ impl<'a> Pass<'a> {
         let words = layout.decayed_words;
         let quantize = u32::from(self.quant.is_some());
         let params = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
-        let variant = prepare_variant(self.plan.tensor(layout.codes).texture);
         let bind = [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
-        self.emit(&weight_kernels::PREPARE, variant, &params, &bind, flat_grid(words / 16), 0);
+        self.emit_only(&weight_kernels::PREPARE, &params, &bind, flat_grid(words / 16));
     }
 }
 

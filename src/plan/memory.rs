@@ -2,7 +2,7 @@
 //!
 //! Slots are whole buffers because one buffer cannot be bound for reading and writing in one dispatch.
 
-use super::{Home, Plan, Storage, TensorId};
+use super::{Home, Plan, TensorId};
 
 /// First and last dispatch of one program that touch a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,24 +70,15 @@ impl Plan {
     /// Gives every scratch tensor its slot. With `keep_all` each gets one to itself, so that a test can read them after the
     /// step.
     pub fn assign_slots(&mut self, keep_all: bool) {
-        let lives = self.lifetimes();
-        self.slots.clear();
-        for texture in [false, true] {
-            let (ids, items): (Vec<TensorId>, Vec<(usize, Lifetime)>) = lives
-                .iter()
-                .filter(|(t, _)| self.tensor(*t).texture == texture)
-                .map(|&(t, life)| (t, (self.tensor(t).words, life)))
-                .unzip();
-            let (slot_of, slots) = if keep_all {
-                ((0..items.len()).collect(), items.iter().map(|i| i.0).collect())
-            } else {
-                colour(&items)
-            };
-            let first = self.slots.len();
-            for (t, slot) in ids.iter().zip(slot_of) {
-                self.tensors[t.0].home = Home::Slot(first + slot);
-            }
-            self.slots.extend(slots.into_iter().map(|words| Storage { words, texture }));
+        let (ids, items): (Vec<TensorId>, Vec<(usize, Lifetime)>) =
+            self.lifetimes().into_iter().map(|(t, life)| (t, (self.tensor(t).words, life))).unzip();
+        let (slot_of, slots) = match keep_all {
+            true => ((0..items.len()).collect(), items.iter().map(|i| i.0).collect()),
+            false => colour(&items),
+        };
+        for (t, slot) in ids.iter().zip(slot_of) {
+            self.tensors[t.0].home = Home::Slot(slot);
         }
+        self.slots = slots;
     }
 }

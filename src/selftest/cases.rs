@@ -7,7 +7,7 @@ mod optimizer;
 use bytemuck::Pod;
 
 use crate::kernels::input::random;
-use crate::kernels::{Caps, KernelDef, Step, TEXTURE_BASE, Variant};
+use crate::kernels::{Caps, KernelDef, Step, Variant};
 
 /// One dispatch with its data.
 pub struct Case {
@@ -103,11 +103,6 @@ fn constant(words: usize, value: f32) -> Vec<u32> {
 /// Any bits: packed codes.
 fn bits(words: usize, seed: u32) -> Vec<u32> {
     (0..words as u32).map(|i| random(seed, i, 2)).collect()
-}
-
-/// The data of a binding that is a texture: after its zero row.
-fn in_texture(data: Vec<u32>) -> Vec<u32> {
-    [vec![0; 4 * TEXTURE_BASE as usize], data].concat()
 }
 
 fn step(s: Step) -> Vec<u32> {

@@ -5,23 +5,20 @@
 
 use std::collections::HashMap;
 
-use super::{Pass, Value};
+use super::Pass;
 use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
-use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
+use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
-use crate::kernels::norm::{self, BwdMergeParams, BwdParams, bwd_variant};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
 };
 use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
-use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
-use crate::kernels::{Format, TEXTURE_BASE, flat_grid, row_chunk};
+use crate::kernels::select::{select_conv, select_wgrad};
+use crate::kernels::{Format, flat_grid, row_chunk};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
 use crate::plan::{Arena, TensorId};
 use crate::quant::Quant;
-
-/// A tensor as a matrix product reads it, and its first vec4 there.
-type Operand = (TensorId, u32);
 
 #[derive(Default)]
 struct Gradients {
@@ -52,17 +49,15 @@ impl Pass<'_> {
     }
 
     /// Weight gradient from the layer's input and `dy`, into the arena of gradients.
-    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, (dy, dy_base): Operand) {
+    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId) {
         let value = self.input_value(input);
-        let stored = geometry.weight_gradient(value.format);
-        let choice = select_wgrad(&stored, value.format, &self.options.caps, self.options.family);
-        let (x, x_base) = self.operand(value, geometry.batch * geometry.from.len(), &choice);
-        let params = WgradParams { x_format: choice.x_format(value.format) as u32, x_base, dy_base, ..stored };
+        let params = geometry.weight_gradient(value.format);
+        let choice = select_wgrad(&params, value.format, &self.options.caps, self.options.family);
         let layout = self.layout;
         let w = layout.weights_of(id).1;
         let part = self.scratch("wgrad part", params.splits as usize * w.words());
         let grid = choice.wgrad_grid(&params);
-        self.emit(&WGRAD, choice.variant, &params, &[x, dy, part], grid, geometry.flops());
+        self.emit(&WGRAD, choice.variant, &params, &[value.tensor, dy, part], grid, geometry.flops());
         let reduce = ReduceParams {
             words4: w.words() as u32 / 4,
             cols4: w.c_out as u32 / 4,
@@ -75,17 +70,10 @@ impl Pass<'_> {
     }
 
     /// Data gradient of `dy`, added to what `grads[input]` already holds.
-    fn data_gradient(
-        &mut self,
-        id: LayerId,
-        input: LayerId,
-        geometry: &Geometry,
-        (dy, x_base): Operand,
-        g: &mut Gradients,
-    ) {
+    fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
         let held = g.grads.get(&input).copied();
         let w_base = self.layout.weights_of(id).1.offset4;
-        let params = ConvParams { x_base, w_base, ..geometry.data_gradient(held.is_some()) };
+        let params = ConvParams { w_base, ..geometry.data_gradient(held.is_some()) };
         let words = geometry.batch * geometry.from.len();
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
@@ -104,12 +92,8 @@ impl Pass<'_> {
         };
         let scales = layout.weights_of(id).1.scales;
         self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
-        let value = Value { tensor: dlogits, format: Format::F32, row: -1 };
-        let stored = geometry.data_gradient(false);
-        let choice = select_conv(&stored, Format::F32, &self.options.caps, self.options.family);
-        let dy = self.operand(value, geometry.batch * l.padded(), &choice);
-        self.weight_gradient(id, l.input, &geometry, dy);
-        self.data_gradient(id, l.input, &geometry, dy, g);
+        self.weight_gradient(id, l.input, &geometry, dlogits);
+        self.data_gradient(id, l.input, &geometry, dlogits, g);
     }
 
     fn pool_backward(&mut self, id: LayerId, p: &Pool, g: &mut Gradients) {
@@ -201,19 +185,16 @@ impl Pass<'_> {
         let geometry = self.geometry(c);
         let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
         let state = self.conv_state(id);
-        let words = geometry.batch * c.to.len();
-        let texture = self.options.family == KernelFamily::Lane;
-        let (dy, base) =
-            if texture { (self.scratch_texture("dy", words), TEXTURE_BASE) } else { (self.scratch("dy", words), 0) };
+        let dy = self.scratch("dy", geometry.batch * c.to.len());
         let rows = geometry.batch * c.to.pixels();
         let chunk = row_chunk(rows);
-        let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, base };
+        let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, pad: 0 };
         let bind = [dz, state.y, state.context, coefficients, dy];
         let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
-        self.emit(&norm::BWD, bwd_variant(texture), &params, &bind, grid, 0);
-        self.weight_gradient(id, c.input, &geometry, (dy, base));
+        self.emit_only(&norm::BWD, &params, &bind, grid);
+        self.weight_gradient(id, c.input, &geometry, dy);
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
-            self.data_gradient(id, c.input, &geometry, (dy, base), g);
+            self.data_gradient(id, c.input, &geometry, dy, g);
         }
     }
 

@@ -99,14 +99,12 @@ impl Pass<'_> {
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
     fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
-        let stored = ConvParams { integer: u32::from(integer), ..g.forward(input.format) };
-        let choice = select_conv(&stored, input.format, &self.options.caps, self.options.family);
-        let (x, x_base) = self.operand(input, g.batch * g.from.len(), &choice);
+        let params = ConvParams { integer: u32::from(integer), ..g.forward(input.format) };
+        let choice = select_conv(&params, input.format, &self.options.caps, self.options.family);
         let y = self.scratch("y", g.batch * g.to.len());
         let w_base = self.layout.weights_of(id).1.offset4;
-        let x_format = choice.x_format(input.format) as u32;
-        let params = ConvParams { x_format, x_base, w_base, ..stored };
-        self.emit_conv(id, choice, &params, [x, self.layout.codes, y], g.flops());
+        let params = ConvParams { w_base, ..params };
+        self.emit_conv(id, choice, &params, [input.tensor, self.layout.codes, y], g.flops());
         y
     }
 

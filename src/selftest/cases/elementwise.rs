@@ -2,15 +2,15 @@
 
 use bytemuck::Zeroable;
 
-use super::{Case, bits, constant, in_texture, integers, only, quarters, reals, step, unset};
+use super::{Case, bits, constant, integers, only, quarters, reals, step, unset};
 use crate::kernels::activation::{self, BackwardParams, ForwardParams, backward_variant, forward_variant};
 use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
-use crate::kernels::input::{self, AugmentParams, StageParams, stage_variant};
-use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams, bwd_variant};
+use crate::kernels::input::{self, AugmentParams};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
 use crate::kernels::range::{self, BINS, BlockedParams, HistogramParams, RangeRow, UpdateParams};
-use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate, prepare_variant};
-use crate::kernels::{Format, Step, TEXTURE_BASE, flat_grid};
+use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate};
+use crate::kernels::{Format, Step, flat_grid};
 use crate::quant::{Quant, ScaleRule, mask};
 
 const W5: Quant =
@@ -60,14 +60,6 @@ fn input_cases(cases: &mut Vec<Case>) {
         let data = vec![bits(pixels * 3 / 4, 1), seeded, bits(input::TABLE_WORDS, 2), out];
         let name = format!("crop {crop_padding} flip {flip} cutout {cutout} codes {codes}");
         cases.push(Case::new(&input::AUGMENT, only(&input::AUGMENT), name, &p, flat_grid(pixels), data).exact());
-    }
-    for format in [Format::F32, Format::U8, Format::I8] {
-        let p = StageParams { words4: 133, base: TEXTURE_BASE, format: format as u32, pad: 0 };
-        let x = if format == Format::F32 { integers(532, 3, -9, 9) } else { bits(133, 3) };
-        let data = vec![x, in_texture(unset(532))];
-        cases.push(
-            Case::new(&input::STAGE, stage_variant(format), format!("{format:?}"), &p, flat_grid(133), data).exact(),
-        );
     }
 }
 
@@ -120,14 +112,14 @@ fn weight_cases(cases: &mut Vec<Case>) {
     }
     let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
     for quant in quantizers(W5) {
-        for (quantize, textures) in [(0, false), (1, false), (1, true)] {
+        for quantize in [0, 1] {
             let p = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
             let table = weight_table(1, estimate::MAX, quant);
             // The padding between layers keeps what the outputs hold before.
             let out = || constant(words, 0.0);
             let data = vec![table, blocks.clone(), reals(words, 7, -2.0, 2.0), reals(512, 8, 5.0, 40.0), out(), out()];
-            let (name, grid) = (format!("textures {textures} {quant:?}"), flat_grid(words / 16));
-            cases.push(Case::new(&weights::PREPARE, prepare_variant(textures), name, &p, grid, data).exact());
+            let (name, grid) = (format!("{quant:?}"), flat_grid(words / 16));
+            cases.push(Case::new(&weights::PREPARE, only(&weights::PREPARE), name, &p, grid, data).exact());
         }
     }
 }
@@ -201,19 +193,15 @@ fn norm_cases(cases: &mut Vec<Case>) {
             cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, flat_grid(n), data));
         }
         let words = rows as usize * n;
-        for texture in [false, true] {
-            let out = constant(words, 0.0);
-            let (out, base) = if texture { (in_texture(out), TEXTURE_BASE) } else { (out, 0) };
-            let p = BwdParams { rows, cols4, chunk, base };
-            let data = vec![
-                reals(words, 9, -1.0, 1.0),
-                reals(words, 10, -1.0, 1.0),
-                reals(4 * n, 11, 0.1, 1.0),
-                reals(3 * n, 12, 0.1, 1.0),
-                out,
-            ];
-            cases.push(Case::new(&norm::BWD, bwd_variant(texture), &shape, &p, grid, data));
-        }
+        let p = BwdParams { rows, cols4, chunk, pad: 0 };
+        let data = vec![
+            reals(words, 9, -1.0, 1.0),
+            reals(words, 10, -1.0, 1.0),
+            reals(4 * n, 11, 0.1, 1.0),
+            reals(3 * n, 12, 0.1, 1.0),
+            unset(words),
+        ];
+        cases.push(Case::new(&norm::BWD, only(&norm::BWD), &shape, &p, grid, data));
     }
 }
 

@@ -1,11 +1,11 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, bits, in_texture, integers, reals, unset};
+use super::{Case, bits, integers, reals, unset};
 use crate::config::Kernels;
-use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
-use crate::kernels::{Caps, Format, TEXTURE_BASE};
+use crate::kernels::{Caps, Format};
 use crate::net::Shape;
 
 /// Batch, height, width, input channels, output channels, kernel, stride.
@@ -36,32 +36,26 @@ fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
     }
 }
 
-/// The device with the tiled kernels, which read codes too, and, where it can run them, with the lane kernels of both
-/// tile sizes, which read f32 textures.
-fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily, &'static [Format])> {
-    const ALL: &[Format] = &[Format::F32, Format::U8, Format::I8];
-    let mut all = vec![(caps.clone(), KernelFamily::Tiled, ALL)];
+/// The device with the tiled kernels and, where it can run them, with the lane kernels in both their forms: without shuffles
+/// a workgroup may have any size.
+fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily)> {
+    let mut all = vec![(caps.clone(), KernelFamily::Tiled)];
     if let Ok(lane) = KernelFamily::choose(Kernels::Lane, caps) {
-        all.extend([false, true].map(|unrolls| (Caps { unrolls, ..caps.clone() }, lane, &ALL[..1])));
+        let sizes = std::collections::BTreeSet::from([caps.subgroup, 16]);
+        all.extend(sizes.into_iter().map(|subgroup| (Caps { subgroup, ..caps.clone() }, lane)));
     }
     all
 }
 
-/// Data after three elements that belong to something else, and where it begins.
-fn after(data: Vec<u32>, format: Format) -> (Vec<u32>, u32) {
-    ([integers(format.words(12), 77, -16, 15), data].concat(), 3)
-}
+const FORMATS: [Format; 3] = [Format::F32, Format::U8, Format::I8];
 
-/// A convolution whose operands lie as the choice wants them.
+/// A convolution on a device.
 fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvParams, data: [Vec<u32>; 3]) -> Case {
     let ([x, w, out], (caps, family)) = (data, device);
-    let stored = Format::from_number(p.x_format);
-    let choice = select_conv(&p, stored, caps, family);
-    let t = choice.textures;
+    let choice = select_conv(&p, Format::from_number(p.x_format), caps, family);
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
-    let (w, w_base) = after(w, Format::F32);
-    let (x, x_base) = if t { (in_texture(x), TEXTURE_BASE) } else { after(x, stored) };
-    let p = ConvParams { x_base, w_base, ..p };
+    let w = [integers(12, 77, -16, 15), w].concat();
+    let p = ConvParams { w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
     Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, out])
 }
@@ -70,14 +64,9 @@ fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), x_format:
     let ([x, dy], (caps, family)) = (data, device);
     let p = g.weight_gradient(x_format);
     let choice = select_wgrad(&p, x_format, caps, family);
-    let t = choice.textures;
-    let place = |data, format| if t { (in_texture(data), TEXTURE_BASE) } else { after(data, format) };
-    let ((x, x_base), (dy, dy_base)) = (place(x, x_format), place(dy, Format::F32));
-    let p = WgradParams { x_base, dy_base, ..p };
     let part = unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
     let grid = choice.wgrad_grid(&p);
-    let data = vec![x, dy, part];
-    Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, data)
+    Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, vec![x, dy, part])
 }
 
 pub(super) fn cases(caps: &Caps) -> Vec<Case> {
@@ -89,9 +78,9 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
         let seed = 10 * k as u32;
         let w = || integers(weights, seed + 1, -16, 15);
         let dy = || integers(outputs, seed + 2, -9, 9);
-        for (caps, family, formats) in devices(caps) {
+        for (caps, family) in devices(caps) {
             let device = (&caps, family);
-            for &format in formats {
+            for format in FORMATS {
                 let x = || operand(format, inputs, seed);
                 let name = format!("forward {format:?}");
                 let data = [x(), w(), unset(outputs)];
@@ -118,9 +107,9 @@ fn large_sums(caps: &Caps) -> Vec<Case> {
     let g = geometry([2, 3, 3, 128, 16, 3, 1]);
     let (inputs, weights) = (g.batch * g.from.len(), 9 * g.from.c * g.to.c);
     let mut cases = Vec::new();
-    for (caps, family, formats) in devices(caps) {
+    for (caps, family) in devices(caps) {
         let device = (&caps, family);
-        for &format in formats {
+        for format in FORMATS {
             let p = ConvParams { integer: 1, ..g.forward(format) };
             let x = if format == Format::F32 { integers(inputs, 5, 200, 255) } else { operand(format, inputs, 5) };
             let data = [x, integers(weights, 6, 90, 127), unset(g.batch * g.to.len())];
@@ -136,6 +125,6 @@ fn split_wgrad(caps: &Caps) -> Vec<Case> {
     let (splits, chunk) = g.wgrad_splits();
     assert!(splits > 1 && splits * chunk > g.batch * g.to.pixels());
     let data = || [integers(g.batch * g.from.len(), 1, -9, 9), integers(g.batch * g.to.len(), 2, -9, 9)];
-    let case = |(caps, family, _): (Caps, _, _)| wgrad_case("splits", &g, (&caps, family), Format::F32, data()).exact();
+    let case = |(caps, family): (Caps, _)| wgrad_case("splits", &g, (&caps, family), Format::F32, data()).exact();
     devices(caps).into_iter().map(case).collect()
 }

@@ -1,7 +1,3 @@
-// Tensors in textures: element i is texel (i % 1024, i / 1024) of an rgba32float texture 1024 wide.
-fn texel(i: u32) -> vec2<u32> {
-    return vec2<u32>(i & 1023u, i >> 10u);
-}
 // a / b for a < 2^24: software adapters divide integers lane by lane, this is one float division and a correction.
 fn divide(a: u32, b: u32) -> u32 {
     let q = u32(f32(a) / f32(b));
