@@ -67,6 +67,8 @@ for adapter in "$@"; do
         printf '{"file_format_version":"1.0.1","ICD":{"api_version":"1.4.0","library_path":"%s/libvulkan_lvp.so"}}\n' \
             "$libraries" > "$folder/lvp.json"
         say "Mesa 26"
+        # It takes vectors of 256 bits unless it is told; longer ones have kernels of their own.
+        if grep -q avx512f /proc/cpuinfo; then export LP_NATIVE_VECTOR_WIDTH=512; fi
         # It needs its own C library: the test binaries run through that one's loader. Programs that tests start do not.
         VK_DRIVER_FILES=$folder/lvp.json NODEVICE_SELECT=1 \
             CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$libraries/ld-linux-x86-64.so.2 --library-path $libraries" \

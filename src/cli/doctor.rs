@@ -90,6 +90,12 @@ fn advice(examined: &[Examined]) -> Vec<String> {
             advice.push(format!("adapter {}: {error}{hint}", e.summary.index));
         }
     }
+    for e in examined.iter().filter(|e| takes_longer_vectors(e)) {
+        advice.push(format!(
+            "adapter {}: this processor has vectors of 512 bits, and Mesa takes 256; it is faster with LP_NATIVE_VECTOR_WIDTH=512",
+            e.summary.index
+        ));
+    }
     let real = examined.iter().any(|e| !e.summary.software);
     if !real && cfg!(target_os = "linux") {
         for (marker, vendor, what) in [
@@ -114,6 +120,17 @@ fn advice(examined: &[Examined]) -> Vec<String> {
         advice.push("only software adapters were found: training works, many times slower than on a GPU".into());
     }
     advice
+}
+
+/// Whether a software adapter would gain by longer vectors. Older versions of Mesa lose by them.
+fn takes_longer_vectors(e: &Examined) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has_512 = std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has_512 = false;
+    let mesa = e.summary.driver_info.strip_prefix("Mesa ").and_then(|v| v.split('.').next()?.parse::<u32>().ok());
+    let has_256 = e.device.as_ref().is_ok_and(|gpu| gpu.caps.subgroup == 8);
+    has_512 && e.summary.driver == "llvmpipe" && mesa.is_some_and(|v| v >= 25) && has_256
 }
 
 fn to_json(examined: &[Examined], chosen: Option<usize>, advice: &[String]) -> Value {
