@@ -1,83 +1,128 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution or data gradient
-// (see gather). Implicit GEMM for real GPUs: M = pixels of one parity class, N = c_out, K = taps x c_in.
-// Sums in the variant's Sum4. x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Tile TILE_M x TILE_N x 16 in workgroup memory,
-// 4 x 4 outputs a thread. Grid: (M / TILE_M, N / TILE_N, parity classes).
+// (see gather). Implicit GEMM for real GPUs: M = pixels of one parity class (Q_H x Q_W a picture), N = c_out, K = taps x c_in.
+// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
+// Tile TILE_M x TILE_N x TILE_K in workgroup memory, 8 x 8 outputs a thread in four 4 x 4 blocks, half a tile apart so that
+// neighbours read neighbouring words. The next tile is loaded into registers while this one is multiplied.
+// Grid: (M / TILE_M, N / TILE_N, parity classes).
 //use conv_params
 //use gather
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
-const TILE_K = 16u;
-const THREADS = TILE_M * TILE_N / 16u;
-var<workgroup> tile_x: array<Sum, TILE_M * TILE_K>;
-var<workgroup> tile_w: array<Sum4, TILE_K * TILE_N / 4u>;
+const TILE_K = 8u;
+const K4 = TILE_K / 4u;
+const M4 = TILE_M / 4u;
+const N4 = TILE_N / 4u;
+const THREADS = TILE_M * TILE_N / 64u;
+const X_LOADS = TILE_M * K4 / THREADS;
+const W_LOADS = TILE_K * N4 / THREADS;
+// A row of x is one vec4 longer than it has to be: writes of neighbouring channels go to different banks.
+const X_STRIDE = M4 + 1u;
+var<workgroup> tile_x: array<Sum4, TILE_K * X_STRIDE>;
+var<workgroup> tile_w: array<Sum4, TILE_K * N4>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let pixels = p.q_h * p.q_w;
-    let rows = p.batch * pixels;
+    let rows = p.batch * Q_H * Q_W;
+    let ci4 = p.in_c / 4u;
+    let co4 = p.out_c / 4u;
     let m0 = wg.x * TILE_M;
-    let n0 = wg.y * TILE_N;
+    let n4 = wg.y * N4;
     let py = wg.z / p.parities;
     let px = wg.z % p.parities;
     let ay = axis(p.backward, py, p.kernel, p.pad, p.stride);
     let ax = axis(p.backward, px, p.kernel, p.pad, p.stride);
-    let tn = lid % (TILE_N / 4u);
-    let tm = lid / (TILE_N / 4u);
-    var acc: array<Sum4, 4>;
-    for (var ty = 0u; ty < ay.count; ty++) {
-        for (var tx = 0u; tx < ax.count; tx++) {
+    // What this thread loads of x: four channels of X_LOADS pixels.
+    let load_c = lid % K4;
+    var y0: array<i32, X_LOADS>;
+    var x0: array<i32, X_LOADS>;
+    var image: array<u32, X_LOADS>;
+    for (var r = 0u; r < X_LOADS; r++) { // unrolled
+        let m = m0 + (lid + r * THREADS) / K4;
+        // A pixel too many reads zeros.
+        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) + ay.offset, m < rows);
+        x0[r] = i32(m % Q_W * p.q_stride) + ax.offset;
+        image[r] = m / (Q_H * Q_W) * p.in_h;
+    }
+    let tn = lid % (N4 / 2u);
+    let tm = lid / (N4 / 2u);
+    var acc: array<Sum4, 16>;
+    let chunks = (ci4 + K4 - 1u) / K4;
+    let steps = ay.count * ax.count * chunks;
+    for (var step = 0u; step <= steps; step++) {
+        var next_x: array<Sum4, X_LOADS>;
+        var next_w: array<Sum4, W_LOADS>;
+        if (step < steps) {
+            let t = step / chunks;
+            let ty = t / ax.count;
+            let tx = t % ax.count;
             let tap = (ay.first + ty * ay.step) * p.kernel + ax.first + tx * ax.step;
-            let dy = ay.offset + i32(ty) * ay.dir;
-            let dx = ax.offset + i32(tx) * ax.dir;
-            for (var c0 = 0u; c0 < p.in_c; c0 += TILE_K) {
-                workgroupBarrier();
-                for (var i = lid; i < TILE_M * TILE_K / 4u; i += THREADS) {
-                    let m = m0 + i / (TILE_K / 4u);
-                    let c = c0 + (i % (TILE_K / 4u)) * 4u;
-                    let iy = i32(((m % pixels) / p.q_w) * p.q_stride) + dy;
-                    let ix = i32((m % p.q_w) * p.q_stride) + dx;
-                    let ok = m < rows && c < p.in_c && iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);
-                    var v = Sum4();
-                    if (ok) {
-                        v = Sum4(decode(x[((m / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + c / 4u]));
-                    }
-                    let o = (i % (TILE_K / 4u)) * 4u * TILE_M + i / (TILE_K / 4u);
-                    tile_x[o] = v.x;
-                    tile_x[o + TILE_M] = v.y;
-                    tile_x[o + 2u * TILE_M] = v.z;
-                    tile_x[o + 3u * TILE_M] = v.w;
+            let c4 = step % chunks * K4;
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                let iy = y0[r] + ay.dir * i32(ty);
+                let ix = x0[r] + ax.dir * i32(tx);
+                let c = c4 + load_c;
+                next_x[r] = Sum4();
+                if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
+                    next_x[r] = Sum4(decode(x[((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c]));
                 }
-                for (var i = lid; i < TILE_K * TILE_N / 4u; i += THREADS) {
-                    let c = c0 + i / (TILE_N / 4u);
-                    let n = n0 + (i % (TILE_N / 4u)) * 4u;
-                    var v = Sum4();
-                    if (c < p.in_c && n < p.out_c) {
-                        v = Sum4(w[p.w_base + ((tap * p.in_c + c) * p.out_c + n) / 4u]);
-                    }
-                    tile_w[i] = v;
-                }
-                workgroupBarrier();
-                for (var k = 0u; k < TILE_K; k++) {
-                    let b = tile_w[k * (TILE_N / 4u) + tn];
-                    for (var i = 0u; i < 4u; i++) {
-                        acc[i] += tile_x[k * TILE_M + tm * 4u + i] * b;
-                    }
+            }
+            for (var r = 0u; r < W_LOADS; r++) { // unrolled
+                let i = lid + r * THREADS;
+                let c = c4 * 4u + i / N4;
+                let n = n4 + i % N4;
+                next_w[r] = Sum4();
+                if (c < p.in_c && n < co4) {
+                    next_w[r] = Sum4(w[p.w_base + (tap * p.in_c + c) * co4 + n]);
                 }
             }
         }
+        if (step > 0u) {
+            for (var k = 0u; k < TILE_K; k++) {
+                let a0 = tile_x[k * X_STRIDE + tm];
+                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
+                let b0 = tile_w[k * N4 + tn];
+                let b1 = tile_w[k * N4 + N4 / 2u + tn];
+                for (var i = 0u; i < 4u; i++) { // unrolled
+                    acc[i] += a0[i] * b0;
+                    acc[4u + i] += a0[i] * b1;
+                    acc[8u + i] += a1[i] * b0;
+                    acc[12u + i] += a1[i] * b1;
+                }
+            }
+        }
+        workgroupBarrier();
+        if (step < steps) {
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                let m = (lid + r * THREADS) / K4;
+                for (var i = 0u; i < 4u; i++) { // unrolled
+                    tile_x[(load_c * 4u + i) * X_STRIDE + m / 4u][m % 4u] = next_x[r][i];
+                }
+            }
+            for (var r = 0u; r < W_LOADS; r++) { // unrolled
+                tile_w[lid + r * THREADS] = next_w[r];
+            }
+        }
+        workgroupBarrier();
     }
-    for (var i = 0u; i < 4u; i++) {
-        let m = m0 + tm * 4u + i;
-        let oy = ((m % pixels) / p.q_w) * p.parities + py;
-        let ox = (m % p.q_w) * p.parities + px;
-        if (m < rows && n0 + tn * 4u < p.out_c && oy < p.out_h && ox < p.out_w) {
-            let o = ((m / pixels * p.out_h + oy) * p.out_w + ox) * (p.out_c / 4u) + n0 / 4u + tn;
-            if (p.accumulate == 1u) {
-                out[o] += vec4<f32>(acc[i]);
-            } else {
-                out[o] = vec4<f32>(acc[i]);
+    for (var h = 0u; h < 2u; h++) { // unrolled
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            let m = m0 + h * (TILE_M / 2u) + tm * 4u + i;
+            let oy = m / Q_W % Q_H * p.parities + py;
+            let ox = m % Q_W * p.parities + px;
+            if (m < rows && oy < p.out_h && ox < p.out_w) {
+                let o = ((m / (Q_H * Q_W) * p.out_h + oy) * p.out_w + ox) * co4;
+                for (var j = 0u; j < 2u; j++) { // unrolled
+                    let n = n4 + j * (N4 / 2u) + tn;
+                    if (n < co4) {
+                        var v = vec4<f32>(acc[8u * h + 4u * j + i]);
+                        if (p.accumulate == 1u) {
+                            v += out[o + n];
+                        }
+                        out[o + n] = v;
+                    }
+                }
             }
         }
     }

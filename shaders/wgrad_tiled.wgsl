@@ -1,64 +1,95 @@
 // part[split, tap, ci, co] = sum over the split's output pixels of x[n, oy * S + ky - pad, ox * S + kx - pad, ci] * dy[n, oy, ox, co].
-// For real GPUs: M = c_in, N = c_out, K = pixels; tile TILE x TILE x 16 in workgroup memory, 4 x 4 outputs a thread.
-// x in the variant's operand format, dy f32. Grid: (c_in tiles x c_out tiles, taps, splits).
+// For real GPUs: M = c_in, N = c_out, K = pixels (Q_H x Q_W a picture). x in the variant's operand format, dy f32.
+// Tile TILE_M x TILE_N x TILE_K in workgroup memory, threads and loads as in conv_tiled.
+// Grid: (c_in tiles x c_out tiles, taps, splits).
 //use wgrad_params
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> part: array<vec4<f32>>;
-const TILE_K = 16u;
-const COLS = TILE / 4u;
-const THREADS = COLS * COLS;
-var<workgroup> tile_x: array<vec4<f32>, TILE_K * COLS>;
-var<workgroup> tile_dy: array<vec4<f32>, TILE_K * COLS>;
+const TILE_K = 8u;
+const M4 = TILE_M / 4u;
+const N4 = TILE_N / 4u;
+const THREADS = TILE_M * TILE_N / 64u;
+const X_LOADS = TILE_K * M4 / THREADS;
+const DY_LOADS = TILE_K * N4 / THREADS;
+var<workgroup> tile_x: array<vec4<f32>, TILE_K * M4>;
+var<workgroup> tile_dy: array<vec4<f32>, TILE_K * N4>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let tiles_n = (p.out_c + TILE - 1u) / TILE;
-    let m0 = (wg.x / tiles_n) * TILE;
-    let n0 = (wg.x % tiles_n) * TILE;
+    let ci4 = p.in_c / 4u;
+    let co4 = p.out_c / 4u;
+    let tiles_n = (co4 + N4 - 1u) / N4;
+    let m4 = wg.x / tiles_n * M4;
+    let n4 = wg.x % tiles_n * N4;
     let ky = i32(wg.y / p.kernel) - i32(p.pad);
     let kx = i32(wg.y % p.kernel) - i32(p.pad);
-    let pixels = p.out_h * p.out_w;
     let first = wg.z * p.chunk;
-    let last = min(first + p.chunk, p.batch * pixels);
-    let tn = lid % COLS;
-    let tm = lid / COLS;
-    var acc: array<vec4<f32>, 4>;
-    for (var k0 = first; k0 < last; k0 += TILE_K) {
-        workgroupBarrier();
-        for (var i = lid; i < TILE_K * COLS; i += THREADS) {
-            let k = k0 + i / COLS;
-            let ci = m0 + (i % COLS) * 4u;
-            let co = n0 + (i % COLS) * 4u;
-            let iy = i32(((k % pixels) / p.out_w) * p.stride) + ky;
-            let ix = i32((k % p.out_w) * p.stride) + kx;
-            var a = vec4<f32>(0.0);
-            if (k < last && ci < p.in_c && iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w)) {
-                a = decode(x[((k / pixels * p.in_h + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + ci / 4u]);
+    let last = min(first + p.chunk, p.batch * Q_H * Q_W);
+    let steps = (last - first + TILE_K - 1u) / TILE_K;
+    let tn = lid % (N4 / 2u);
+    let tm = lid / (N4 / 2u);
+    var acc: array<vec4<f32>, 16>;
+    for (var step = 0u; step <= steps; step++) {
+        var next_x: array<vec4<f32>, X_LOADS>;
+        var next_dy: array<vec4<f32>, DY_LOADS>;
+        if (step < steps) {
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                let i = lid + r * THREADS;
+                let k = first + step * TILE_K + i / M4;
+                let c = m4 + i % M4;
+                let iy = i32(k / Q_W % Q_H * p.stride) + ky;
+                let ix = i32(k % Q_W * p.stride) + kx;
+                next_x[r] = vec4<f32>(0.0);
+                if (k < last && c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
+                    next_x[r] = decode(x[((k / (Q_H * Q_W) * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + c]);
+                }
             }
-            tile_x[i] = a;
-            var b = vec4<f32>(0.0);
-            if (k < last && co < p.out_c) {
-                b = dy[k * (p.out_c / 4u) + co / 4u];
+            for (var r = 0u; r < DY_LOADS; r++) { // unrolled
+                let i = lid + r * THREADS;
+                let k = first + step * TILE_K + i / N4;
+                let n = n4 + i % N4;
+                next_dy[r] = vec4<f32>(0.0);
+                if (k < last && n < co4) {
+                    next_dy[r] = dy[k * co4 + n];
+                }
             }
-            tile_dy[i] = b;
+        }
+        if (step > 0u) {
+            for (var k = 0u; k < TILE_K; k++) {
+                let a0 = tile_x[k * M4 + tm];
+                let a1 = tile_x[k * M4 + M4 / 2u + tm];
+                let b0 = tile_dy[k * N4 + tn];
+                let b1 = tile_dy[k * N4 + N4 / 2u + tn];
+                for (var i = 0u; i < 4u; i++) { // unrolled
+                    acc[i] += a0[i] * b0;
+                    acc[4u + i] += a0[i] * b1;
+                    acc[8u + i] += a1[i] * b0;
+                    acc[12u + i] += a1[i] * b1;
+                }
+            }
         }
         workgroupBarrier();
-        for (var k = 0u; k < TILE_K; k++) {
-            let a = tile_x[k * COLS + tm];
-            let b = tile_dy[k * COLS + tn];
-            acc[0] += a.x * b;
-            acc[1] += a.y * b;
-            acc[2] += a.z * b;
-            acc[3] += a.w * b;
+        if (step < steps) {
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                tile_x[lid + r * THREADS] = next_x[r];
+            }
+            for (var r = 0u; r < DY_LOADS; r++) { // unrolled
+                tile_dy[lid + r * THREADS] = next_dy[r];
+            }
         }
+        workgroupBarrier();
     }
-    for (var i = 0u; i < 4u; i++) {
-        let ci = m0 + tm * 4u + i;
-        let co = n0 + tn * 4u;
-        if (ci < p.in_c && co < p.out_c) {
-            part[(((wg.z * p.kernel * p.kernel + wg.y) * p.in_c + ci) * p.out_c + co) / 4u] = acc[i];
+    for (var h = 0u; h < 2u; h++) { // unrolled
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            let ci = (m4 + h * (M4 / 2u) + tm) * 4u + i;
+            for (var j = 0u; j < 2u; j++) { // unrolled
+                let n = n4 + j * (N4 / 2u) + tn;
+                if (ci < p.in_c && n < co4) {
+                    part[((wg.z * p.kernel * p.kernel + wg.y) * p.in_c + ci) * co4 + n] = acc[8u * h + 4u * j + i];
+                }
+            }
         }
     }
 }

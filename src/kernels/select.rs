@@ -91,10 +91,10 @@ pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFa
             Choice::new(variant, family, [caps.subgroup * pixels, 4 * columns])
         }
         KernelFamily::Tiled => {
-            let (m, n) = if p.out_c.is_multiple_of(64) { (64, 64) } else { (128, 32) };
-            let variant = tiled_variant("conv_tiled", suffix, stored).with_files(&[sums]);
-            let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
-            Choice::new(variant, family, [m, n])
+            let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
+            let tile = tile([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes);
+            let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
+            Choice::new(variant, family, tile)
         }
     }
 }
@@ -113,11 +113,29 @@ pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: Kernel
             Choice::new(variant, family, [4 * caps.subgroup * rows, 4 * columns])
         }
         KernelFamily::Tiled => {
-            let tile = if p.in_c >= 64 && p.out_c >= 64 { 64 } else { 32 };
-            let variant = tiled_variant("wgrad_tiled", "", stored).with_const("TILE", tile);
-            Choice::new(variant, family, [tile, tile])
+            let tile = tile([&[128, 64, 32]; 2], p.in_c, p.out_c, p.kernel * p.kernel * p.splits);
+            let variant = tiled_variant("wgrad_tiled", "", stored, tile, [p.out_h, p.out_w]);
+            Choice::new(variant, family, tile)
         }
     }
+}
+
+/// Workgroups that keep a real GPU busy.
+const ENOUGH_WORKGROUPS: u32 = 256;
+
+/// The largest tile of `sides` (rows, columns; falling) that a result of `rows` x `columns`, of which there are `count`, fills
+/// and that leaves enough workgroups; the smallest where none does.
+fn tile(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> [u32; 2] {
+    let fills = |side: u32, length: u32| length >= side;
+    let tiles = sides[0].iter().flat_map(|&m| sides[1].iter().map(move |&n| [m, n]));
+    let suitable = tiles.filter(|&[m, n]| {
+        let enough = rows.div_ceil(m) * columns.div_ceil(n) * count >= ENOUGH_WORKGROUPS;
+        fills(m, rows) && fills(n, columns) && enough
+    });
+    let smallest = sides.map(|s| *s.last().expect("there are tiles"));
+    // With too few workgroups in any case, a tile that is not wider than the result.
+    let narrow = || sides[1].iter().find(|&&n| fills(n, columns) && n <= 64).map_or(smallest, |&n| [smallest[0], n]);
+    suitable.max_by_key(|&[m, n]| m * n).unwrap_or_else(narrow)
 }
 
 /// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.
@@ -130,6 +148,15 @@ fn lane_variant(shader: &'static str, suffix: &str, stored: Format, caps: &Caps)
     variant.with_const("LANES", caps.subgroup).with_flag("SHUFFLED", shuffled(caps))
 }
 
-fn tiled_variant(shader: &'static str, suffix: &str, stored: Format) -> Variant {
-    Variant { name: format!("tiled{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()])
+/// A variant with its tile and the pictures that it goes through: divisions by constants are cheap.
+fn tiled_variant(
+    shader: &'static str,
+    suffix: &str,
+    stored: Format,
+    [m, n]: [u32; 2],
+    [height, width]: [u32; 2],
+) -> Variant {
+    let variant = Variant { name: format!("tiled{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()]);
+    let variant = variant.with_const("TILE_M", m).with_const("TILE_N", n);
+    variant.with_const("Q_H", height).with_const("Q_W", width)
 }

@@ -110,22 +110,23 @@ fn unrolled<'l>(line: &'l str, constants: &str) -> Option<(&'l str, &'l str, u32
     Some((indent, counter, product(bound, constants)?))
 }
 
-/// The value of factors and divisors, numbers or constants, from left to right.
+/// The value of factors and divisors from left to right, each a number or a constant that is defined in such a way.
 fn product(text: &str, constants: &str) -> Option<u32> {
-    let mut words = text.split_whitespace();
-    let number = |word: &str| -> Option<u32> {
-        let literal = |digits: &str| digits.strip_suffix('u')?.parse().ok();
-        literal(word).or_else(|| {
-            let line =
-                constants.lines().find_map(|l| l.strip_prefix("const ")?.strip_prefix(word)?.strip_prefix(" = "))?;
-            literal(line.strip_suffix(';')?)
-        })
+    let number = |word: &str| match word.strip_suffix('u').and_then(|digits| digits.parse().ok()) {
+        Some(value) => Some(value),
+        None => {
+            let definition =
+                |line: &str| line.strip_prefix("const ")?.strip_prefix(word)?.strip_prefix(" = ").map(str::to_owned);
+            product(constants.lines().find_map(definition)?.strip_suffix(';')?, constants)
+        }
     };
+    let mut words = text.split_whitespace();
     let mut value = number(words.next()?)?;
-    while let (Some(operation), Some(operand)) = (words.next(), words.next()) {
+    while let Some(operation) = words.next() {
+        let operand = number(words.next()?)?;
         match operation {
-            "*" => value *= number(operand)?,
-            "/" => value /= number(operand)?,
+            "*" => value *= operand,
+            "/" => value /= operand,
             _ => return None,
         }
     }
@@ -140,7 +141,7 @@ impl Source {
 
     fn push_file(&mut self, stem: &str, text: &str) {
         let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
-        let constants = self.text.clone();
+        let constants = format!("{}{text}", self.text);
         self.push_lines(stem, &lines, &constants);
     }
 
