@@ -12,6 +12,7 @@ mod interrupts;
 mod selftest;
 mod shell;
 mod train;
+mod tune;
 mod watch;
 
 use std::path::PathBuf;
@@ -47,7 +48,9 @@ struct Global {
 impl Global {
     fn open(&self, config: Option<&Config>) -> Result<Gpu> {
         let memory_mib = config.and_then(|c| c.device.memory_mib);
-        Gpu::open(&OpenOptions { device: self.device.clone(), memory_mib, checked: false })
+        let mut gpu = Gpu::open(&OpenOptions { device: self.device.clone(), memory_mib, checked: false })?;
+        gpu.caps.tuned = crate::tune::known(&gpu.summary);
+        Ok(gpu)
     }
 }
 
@@ -91,6 +94,8 @@ enum Command {
     Plan(info::PlanArgs),
     /// Measure the training step of a configuration
     Bench(bench::BenchArgs),
+    /// Find the fastest kernels of a configuration on this device, and remember them
+    Tune(tune::TuneArgs),
     /// Check this device and driver against the CPU reference, or against reference dumps
     Selftest(selftest::SelftestArgs),
     /// Train the embedded pictures in float and at W5A4, and compare
@@ -139,6 +144,7 @@ impl Cli {
             Command::Doctor(args) => args.run(),
             Command::Plan(args) => args.run(&self.global),
             Command::Bench(args) => args.run(&self.global, start),
+            Command::Tune(args) => args.run(&self.global),
             Command::Selftest(args) => args.run(&self.global),
             Command::Demo(args) => args.run(&self.global),
             Command::Watch(args) => args.run(),

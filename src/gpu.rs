@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::exec::{AdapterSummary, Device, Executor};
 use crate::kernels::Caps;
+use crate::kernels::select::Choices;
 use crate::plan::Plan;
 use crate::{Error, Result};
 
@@ -192,6 +193,7 @@ impl Gpu {
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
+            tuned: Choices::new(),
         };
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);
         Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })

@@ -107,6 +107,13 @@ impl Variant {
         format!("{}{tile}", self.name)
     }
 
+    /// The variant with all its constants: which of a kernel's variants this is.
+    pub fn settings(&self) -> String {
+        let constants = self.prelude.iter().filter_map(|line| line.strip_prefix("const ")?.strip_suffix(';'));
+        let constants: String = constants.map(|c| format!(" {}", c.replace(" = ", "="))).collect();
+        format!("{}{constants}", self.title())
+    }
+
     /// Adds shared format files.
     pub fn with_files(mut self, files: &[&'static str]) -> Variant {
         self.files.extend_from_slice(files);
@@ -190,6 +197,8 @@ pub struct Caps {
     pub subgroup: u32,
     /// Floating-point operations that one submission may hold.
     pub submission_flops: u64,
+    /// What `cqat tune` found for the device.
+    pub tuned: select::Choices,
 }
 
 impl Caps {
@@ -202,6 +211,7 @@ impl Caps {
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },
             submission_flops: u64::MAX,
+            tuned: select::Choices::new(),
         }
     }
 }

@@ -38,6 +38,7 @@ pub mod session;
 pub mod setup;
 pub mod tensors;
 pub mod train;
+pub mod tune;
 
 pub use error::{Error, ErrorKind, Result};
 

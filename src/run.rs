@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::exec::AdapterSummary;
 use crate::files::write_atomically;
+use crate::kernels::select::Choices;
 use crate::{Error, ErrorKind, Result};
 
 /// Version of `metrics.jsonl` and `manifest.json`.
@@ -75,6 +76,8 @@ pub struct Manifest<'a> {
     pub data: &'a str,
     /// Its hash.
     pub data_sha256: &'a str,
+    /// Variants of the matrix products by shape, as the device was tuned or by default.
+    pub kernels: Choices,
     /// The command line.
     pub command: Vec<String>,
     /// Seconds since 1970.

@@ -9,11 +9,14 @@ use serde_json::json;
 use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::bench::{Ceilings, measure};
-use crate::config::Method;
+use crate::config::{Config, Method};
 use crate::files::write_atomically;
+use crate::gpu::Gpu;
+use crate::kernels::select::KernelFamily;
+use crate::plan::lower::Lowered;
 use crate::session::Form;
 use crate::setup::lower_config;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, tune};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -29,6 +32,9 @@ pub(super) struct BenchArgs {
     /// Measure the float network's step
     #[arg(long)]
     float: bool,
+    /// Measure only the matrix products whose shape contains this text, such as "conv 32x32x64", with all their variants
+    #[arg(long, value_name = "TEXT", conflicts_with = "trace")]
+    kernel: Option<String>,
     /// Write a step, kernel by kernel, as a timeline in Chrome's trace event format
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -46,6 +52,9 @@ impl BenchArgs {
         }
         let gpu = global.open(Some(&config))?;
         let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
+        if let Some(text) = &self.kernel {
+            return self.race(text, &config, &gpu, &lowered);
+        }
         let float = self.float || config.quant.method == Method::None;
         let form = if float { Form::Float } else { Form::Quantized };
         let m = measure(&lowered, &gpu, form, self.steps, start)?;
@@ -114,6 +123,34 @@ impl BenchArgs {
             }
         }
         println!("first step      {:.2} s after the process began", m.first_step_seconds);
+        Ok(())
+    }
+
+    /// Measures every variant of some matrix products.
+    fn race(&self, text: &str, config: &Config, gpu: &Gpu, lowered: &Lowered) -> Result<()> {
+        let family = KernelFamily::choose(config.device.kernels, &gpu.caps)?;
+        let all = tune::products(lowered);
+        let wanted: Vec<_> = all.iter().filter(|(shape, _)| shape.contains(text)).collect();
+        if wanted.is_empty() {
+            let shapes: String = all.keys().map(|shape| format!("\n  {shape}")).collect();
+            return Err(Error::config(format!("no matrix product of the network has {text:?} in its shape:{shapes}"))
+                .hint("name a part of one of them"));
+        }
+        let mut races = Vec::new();
+        for (_, (product, flops)) in wanted {
+            let race = tune::race(gpu, family, product, *flops)?;
+            if !self.json {
+                println!("{}", race.shape);
+                for t in &race.trials {
+                    let differs = if t.equal { "" } else { "  differs from the first" };
+                    println!("  {:9.3} ms {:8.2} GFLOP/s  {}{differs}", t.ms, t.gflops, t.variant);
+                }
+            }
+            races.push(race);
+        }
+        if self.json {
+            println!("{:#}", json!(races));
+        }
         Ok(())
     }
 }

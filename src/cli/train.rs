@@ -14,7 +14,7 @@ use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, Versions, now};
 use crate::setup::{self, lower_config};
 use crate::train::{Outcome, Trainer};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, tune};
 
 /// What the first Ctrl-C is answered with.
 const SAVING: &str = "finishing the step and saving";
@@ -126,6 +126,7 @@ pub(super) fn start(
         adapter: &gpu.summary,
         data: &data.name,
         data_sha256: &data.sha256,
+        kernels: tune::in_use(&lowered),
         command: std::env::args().collect(),
         started: now(),
     };

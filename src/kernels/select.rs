@@ -1,5 +1,7 @@
 //! The choice of a matrix kernel for a device.
 
+use std::collections::BTreeMap;
+
 use super::conv::{ConvParams, WgradParams};
 use super::{Caps, Format, Variant};
 use crate::config::Kernels;
@@ -42,6 +44,9 @@ impl KernelFamily {
     }
 }
 
+/// Per shape ([`conv_shape`], [`wgrad_shape`]), a variant ([`Variant::settings`]).
+pub type Choices = BTreeMap<String, String>;
+
 /// A matrix kernel chosen for a device: the variant, and how its grid is laid out.
 #[derive(Debug, Clone)]
 pub struct Choice {
@@ -78,64 +83,113 @@ impl Choice {
     }
 }
 
-/// Chooses the variant of `conv`. Cooperative-matrix variants will come before the tiled one.
+/// The variants of `conv` that a device can run, the default first. All give the same numbers: they add in the same order.
 ///
-/// Tiles of the lane family are the fastest of those measured; docs/rejected.md has the others.
-pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+/// The defaults of the lane family are the fastest of those measured; docs/rejected.md has others.
+pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
     let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
-            let (columns, pixels) = if p.out_c.is_multiple_of(32) { (8, 8) } else { (4, 16) };
-            let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[sums]);
-            let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
-            Choice::new(variant, family, [caps.subgroup * pixels, 4 * columns])
+            let tiles: &[[u32; 2]] = if p.out_c.is_multiple_of(32) {
+                &[[8, 8], [8, 4], [8, 16], [4, 8], [4, 16]]
+            } else {
+                &[[4, 16], [4, 8], [4, 4]]
+            };
+            let choice = |&[columns, pixels]: &[u32; 2]| {
+                let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[sums]);
+                let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
+                Choice::new(variant, family, [caps.subgroup * pixels, 4 * columns])
+            };
+            tiles.iter().map(choice).collect()
         }
         KernelFamily::Tiled => {
             let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
-            let tile = tile([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes);
-            let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
-            Choice::new(variant, family, tile)
+            let choice = |tile: [u32; 2]| {
+                let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
+                Choice::new(variant, family, tile)
+            };
+            tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes).into_iter().map(choice).collect()
         }
     }
 }
 
-/// Chooses the variant of `wgrad`, as [`select_conv`].
-pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+/// The variants of `wgrad`, as [`conv_candidates`].
+pub fn wgrad_candidates(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
     match family {
         KernelFamily::Lane => {
-            let (rows, columns, unroll) = match (shuffled(caps), p.out_c.is_multiple_of(32)) {
-                (true, true) => (2, 8, 8),
-                (false, true) => (2, 8, 4),
-                (_, false) => (1, 4, 4),
+            let tiles: &[[u32; 3]] = match (shuffled(caps), p.out_c.is_multiple_of(32)) {
+                (true, true) => &[[2, 8, 8], [1, 8, 8], [2, 8, 4], [2, 8, 2], [1, 8, 4]],
+                (false, true) => &[[2, 8, 2], [1, 8, 4], [2, 8, 4], [1, 8, 8]],
+                (_, false) => &[[1, 4, 4], [2, 4, 4], [1, 4, 8]],
             };
-            let variant = lane_variant("wgrad_lane", "", stored, caps).with_const("COLUMNS", columns);
-            let variant = variant.with_const("ROWS", rows).with_const("UNROLL", unroll);
-            Choice::new(variant, family, [4 * caps.subgroup * rows, 4 * columns])
+            let choice = |&[rows, columns, unroll]: &[u32; 3]| {
+                let variant = lane_variant("wgrad_lane", "", stored, caps).with_const("COLUMNS", columns);
+                let variant = variant.with_const("ROWS", rows).with_const("UNROLL", unroll);
+                Choice::new(variant, family, [4 * caps.subgroup * rows, 4 * columns])
+            };
+            tiles.iter().map(choice).collect()
         }
         KernelFamily::Tiled => {
-            let tile = tile([&[128, 64, 32]; 2], p.in_c, p.out_c, p.kernel * p.kernel * p.splits);
-            let variant = tiled_variant("wgrad_tiled", "", stored, tile, [p.out_h, p.out_w]);
-            Choice::new(variant, family, tile)
+            let choice = |tile: [u32; 2]| {
+                let variant = tiled_variant("wgrad_tiled", "", stored, tile, [p.out_h, p.out_w]);
+                Choice::new(variant, family, tile)
+            };
+            let count = p.kernel * p.kernel * p.splits;
+            tiles([&[128, 64, 32]; 2], p.in_c, p.out_c, count).into_iter().map(choice).collect()
         }
     }
+}
+
+/// The variant of `conv` that a network uses: the one that the device was tuned to ([`Caps::tuned`]), else the default.
+pub fn select_conv(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+    select(&conv_shape(p, stored), caps, conv_candidates(p, stored, caps, family))
+}
+
+/// The variant of `wgrad`, as [`select_conv`].
+pub fn select_wgrad(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Choice {
+    select(&wgrad_shape(p, stored), caps, wgrad_candidates(p, stored, caps, family))
+}
+
+fn select(shape: &str, caps: &Caps, mut candidates: Vec<Choice>) -> Choice {
+    let wanted = caps.tuned.get(shape);
+    let at = wanted.and_then(|wanted| candidates.iter().position(|c| c.variant.settings() == *wanted));
+    candidates.swap_remove(at.unwrap_or(0))
+}
+
+/// What the speed of a convolution depends on, in words: the key of [`Caps::tuned`].
+pub fn conv_shape(p: &ConvParams, stored: Format) -> String {
+    let direction = if p.backward == 1 { "conv back" } else { "conv" };
+    let sums = if p.integer == 1 { ", i32 sums" } else { "" };
+    let add = if p.accumulate == 1 { ", added" } else { "" };
+    let sizes = [[p.in_h, p.in_w, p.in_c], [p.out_h, p.out_w, p.out_c]].map(|[h, w, c]| format!("{h}x{w}x{c}"));
+    let (k, s) = (p.kernel, p.stride);
+    format!("{direction} {} to {}, {k}x{k}/{s}, batch {}, {stored:?}{sums}{add}", sizes[0], sizes[1], p.batch)
+}
+
+/// As [`conv_shape`], of a weight gradient.
+pub fn wgrad_shape(p: &WgradParams, stored: Format) -> String {
+    let sizes = [[p.in_h, p.in_w, p.in_c], [p.out_h, p.out_w, p.out_c]].map(|[h, w, c]| format!("{h}x{w}x{c}"));
+    let (k, s) = (p.kernel, p.stride);
+    format!("wgrad {} to {}, {k}x{k}/{s}, batch {}, {stored:?}", sizes[0], sizes[1], p.batch)
 }
 
 /// Workgroups that keep a real GPU busy.
 const ENOUGH_WORKGROUPS: u32 = 256;
 
-/// The largest tile of `sides` (rows, columns; falling) that a result of `rows` x `columns`, of which there are `count`, fills
-/// and that leaves enough workgroups; the smallest where none does.
-fn tile(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> [u32; 2] {
-    let fills = |side: u32, length: u32| length >= side;
-    let tiles = sides[0].iter().flat_map(|&m| sides[1].iter().map(move |&n| [m, n]));
-    let suitable = tiles.filter(|&[m, n]| {
-        let enough = rows.div_ceil(m) * columns.div_ceil(n) * count >= ENOUGH_WORKGROUPS;
-        fills(m, rows) && fills(n, columns) && enough
-    });
-    let smallest = sides.map(|s| *s.last().expect("there are tiles"));
-    // With too few workgroups in any case, a tile that is not wider than the result.
-    let narrow = || sides[1].iter().find(|&&n| fills(n, columns) && n <= 64).map_or(smallest, |&n| [smallest[0], n]);
-    suitable.max_by_key(|&[m, n]| m * n).unwrap_or_else(narrow)
+/// The tiles of `sides` (rows, columns; falling) that are not wider than a result of `rows` x `columns`, or the narrowest. First
+/// comes the largest of those that leave enough workgroups (the results are `count`), else the smallest.
+fn tiles(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> Vec<[u32; 2]> {
+    let fitting = |sides: &[u32], length: u32| -> Vec<u32> {
+        let narrowest = *sides.last().expect("there are tiles");
+        sides.iter().copied().filter(|&side| side <= length || side == narrowest).collect()
+    };
+    let (heights, widths) = (fitting(sides[0], rows), fitting(sides[1], columns));
+    let mut all: Vec<[u32; 2]> = heights.iter().flat_map(|&m| widths.iter().map(move |&n| [m, n])).collect();
+    all.sort_by_key(|[m, n]| std::cmp::Reverse(m * n));
+    let enough = |[m, n]: &[u32; 2]| rows.div_ceil(*m) * columns.div_ceil(*n) * count >= ENOUGH_WORKGROUPS;
+    let first = all.iter().position(enough).unwrap_or(all.len() - 1);
+    all[..=first].rotate_right(1);
+    all
 }
 
 /// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.

@@ -63,6 +63,11 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/workgroup_sum",
 ];
 
+/// The text of every shader file.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(_, text)| *text)
+}
+
 fn file(stem: &str) -> &'static str {
     FILES.iter().find(|(name, _)| *name == stem).unwrap_or_else(|| panic!("no shader file {stem}")).1
 }

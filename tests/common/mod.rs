@@ -18,6 +18,7 @@ use cqat::plan::lower::Lowered;
 use cqat::run::{FORMAT_VERSION, Manifest, RunFolder, Versions};
 use cqat::setup::lower_config;
 use cqat::train::{Outcome, Trainer};
+use cqat::tune;
 use serde_json::Value;
 
 /// The adapter that `CQAT_TEST_DEVICE` names, else the software adapter.
@@ -69,6 +70,7 @@ pub fn train(
         adapter: device.summary(),
         data: &data.name,
         data_sha256: &data.sha256,
+        kernels: tune::in_use(&lowered),
         command: vec![],
         started: 0,
     };
@@ -142,6 +144,7 @@ pub fn workplace() -> tempfile::TempDir {
 pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cqat"));
     command.current_dir(folder).args(arguments).env_remove("CQAT_DATA").env_remove("RUST_LOG");
+    command.env("CQAT_CACHE", folder.join("cache"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
