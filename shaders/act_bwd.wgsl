@@ -1,7 +1,7 @@
 // d (rows, C), in place: gradient of the activation -> gradient dz of the value before the ReLU. The masks (ReLU and
 // straight-through) are recomputed from the saved convolution output and the shortcut, exactly as act_fwd computed them.
-// part: four vec4 an invocation: sum dz, sum dz * xhat of the main branch, sum dz * xhat of the projection, and
-// (blocked |d|, |d| of positive values, 0, 0). Grid: one invocation a (chunk of rows, 4 channels).
+// part: three vec4 an invocation: sum dz, sum dz * xhat of the main branch, sum dz * xhat of the projection.
+// blocked: (blocked |d|, |d| of positive values) an invocation. Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 //use quant
 //use preact
@@ -25,6 +25,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> shortcut_context: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(7) var<storage, read_write> part: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> blocked: array<vec2<f32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -57,7 +58,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
     var sum = zero;
     var hat = zero;
     var s_hat = zero;
-    var blocked = zero;
+    var stopped = zero;
     var reaching = zero;
     for (var r = first; r < last; r++) {
         let o = r * p.cols4 + col;
@@ -72,7 +73,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         if (p.quant.enabled == 1u) {
             dz = select(zero, alive, passes(p.quant, z, inv));
             reaching += abs(alive);
-            blocked += abs(alive - dz);
+            stopped += abs(alive - dz);
         }
         d[o] = dz;
         sum += dz;
@@ -81,8 +82,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
             s_hat += dz * fma(s, s_hat_mul, s_hat_add);
         }
     }
-    part[4u * i] = sum;
-    part[4u * i + 1u] = hat;
-    part[4u * i + 2u] = s_hat;
-    part[4u * i + 3u] = vec4<f32>(dot(blocked, vec4<f32>(1.0)), dot(reaching, vec4<f32>(1.0)), 0.0, 0.0);
+    part[3u * i] = sum;
+    part[3u * i + 1u] = hat;
+    part[3u * i + 2u] = s_hat;
+    blocked[i] = vec2<f32>(dot(stopped, vec4<f32>(1.0)), dot(reaching, vec4<f32>(1.0)));
 }

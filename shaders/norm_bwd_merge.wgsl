@@ -1,8 +1,7 @@
 // Batch norm backward, per channel: merges the partial sums of act_bwd, writes the gradients of gamma and beta and the
 // coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries s_w from here on).
-// part: four vec4 a (chunk, 4 channels): sum dz, sum dz * xhat of the main branch, of the projection, statistics.
-// grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one invocation a channel.
-//use index
+// part: three vec4 a (chunk, 4 channels): sum dz, sum dz * xhat of the main branch, of the projection.
+// grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one workgroup of 64 a four channels.
 //use ranges
 struct Params {
     channels: u32,
@@ -15,34 +14,48 @@ struct Params {
     pad2: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> part: array<f32>;
-@group(0) @binding(2) var<storage, read> affine: array<f32>;
-@group(0) @binding(3) var<storage, read> context: array<f32>;
+@group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> affine: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> context: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
-@group(0) @binding(5) var<storage, read_write> grads: array<f32>;
-@group(0) @binding(6) var<storage, read_write> coefficients: array<f32>;
+@group(0) @binding(5) var<storage, read_write> grads: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> coefficients: array<vec4<f32>>;
+var<workgroup> share_sum: array<vec4<f32>, 64>;
+var<workgroup> share_dot: array<vec4<f32>, 64>;
 
-@compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let c = flat_index(wg, groups, lid);
-    if (c >= p.channels) {
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let col = wg.x;
+    let cols4 = p.channels / 4u;
+    var sum = vec4<f32>(0.0);
+    var dot = vec4<f32>(0.0);
+    for (var k = lid; k < p.chunks; k += 64u) {
+        let o = 3u * (k * cols4 + col);
+        sum += part[o];
+        dot += part[o + p.branch];
+    }
+    share_sum[lid] = sum;
+    share_dot[lid] = dot;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lid < half) {
+            share_sum[lid] += share_sum[lid + half];
+            share_dot[lid] += share_dot[lid + half];
+        }
+        workgroupBarrier();
+    }
+    if (lid != 0u) {
         return;
     }
-    let stride = 4u * p.channels;
-    let base = (c / 4u) * 16u + c % 4u;
-    var sum = 0.0;
-    var dot = 0.0;
-    for (var k = 0u; k < p.chunks; k++) {
-        sum += part[k * stride + base];
-        dot += part[k * stride + base + 4u * p.branch];
-    }
-    grads[c] = dot;
-    grads[p.channels + c] = sum;
+    sum = share_sum[0];
+    dot = share_dot[0];
+    grads[col] = dot;
+    grads[cols4 + col] = sum;
     var s = 1.0;
     if (p.x_row >= 0) {
         s = ranges[p.x_row].scale;
     }
-    coefficients[c] = affine[c] * context[2u * p.channels + c] / s;
-    coefficients[p.channels + c] = sum / f32(p.rows);
-    coefficients[2u * p.channels + c] = dot / f32(p.rows);
+    coefficients[col] = affine[col] * context[2u * cols4 + col] / s;
+    coefficients[cols4 + col] = sum / f32(p.rows);
+    coefficients[2u * cols4 + col] = dot / f32(p.rows);
 }

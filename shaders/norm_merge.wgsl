@@ -5,8 +5,7 @@
 //   context[2C..3C] = inv_std * s               xhat = y * context2 + context3
 //   context[3C..4C] = -mean * inv_std
 // affine: gamma (C), beta (C). running: mean (C), unbiased variance (C). health[slot]: first step + 1 with a value that is
-// not finite. evaluate = 1 takes the running statistics instead of the batch's. Grid: one invocation a channel.
-//use index
+// not finite. evaluate = 1 takes the running statistics instead of the batch's. Grid: one workgroup of 64 a four channels.
 //use step
 //use ranges
 struct Params {
@@ -24,63 +23,81 @@ struct Params {
     pad1: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> part: array<f32>;
-@group(0) @binding(2) var<storage, read> affine: array<f32>;
-@group(0) @binding(3) var<storage, read> scales: array<f32>;
+@group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> affine: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read> step: Step;
-@group(0) @binding(6) var<storage, read_write> running: array<f32>;
-@group(0) @binding(7) var<storage, read_write> context: array<f32>;
+@group(0) @binding(6) var<storage, read_write> running: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> context: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> health: array<u32>;
 
-fn finite(v: f32) -> bool {
-    return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
+// Values that have been seen of each channel, their mean, and the sum of their squared distances from it.
+struct Moments {
+    count: f32,
+    mean: vec4<f32>,
+    squares: vec4<f32>,
+}
+var<workgroup> share: array<Moments, 64>;
+
+fn merge(a: Moments, b: Moments) -> Moments {
+    let total = max(a.count + b.count, 1.0);
+    let d = b.mean - a.mean;
+    return Moments(a.count + b.count, a.mean + d * (b.count / total), a.squares + b.squares + d * d * (a.count * b.count / total));
 }
 
-@compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let c = flat_index(wg, groups, lid);
-    if (c >= p.channels) {
+fn all_finite(v: vec4<f32>) -> bool {
+    return all((bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u));
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let col = wg.x;
+    let cols4 = p.channels / 4u;
+    var seen = Moments(0.0, vec4<f32>(0.0), vec4<f32>(0.0));
+    if (p.evaluate == 0u) {
+        for (var k = lid; k < p.chunks; k += 64u) {
+            let o = 2u * (k * cols4 + col);
+            seen = merge(seen, Moments(f32(min(p.chunk, p.rows - k * p.chunk)), part[o], part[o + 1u]));
+        }
+    }
+    share[lid] = seen;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lid < half) {
+            share[lid] = merge(share[lid], share[lid + half]);
+        }
+        workgroupBarrier();
+    }
+    if (lid != 0u) {
         return;
     }
-    var s = 1.0;
+    var s = vec4<f32>(1.0);
     if (p.x_row >= 0) {
-        s = ranges[p.x_row].scale;
+        s = vec4<f32>(ranges[p.x_row].scale);
     }
     if (p.w_scale == 1u) {
-        s *= scales[c];
+        s *= scales[col];
     }
-    var mean = running[c];
-    var variance = running[p.channels + c];
+    var mean = running[col];
+    var variance = running[cols4 + col];
     if (p.evaluate == 0u) {
-        let stride = 2u * p.channels;
-        let base = (c / 4u) * 8u + c % 4u;
-        var count = 0.0;
-        var m = 0.0;
-        var squares = 0.0;
-        for (var k = 0u; k < p.chunks; k++) {
-            let n = f32(min(p.chunk, p.rows - k * p.chunk));
-            let d = part[k * stride + base] - m;
-            let total = count + n;
-            m += d * (n / total);
-            squares += part[k * stride + base + 4u] + d * d * (count * n / total);
-            count = total;
-        }
-        mean = m * s;
-        variance = squares / count * (s * s);
+        let count = share[0].count;
+        mean = share[0].mean * s;
+        variance = share[0].squares / count * (s * s);
         if (p.momentum > 0.0) {
             let unbiased = variance * (count / max(count - 1.0, 1.0));
-            running[c] += p.momentum * (mean - running[c]);
-            running[p.channels + c] += p.momentum * (unbiased - running[p.channels + c]);
+            running[col] += p.momentum * (mean - running[col]);
+            running[cols4 + col] += p.momentum * (unbiased - running[cols4 + col]);
         }
-        if ((!finite(mean) || !finite(variance)) && health[p.health_slot] == 0u) {
-            health[p.health_slot] = step.index + 1u; // every channel that gets here writes the same number
+        if ((!all_finite(mean) || !all_finite(variance)) && health[p.health_slot] == 0u) {
+            health[p.health_slot] = step.index + 1u; // every workgroup that gets here writes the same number
         }
     }
     let inv_std = 1.0 / sqrt(variance + p.eps);
-    let gamma = affine[c];
-    context[c] = gamma * inv_std * s;
-    context[p.channels + c] = affine[p.channels + c] - mean * (gamma * inv_std);
-    context[2u * p.channels + c] = inv_std * s;
-    context[3u * p.channels + c] = -mean * inv_std;
+    let gamma = affine[col];
+    context[col] = gamma * inv_std * s;
+    context[cols4 + col] = affine[cols4 + col] - mean * (gamma * inv_std);
+    context[2u * cols4 + col] = inv_std * s;
+    context[3u * cols4 + col] = -mean * inv_std;
 }

@@ -1,37 +1,47 @@
-// Merges the statistics of act_fwd, moves the tracked range and makes the scale from it.
-// Frozen ranges keep their scale; statistics go on. Grid: one workgroup of 64.
+// Activation quantizers `first`, `first` + 1, ... of the table: merges the statistics of act_fwd and act_bwd, moves the tracked
+// range and makes the scale from it. Frozen ranges keep their scale; statistics go on.
+// seen: two vec4 a part: (max a, saturated, positive, 0), (sum a, sum a^2, 0, 0). blocked: (blocked |d|, |d| of positive values).
+// Grid: one workgroup of 64 a quantizer.
 //use quant
 //use step
 //use ranges
+//use range_table
 struct Params {
-    parts: u32,
-    values: u32,      // values in the tensor
+    first: u32,
+    count: u32,
     mode: u32,        // Tracking: 0 hold, 1 batch, 2 ema, 3 max, 4 mean
-    row: u32,
     use_sigma: u32,   // observe mean + sigmas * deviation instead of the maximum
     sigmas: f32,
     ema: f32,         // weight of the old range
     count_step: u32,  // 1: add to the statistics
-    rule: ScaleRule,
+    pad0: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> step: Step;
-@group(0) @binding(3) var<storage, read_write> ranges: array<RangeRow>;
+@group(0) @binding(1) var<storage, read> table: array<TableRow>;
+@group(0) @binding(2) var<storage, read> seen: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> blocked: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read> step: Step;
+@group(0) @binding(5) var<storage, read_write> ranges: array<RangeRow>;
+// (max a, saturated, positive, blocked |d|), (sum a, sum a^2, |d|, 0).
 var<workgroup> share_a: array<vec4<f32>, 64>;
 var<workgroup> share_b: array<vec4<f32>, 64>;
 
 fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(max(a.x, b.x), a.y + b.y, a.z + b.z, 0.0);
+    return vec4<f32>(max(a.x, b.x), a.yzw + b.yzw);
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(local_invocation_index) lid: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let t = table[p.first + wg.x];
     var a = vec4<f32>(0.0);
     var b = vec4<f32>(0.0);
-    for (var i = lid; i < p.parts; i += 64u) {
-        a = merge(a, part[2u * i]);
-        b += part[2u * i + 1u];
+    for (var i = t.part + lid; i < t.part + t.parts; i += 64u) {
+        var stopped = vec2<f32>(0.0);
+        if (p.count_step == 1u) {
+            stopped = blocked[i];
+        }
+        a = merge(a, vec4<f32>(seen[2u * i].xyz, stopped.x));
+        b += vec4<f32>(seen[2u * i + 1u].xy, stopped.y, 0.0);
     }
     share_a[lid] = a;
     share_b[lid] = b;
@@ -46,34 +56,38 @@ fn main(@builtin(local_invocation_index) lid: u32) {
     if (lid != 0u) {
         return;
     }
-    let top = share_a[0];
-    var seen = top.x;
+    a = share_a[0];
+    b = share_b[0];
+    var observed = a.x;
     if (p.use_sigma == 1u) {
-        let mean = share_b[0].x / f32(p.values);
-        seen = mean + p.sigmas * sqrt(max(share_b[0].y / f32(p.values) - mean * mean, 0.0));
+        let mean = b.x / f32(t.values);
+        observed = mean + p.sigmas * sqrt(max(b.y / f32(t.values) - mean * mean, 0.0));
     }
-    var range = ranges[p.row].range;
+    var range = ranges[t.row].range;
     if (step.frozen == 0u) {
         switch p.mode {
-            case 1u: { range = seen; }
-            case 2u: { range = p.ema * range + (1.0 - p.ema) * seen; }
-            case 3u: { range = max(range, seen); }
+            case 1u: { range = observed; }
+            case 2u: { range = p.ema * range + (1.0 - p.ema) * observed; }
+            case 3u: { range = max(range, observed); }
             case 4u: {
-                range += (seen - range) / (ranges[p.row].calibrated + 1.0);
-                ranges[p.row].calibrated += 1.0;
+                range += (observed - range) / (ranges[t.row].calibrated + 1.0);
+                ranges[t.row].calibrated += 1.0;
             }
             default: {}
         }
         if (p.mode != 0u) {
-            let scale = scale_of(p.rule, range);
-            ranges[p.row].range = range;
-            ranges[p.row].scale = scale.x;
-            ranges[p.row].inv_scale = scale.y;
+            let scale = scale_of(t.rule, range);
+            ranges[t.row].range = range;
+            ranges[t.row].scale = scale.x;
+            ranges[t.row].inv_scale = scale.y;
         }
     }
-    ranges[p.row].observed = seen;
+    ranges[t.row].observed = observed;
     if (p.count_step == 1u) {
-        ranges[p.row].saturated += top.y / max(top.z, 1.0);
-        ranges[p.row].steps += 1.0;
+        ranges[t.row].saturated += a.y / max(a.z, 1.0);
+        ranges[t.row].steps += 1.0;
+        if (b.z > 0.0) {
+            ranges[t.row].blocked += a.w / b.z;
+        }
     }
 }

@@ -60,7 +60,6 @@ pub static REGISTRY: &[&KernelDef] = &[
     &activation::FORWARD,
     &activation::BACKWARD,
     &range::UPDATE,
-    &range::BLOCKED_UPDATE,
     &range::HISTOGRAM,
     &head::POOL_FORWARD,
     &head::POOL_BACKWARD,
@@ -302,7 +301,11 @@ pub fn flat_grid(invocations: usize) -> [u32; 3] {
     [x as u32, groups.div_ceil(x) as u32, 1]
 }
 
-/// Rows that one invocation of a row-reducing kernel handles, so that at most 256 partial sums remain.
-pub fn row_chunk(rows: usize) -> usize {
-    rows.div_ceil(256).max(32)
+/// Rows that one invocation of a row-reducing kernel handles, of four channels each: few invocations on software adapters, whose
+/// partial sums cost more than they gain, and enough to keep a real GPU busy. It depends on nothing else, so that results repeat.
+pub fn row_chunk(rows: usize, cols4: usize, software: bool) -> usize {
+    match software {
+        true => rows.div_ceil(256).max(32),
+        false => (rows * cols4).div_ceil(1 << 17).clamp(8, 256),
+    }
 }

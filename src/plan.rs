@@ -31,6 +31,10 @@ pub enum Arena {
     Transposed,
     /// Weight scales.
     Scales,
+    /// Partial statistics of activations, forward.
+    Seen,
+    /// The same, backward.
+    Blocked,
 }
 
 /// Where a tensor lives.

@@ -26,6 +26,7 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
     let layout = &lowered.layout;
     exec.write_as(layout.table, &layout.rows);
     exec.write(layout.blocks, &layout.block_rows());
+    exec.write_as(layout.range_table, &layout.range_entries);
     exec.write_as(layout.clip, &[1f32, 0.0, 0.0, 0.0]);
     exec.write(layout.health, &vec![0; lowered.net.layers.len()]);
     exec.write_as(layout.scales, &vec![1f32; lowered.plan.tensor(layout.scales).words]);

@@ -7,7 +7,7 @@ use cqat::data::PICTURE_BYTES;
 use cqat::exec::{Executor, ExecutorExt};
 use cqat::kernels::input::{AUGMENT, AugmentParams, random};
 use cqat::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
-use cqat::kernels::range::{RangeRow, UPDATE, UpdateParams};
+use cqat::kernels::range::{RangeRow, TableRow, UPDATE, UpdateParams};
 use cqat::kernels::{Caps, KernelDef, Step, Twin, TwinBuffer};
 use cqat::net::Net;
 use cqat::normalisation::Normalisation;
@@ -186,18 +186,23 @@ fn ranges_move_as_their_names_say() {
     let rule = ScaleRule { levels: 255.0, factor: 8.0, pow2: 0, shift: 0 };
     let moved = |mode: Tracking, sigmas: Option<f32>, frozen: u32, calibrated: f32| {
         let p = UpdateParams {
-            parts: 2,
-            values: 6,
+            first: 0,
+            count: 1,
             mode: mode as u32,
-            row: 0,
             use_sigma: sigmas.is_some().into(),
             sigmas: sigmas.unwrap_or(0.0),
             ema: 0.75,
             count_step: 0,
-            rule,
+            pad: 0,
         };
+        let table = cast_slice(&[TableRow { row: 0, values: 6, parts: 2, part: 0, rule }]).to_vec();
         let mut ranges = cast_slice(&[RangeRow { range: 2.0, calibrated, ..RangeRow::UNIT }]).to_vec();
-        run(&UPDATE, &p, &[&parts(&values), &step(Step { frozen, ..Step::default() })], &mut [&mut ranges]);
+        run(
+            &UPDATE,
+            &p,
+            &[&table, &parts(&values), &[0; 4], &step(Step { frozen, ..Step::default() })],
+            &mut [&mut ranges],
+        );
         let row: RangeRow = bytemuck::pod_read_unaligned(cast_slice(&ranges));
         if row.range != 2.0 {
             assert!(

@@ -185,6 +185,7 @@ pub static BACKWARD: KernelDef = KernelDef {
         ("shortcut_context", Access::Read),
         ("ranges", Access::Read),
         ("part", Access::ReadWrite),
+        ("blocked", Access::ReadWrite),
     ],
     params_bytes: size_of::<BackwardParams>(),
     twin: backward,
@@ -204,9 +205,9 @@ fn backward(t: &mut Twin) {
         identity_scale: range::scale_or_one(ranges, p.shortcut_row),
     };
     let d = t.f32_mut(0);
-    let part = t.f32_mut(6);
+    let (part, statistics) = (t.f32_mut(6), t.f32_mut(7));
     let inv = range::row(ranges, p.range_row).inv_scale;
-    for (item, o) in part.chunks_exact_mut(16).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
+    for (item, o) in part.chunks_exact_mut(12).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
         let first = chunk * p.chunk as usize;
         let last = (first + p.chunk as usize).min(p.rows as usize);
@@ -231,7 +232,7 @@ fn backward(t: &mut Twin) {
                 shortcut_gain[k] += dz * b.shortcut_xhat(i);
             }
         }
-        o[..12].copy_from_slice([bias, gain, shortcut_gain].as_flattened());
-        o[12..].copy_from_slice(&[blocked, reaching, 0.0, 0.0]);
+        o.copy_from_slice([bias, gain, shortcut_gain].as_flattened());
+        statistics[2 * item..2 * item + 2].copy_from_slice(&[blocked, reaching]);
     }
 }

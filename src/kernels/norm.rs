@@ -178,7 +178,7 @@ fn bwd_merge(t: &mut Twin) {
     for c in 0..channels {
         let (mut sum, mut dot) = (0f32, 0f32);
         for k in 0..p.chunks as usize {
-            let o = k * 4 * channels + (c / 4) * 16 + c % 4;
+            let o = k * 3 * channels + (c / 4) * 12 + c % 4;
             sum += part[o];
             dot += part[o + 4 * p.branch as usize];
         }

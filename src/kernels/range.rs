@@ -61,107 +61,109 @@ fn row_mut(ranges: &mut [f32], row: u32) -> &mut RangeRow {
     bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(words))
 }
 
+/// One activation quantizer of the table that `range_update` goes through (`TableRow` in `shared/range_table.wgsl`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub struct TableRow {
+    /// Row of ranges.
+    pub row: u32,
+    /// Values of the activation in a batch.
+    pub values: u32,
+    /// Partial statistics.
+    pub parts: u32,
+    /// The first of them.
+    pub part: u32,
+    /// Scale rule.
+    pub rule: ScaleRule,
+}
+
+/// Words of one partial statistic of `act_fwd`.
+pub const SEEN_WORDS: usize = 8;
+/// Words of one partial statistic of `act_bwd`.
+pub const BLOCKED_WORDS: usize = 2;
+
 /// Parameters of `range_update`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct UpdateParams {
-    /// Partial statistics.
-    pub parts: u32,
-    /// Values in the tensor.
-    pub values: u32,
+    /// First row of the table.
+    pub first: u32,
+    /// Rows: workgroups on the device, read by the twin.
+    pub count: u32,
     /// [`Tracking`].
     pub mode: u32,
-    /// Row of ranges.
-    pub row: u32,
     /// 1: observe `mean + sigmas * deviation`, 0: the maximum.
     pub use_sigma: u32,
     /// For `use_sigma`.
     pub sigmas: f32,
     /// Weight of the old range in the moving average.
     pub ema: f32,
-    /// 1: add to the saturation statistics.
+    /// 1: add to the saturation and mask statistics.
     pub count_step: u32,
-    /// Scale rule.
-    pub rule: ScaleRule,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// `range_update.wgsl`.
 pub static UPDATE: KernelDef = KernelDef {
     name: "range_update",
-    bindings: &[("part", Access::Read), ("step", Access::Read), ("ranges", Access::ReadWrite)],
+    bindings: &[
+        ("table", Access::Read),
+        ("seen", Access::Read),
+        ("blocked", Access::Read),
+        ("step", Access::Read),
+        ("ranges", Access::ReadWrite),
+    ],
     params_bytes: size_of::<UpdateParams>(),
     twin: range_update,
 };
 
 fn range_update(t: &mut Twin) {
     let p: UpdateParams = t.params();
-    let (part, step) = (t.f32(0), t.step(1));
-    let ranges = t.f32_mut(2);
-    let (mut top, mut saturated, mut positive, mut sum, mut squares) = (0f32, 0f32, 0f32, 0f32, 0f32);
-    for q in part.chunks_exact(8).take(p.parts as usize) {
-        top = top.max(q[0]);
-        saturated += q[1];
-        positive += q[2];
-        sum += q[4];
-        squares += q[5];
-    }
-    let mut seen = top;
-    if p.use_sigma == 1 {
-        let mean = sum / p.values as f32;
-        seen = mean + p.sigmas * (squares / p.values as f32 - mean * mean).max(0.0).sqrt();
-    }
-    let row = row_mut(ranges, p.row);
-    if step.frozen == 0 && p.mode != Tracking::Hold as u32 {
-        row.range = match p.mode {
-            m if m == Tracking::Batch as u32 => seen,
-            m if m == Tracking::Ema as u32 => p.ema * row.range + (1.0 - p.ema) * seen,
-            m if m == Tracking::Max as u32 => row.range.max(seen),
-            _ => row.range + (seen - row.range) / (row.calibrated + 1.0),
-        };
-        if p.mode == Tracking::Mean as u32 {
-            row.calibrated += 1.0;
+    let table: &[TableRow] = bytemuck::cast_slice(t.words(0));
+    let (seen, blocked, step) = (t.f32(1), t.f32(2), t.step(3));
+    let ranges = t.f32_mut(4);
+    for entry in &table[p.first as usize..][..p.count as usize] {
+        let parts = entry.part as usize..(entry.part + entry.parts) as usize;
+        let (mut top, mut saturated, mut positive, mut sum, mut squares) = (0f32, 0f32, 0f32, 0f32, 0f32);
+        let (mut stopped, mut reaching) = (0f32, 0f32);
+        for i in parts {
+            let q = &seen[SEEN_WORDS * i..][..SEEN_WORDS];
+            top = top.max(q[0]);
+            saturated += q[1];
+            positive += q[2];
+            sum += q[4];
+            squares += q[5];
+            stopped += blocked[BLOCKED_WORDS * i];
+            reaching += blocked[BLOCKED_WORDS * i + 1];
         }
-        let s = p.rule.scale(row.range);
-        (row.scale, row.inv_scale) = (s.scale, s.inv_scale);
-    }
-    row.observed = seen;
-    if p.count_step == 1 {
-        row.saturated += saturated / positive.max(1.0);
-        row.steps += 1.0;
-    }
-}
-
-/// Parameters of `blocked_update`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct BlockedParams {
-    /// Partial statistics.
-    pub parts: u32,
-    /// Row of ranges.
-    pub row: u32,
-    /// Padding.
-    pub pad: [u32; 2],
-}
-
-/// `blocked_update.wgsl`.
-pub static BLOCKED_UPDATE: KernelDef = KernelDef {
-    name: "blocked_update",
-    bindings: &[("part", Access::Read), ("ranges", Access::ReadWrite)],
-    params_bytes: size_of::<BlockedParams>(),
-    twin: blocked_update,
-};
-
-fn blocked_update(t: &mut Twin) {
-    let p: BlockedParams = t.params();
-    let part = t.f32(0);
-    let ranges = t.f32_mut(1);
-    let (mut blocked, mut reaching) = (0f32, 0f32);
-    for q in part.chunks_exact(16).take(p.parts as usize) {
-        blocked += q[12];
-        reaching += q[13];
-    }
-    if reaching > 0.0 {
-        row_mut(ranges, p.row).blocked += blocked / reaching;
+        let mut observed = top;
+        if p.use_sigma == 1 {
+            let mean = sum / entry.values as f32;
+            observed = mean + p.sigmas * (squares / entry.values as f32 - mean * mean).max(0.0).sqrt();
+        }
+        let row = row_mut(ranges, entry.row);
+        if step.frozen == 0 && p.mode != Tracking::Hold as u32 {
+            row.range = match p.mode {
+                m if m == Tracking::Batch as u32 => observed,
+                m if m == Tracking::Ema as u32 => p.ema * row.range + (1.0 - p.ema) * observed,
+                m if m == Tracking::Max as u32 => row.range.max(observed),
+                _ => row.range + (observed - row.range) / (row.calibrated + 1.0),
+            };
+            if p.mode == Tracking::Mean as u32 {
+                row.calibrated += 1.0;
+            }
+            let s = entry.rule.scale(row.range);
+            (row.scale, row.inv_scale) = (s.scale, s.inv_scale);
+        }
+        row.observed = observed;
+        if p.count_step == 1 {
+            row.saturated += saturated / positive.max(1.0);
+            row.steps += 1.0;
+            if reaching > 0.0 {
+                row.blocked += stopped / reaching;
+            }
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use bytemuck::Zeroable;
 
 use super::{ALIGN_WORDS, Arena, Plan, TensorId};
 use crate::config::{Estimator, Granularity, RING_ROWS};
-use crate::kernels;
 use crate::kernels::input::TABLE_WORDS;
-use crate::kernels::range::{BINS, RANGE_WORDS};
+use crate::kernels::range::{BINS, BLOCKED_WORDS, RANGE_WORDS, SEEN_WORDS, TableRow};
 use crate::kernels::weights::{self, WeightRow, estimate};
+use crate::kernels::{self, row_chunk};
 use crate::net::{Layer, LayerId, Net};
 use crate::quant::{Quant, QuantSpec, ScaleRule};
 
@@ -95,6 +95,19 @@ pub struct Needs {
     pub averages: bool,
     /// A step has several batches.
     pub accumulates: bool,
+    /// The device is a software adapter: it decides how many partial statistics there are.
+    pub software: bool,
+}
+
+/// Partial statistics of an activation, which `range_update` merges.
+#[derive(Debug, Clone, Copy)]
+pub struct Statistics {
+    /// Of `act_fwd`.
+    pub seen: TensorId,
+    /// Of `act_bwd`.
+    pub blocked: TensorId,
+    /// Row of [`Layout::range_table`], where it is quantized.
+    pub entry: Option<u32>,
 }
 
 /// All persistent tensors.
@@ -133,6 +146,16 @@ pub struct Layout {
     pub accumulated: Option<TensorId>,
     /// Per layer, its row of ranges.
     pub range_rows: Vec<Option<u32>>,
+    /// Per layer, the statistics of an activation.
+    pub statistics: Vec<Option<Statistics>>,
+    /// All of them, and the table of the quantized ones.
+    pub seen: TensorId,
+    /// See `seen`.
+    pub blocked: TensorId,
+    /// See `seen`.
+    pub range_table: TensorId,
+    /// Rows of the table.
+    pub range_entries: Vec<TableRow>,
     /// First step with a value that is not finite, per layer.
     pub health: TensorId,
     /// The weight table and its block index.
@@ -164,7 +187,7 @@ pub struct Layout {
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
     pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
-        let Needs { averages, accumulates } = needs;
+        let Needs { averages, accumulates, software } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -225,6 +248,30 @@ impl Layout {
             range_rows[id] = Some(row as u32 + 1);
         }
         let row_count = 1 + net.activations().count();
+        let mut statistics: Vec<Option<Statistics>> = vec![None; net.layers.len()];
+        let mut range_entries = Vec::new();
+        for (row, (id, activation)) in net.activations().enumerate() {
+            let (rows, cols4) = (batch * activation.shape.pixels(), activation.shape.c / 4);
+            let parts = rows.div_ceil(row_chunk(rows, cols4, software)) * cols4;
+            // So many that both arenas have the same number before each activation.
+            let room = parts.next_multiple_of(ALIGN_WORDS / BLOCKED_WORDS);
+            let seen = plan.member(Arena::Seen, format!("{}.seen", activation.name), SEEN_WORDS * room);
+            let blocked = plan.member(Arena::Blocked, format!("{}.blocked", activation.name), BLOCKED_WORDS * room);
+            let part = plan.offset(seen) / SEEN_WORDS;
+            assert_eq!(part, plan.offset(blocked) / BLOCKED_WORDS, "the arenas go in step");
+            let entry = quant.and_then(|q| q.layer(id)).map(|quantizer| {
+                let (row, values) = (row as u32 + 1, (4 * rows * cols4) as u32);
+                range_entries.push(TableRow {
+                    row,
+                    values,
+                    parts: parts as u32,
+                    part: part as u32,
+                    rule: quantizer.rule,
+                });
+                range_entries.len() as u32 - 1
+            });
+            statistics[id] = Some(Statistics { seen, blocked, entry });
+        }
         let rows = weight_rows(plan, &weights, quant);
         let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
         let average = averages.then(|| Values {
@@ -247,6 +294,11 @@ impl Layout {
             average,
             accumulated: accumulates.then(|| plan.own("accumulated gradients", words)),
             range_rows,
+            statistics,
+            seen: plan.whole(Arena::Seen),
+            blocked: plan.whole(Arena::Blocked),
+            range_table: plan.own("range table", range_entries.len() * size_of::<TableRow>() / 4),
+            range_entries,
             health: plan.own("health", net.layers.len()),
             table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),
             blocks: plan.own("weight blocks", decayed_words / ALIGN_WORDS),

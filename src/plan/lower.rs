@@ -11,7 +11,7 @@ use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
 use crate::kernels::conv::{CONV, ConvParams};
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
-use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid};
+use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
 use crate::{Error, ErrorKind, Result};
@@ -109,7 +109,11 @@ enum Mode {
 pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<Lowered> {
     quant.map_or(Ok(()), |q| check_sums(net, q))?;
     let mut plan = Plan::default();
-    let needs = Needs { averages: options.optimizer.ema_decay.is_some(), accumulates: options.accumulate > 1 };
+    let needs = Needs {
+        averages: options.optimizer.ema_decay.is_some(),
+        accumulates: options.accumulate > 1,
+        software: options.caps.software,
+    };
     let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
     let mut pass = |name, mode, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, mode);
@@ -248,8 +252,6 @@ struct Pass<'a> {
     layout: &'a Layout,
     mode: Mode,
     list: Vec<Dispatch>,
-    /// Updates of ranges, for the end of a training step: until then everybody uses the scale that the codes were made with.
-    range_updates: Vec<Dispatch>,
     values: Vec<Option<Value>>,
     convs: Vec<Option<ConvState>>,
     layer: Option<LayerId>,
@@ -267,8 +269,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let layers = net.layers.len();
         let (values, convs) = (vec![None; layers], vec![None; layers]);
-        let (list, range_updates) = (Vec::new(), Vec::new());
-        Pass { net, quant, spec, options, plan, layout, mode, list, range_updates, values, convs, layer: None }
+        Pass { net, quant, spec, options, plan, layout, mode, list: Vec::new(), values, convs, layer: None }
     }
 
     fn emit_all(&mut self) {
@@ -278,7 +279,9 @@ impl<'a> Pass<'a> {
         let dlogits = self.forward();
         if self.mode == Mode::Train {
             self.backward(dlogits);
-            self.list.append(&mut self.range_updates);
+        }
+        self.update_ranges();
+        if self.mode == Mode::Train {
             match self.layout.accumulated {
                 Some(mean) => self.average(self.layout.grads, mean, true),
                 None => self.optimizer(),
@@ -334,6 +337,11 @@ impl<'a> Pass<'a> {
             None => what.to_string(),
         };
         self.plan.scratch(name, words)
+    }
+
+    /// Rows of a batch that an invocation of a reducing kernel handles.
+    fn row_chunk(&self, rows: usize, channels: usize) -> usize {
+        row_chunk(rows, channels / 4, self.options.caps.software)
     }
 
     /// The quantizer of a layer in this pass.

@@ -18,8 +18,9 @@ use cqat::tensors;
 use super::Random;
 
 const BATCH: usize = 16;
-/// Differing codes allowed, one in this many.
-const RARE: usize = 5000;
+/// Differing codes allowed, one in this many: those next to a rounding edge. A channel whose gamma is 0 has few different
+/// values, so that many of its codes may lie there at once.
+const RARE: usize = 1000;
 
 #[test]
 fn codes_and_logits_follow_fake_quantization() {

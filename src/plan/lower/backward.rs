@@ -13,9 +13,8 @@ use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
 };
-use crate::kernels::range::{BLOCKED_UPDATE, BlockedParams};
 use crate::kernels::select::{select_conv, select_wgrad};
-use crate::kernels::{Format, flat_grid, row_chunk};
+use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
 use crate::plan::{Arena, TensorId};
 use crate::quant::Quant;
@@ -111,7 +110,7 @@ impl Pass<'_> {
 
     fn activation_backward(&mut self, id: LayerId, a: &Activation, g: &mut Gradients) {
         let rows = self.options.batch * a.shape.pixels();
-        let chunk = row_chunk(rows);
+        let chunk = self.row_chunk(rows, a.shape.c);
         let chunks = rows.div_ceil(chunk);
         let items = chunks * a.shape.c / 4;
         let q = self.quantizer(id);
@@ -119,7 +118,8 @@ impl Pass<'_> {
         let main = self.conv_state(a.main);
         let s = self.shortcut_operand(a);
         let d = g.grads[&id];
-        let part = self.scratch("act_bwd part", 16 * items);
+        let part = self.scratch("act_bwd part", 12 * items);
+        let blocked = self.layout.statistics[id].expect("an activation has statistics").blocked;
         let params = BackwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
@@ -132,12 +132,8 @@ impl Pass<'_> {
             quant: q.map_or(Quant::OFF, |q| q.quant),
         };
         let variant = backward_variant(s.kind, s.format);
-        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part];
+        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part, blocked];
         self.emit(&BACKWARD, variant, &params, &bind, flat_grid(items), 0);
-        if q.is_some() {
-            let params = BlockedParams { parts: items as u32, row, pad: [0; 2] };
-            self.emit_only(&BLOCKED_UPDATE, &params, &[part, self.layout.ranges], [1, 1, 1]);
-        }
         self.norm_backward_merge(a.main, part, chunks, rows, 1, d, g);
         match a.shortcut {
             Shortcut::None => {}
@@ -177,7 +173,7 @@ impl Pass<'_> {
         };
         let context = self.conv_state(conv).context;
         let bind = [part, norm.affine, context, layout.ranges, norm.grad, coefficients];
-        self.emit_only(&norm::BWD_MERGE, &params, &bind, flat_grid(norm.channels));
+        self.emit_only(&norm::BWD_MERGE, &params, &bind, [norm.channels as u32 / 4, 1, 1]);
         g.pending.insert(conv, (d, coefficients));
     }
 
@@ -187,7 +183,7 @@ impl Pass<'_> {
         let state = self.conv_state(id);
         let dy = self.scratch("dy", geometry.batch * c.to.len());
         let rows = geometry.batch * c.to.pixels();
-        let chunk = row_chunk(rows);
+        let chunk = self.row_chunk(rows, c.to.c);
         let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, pad: 0 };
         let bind = [dz, state.y, state.context, coefficients, dy];
         let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);

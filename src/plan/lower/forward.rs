@@ -1,5 +1,7 @@
 //! The forward pass.
 
+use std::ops::Range;
+
 use super::{ConvState, Mode, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{FORWARD, ForwardParams, forward_variant, shortcut_kind};
@@ -9,10 +11,10 @@ use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
 use crate::kernels::select::select_conv;
-use crate::kernels::{Format, Variant, flat_grid, row_chunk};
+use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
-use crate::plan::{Dispatch, TensorId};
-use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
+use crate::plan::TensorId;
+use crate::quant::{Quant, QuantSpec, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
 const EXACT_IN_F32: u64 = 1 << 24;
@@ -24,14 +26,6 @@ pub(super) struct ShortcutOperand {
     pub format: Format,
     pub kind: u32,
     pub row: i32,
-}
-
-/// Statistics of an activation's values: `items` partial ones in `part`, of `values` values, for row `row` of the ranges.
-struct Seen {
-    row: u32,
-    part: TensorId,
-    items: usize,
-    values: usize,
 }
 
 impl Pass<'_> {
@@ -113,9 +107,9 @@ impl Pass<'_> {
         let input = self.value(c.input);
         let y = self.convolve(id, &g, input);
         let rows = g.batch * c.to.pixels();
-        let chunk = row_chunk(rows);
-        let chunks = rows.div_ceil(chunk);
         let channels = c.to.c;
+        let chunk = self.row_chunk(rows, channels);
+        let chunks = rows.div_ceil(chunk);
         let layout = self.layout;
         let evaluate = self.mode == Mode::Evaluate;
         let part = if evaluate {
@@ -148,7 +142,7 @@ impl Pass<'_> {
         let norm = layout.norm_of(id);
         let scales = layout.weights_of(id).1.scales;
         let bind = [part, norm.affine, scales, layout.ranges, layout.step, norm.running, context, layout.health];
-        self.emit_only(&norm::MERGE, &params, &bind, flat_grid(channels));
+        self.emit_only(&norm::MERGE, &params, &bind, [channels as u32 / 4, 1, 1]);
         self.convs[id] = Some(ConvState { y, context });
     }
 
@@ -175,13 +169,13 @@ impl Pass<'_> {
 
     fn activation(&mut self, id: LayerId, a: &Activation) {
         let rows = self.options.batch * a.shape.pixels();
-        let chunk = row_chunk(rows);
+        let chunk = self.row_chunk(rows, a.shape.c);
         let items = rows.div_ceil(chunk) * a.shape.c / 4;
         let q = self.quantizer(id);
         let format = if q.is_some() { Format::U8 } else { Format::F32 };
         let row = self.layout.range_rows[id].expect("an activation has a row of ranges");
         let out = self.scratch("value", format.words(rows * a.shape.c));
-        let part = self.scratch("act part", 8 * items);
+        let statistics = self.layout.statistics[id].expect("an activation has statistics");
         let main = self.conv_state(a.main);
         let s = self.shortcut_operand(a);
         let params = ForwardParams {
@@ -196,39 +190,21 @@ impl Pass<'_> {
             quant: q.map_or(Quant::OFF, |q| q.quant),
         };
         let variant = forward_variant(s.kind, s.format, q.is_some());
-        let bind = [main.y, main.context, s.tensor, s.context, self.layout.ranges, out, part];
+        let bind = [main.y, main.context, s.tensor, s.context, self.layout.ranges, out, statistics.seen];
         let run = |pass: &mut Self, measure: bool| {
             let params = ForwardParams { measure: u32::from(measure), ..params };
             pass.emit(&FORWARD, variant.clone(), &params, &bind, flat_grid(items), 0);
         };
-        let values = rows * a.shape.c;
-        let seen = Seen { row, part, items, values };
-        match (self.mode, self.spec.zip(self.spec.and_then(|s| s.layer(id)))) {
-            (Mode::Train, Some((spec, q))) if self.quant.is_some() => {
-                let mode = tracking(spec);
-                if mode == Tracking::Batch {
-                    run(self, true);
-                    let update = self.range_update(&seen, spec, q, Tracking::Batch, false);
-                    self.list.push(update);
-                }
-                run(self, false);
-                let mode = if mode == Tracking::Batch { Tracking::Hold } else { mode };
-                let update = self.range_update(&seen, spec, q, mode, true);
-                self.range_updates.push(update);
-            }
-            (Mode::Calibrate, Some((spec, q))) => {
-                run(self, false);
-                let mode = match spec.config.activations.estimator {
-                    Estimator::FixedPow2 => Tracking::Hold,
-                    Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
-                    Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
-                };
-                let update = self.range_update(&seen, spec, q, mode, false);
-                self.list.push(update);
-            }
-            _ => run(self, false),
+        // A range of this batch is made before its codes are.
+        if let (Mode::Train, Some(entry), Some(quant)) = (self.mode, statistics.entry, self.quant)
+            && tracking(quant) == Tracking::Batch
+        {
+            run(self, true);
+            self.range_update(quant, entry..entry + 1, Tracking::Batch, false);
         }
+        run(self, false);
         if self.mode == Mode::Histogram && self.spec.is_some_and(|s| s.layer(id).is_some()) {
+            let values = rows * a.shape.c;
             let params = HistogramParams { words4: values as u32 / 4, row, pad: [0; 2] };
             let bind = [out, self.layout.ranges, self.layout.histogram];
             self.emit_only(&HISTOGRAM, &params, &bind, flat_grid(values / 4));
@@ -237,22 +213,47 @@ impl Pass<'_> {
         self.values[id] = Some(Value { tensor: out, format, row });
     }
 
-    /// The dispatch that moves a range by what a pass has seen; `count` adds to the saturation statistics too.
-    fn range_update(&self, seen: &Seen, spec: &QuantSpec, q: &Quantizer, mode: Tracking, count: bool) -> Dispatch {
+    /// Moves all ranges by what the pass has seen. In training this comes last: until then everybody uses the scales that the
+    /// codes were made with.
+    pub(super) fn update_ranges(&mut self) {
+        let (Some(spec), all) = (self.spec, 0..self.layout.range_entries.len() as u32) else { return };
+        match self.mode {
+            Mode::Train if self.quant.is_some() => {
+                let mode = tracking(spec);
+                let mode = if mode == Tracking::Batch { Tracking::Hold } else { mode };
+                self.range_update(spec, all, mode, true);
+            }
+            Mode::Calibrate => {
+                let mode = match spec.config.activations.estimator {
+                    Estimator::FixedPow2 => Tracking::Hold,
+                    Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
+                    Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
+                };
+                self.range_update(spec, all, mode, false);
+            }
+            _ => {}
+        }
+    }
+
+    /// Moves the ranges of some rows of the table; `count` adds to the statistics too.
+    fn range_update(&mut self, spec: &QuantSpec, entries: Range<u32>, mode: Tracking, count: bool) {
+        if entries.is_empty() {
+            return;
+        }
         let a = &spec.config.activations;
         let params = range::UpdateParams {
-            parts: seen.items as u32,
-            values: seen.values as u32,
+            first: entries.start,
+            count: entries.len() as u32,
             mode: mode as u32,
-            row: seen.row,
             use_sigma: u32::from(a.estimator == Estimator::KSigma),
             sigmas: a.sigmas,
             ema: a.ema_momentum,
             count_step: u32::from(count),
-            rule: q.rule,
+            pad: 0,
         };
-        let bind = [seen.part, self.layout.step, self.layout.ranges];
-        self.dispatch(&range::UPDATE, Variant::only(range::UPDATE.name), &params, &bind, [1, 1, 1], 0)
+        let layout = self.layout;
+        let bind = [layout.range_table, layout.seen, layout.blocked, layout.step, layout.ranges];
+        self.emit_only(&range::UPDATE, &params, &bind, [entries.len() as u32, 1, 1]);
     }
 
     fn pool(&mut self, id: LayerId, p: &Pool) {

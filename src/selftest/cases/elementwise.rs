@@ -8,7 +8,7 @@ use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
-use crate::kernels::range::{self, BINS, BlockedParams, HistogramParams, RangeRow, UpdateParams};
+use crate::kernels::range::{self, BINS, HistogramParams, RangeRow, TableRow, UpdateParams};
 use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate};
 use crate::kernels::{Format, Step, flat_grid};
 use crate::quant::{Quant, ScaleRule, mask};
@@ -178,19 +178,19 @@ fn norm_cases(cases: &mut Vec<Case>) {
                 vec![0; 4],
             ];
             let name = format!("{shape} evaluate {evaluate}");
-            cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, flat_grid(n), data));
+            cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, [cols4, 1, 1], data));
         }
         for (branch, x_row) in [(1, -1), (2, 1)] {
             let p = BwdMergeParams { channels, rows, chunks, branch, x_row, pad: [0; 3] };
             let data = vec![
-                reals(4 * chunks as usize * n, 6, -1.0, 1.0),
+                reals(3 * chunks as usize * n, 6, -1.0, 1.0),
                 reals(2 * n, 7, -1.0, 1.0),
                 reals(4 * n, 8, 0.1, 1.0),
                 ranges(2),
                 unset(2 * n),
                 unset(3 * n),
             ];
-            cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, flat_grid(n), data));
+            cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, [cols4, 1, 1], data));
         }
         let words = rows as usize * n;
         let p = BwdParams { rows, cols4, chunk, pad: 0 };
@@ -254,7 +254,7 @@ fn activation_cases(cases: &mut Vec<Case>) {
                 quant,
             };
             let d = integers(words, 5, -9, 9);
-            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(16 * items)];
+            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(12 * items), unset(2 * items)];
             let variant = backward_variant(shortcut, format);
             cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
         }
@@ -262,31 +262,23 @@ fn activation_cases(cases: &mut Vec<Case>) {
 }
 
 fn range_cases(cases: &mut Vec<Case>) {
-    let parts = 100usize;
+    let entry = |row, parts, part, pow2, shift| {
+        let rule = ScaleRule { levels: 255.0, factor: 8.0, pow2, shift };
+        TableRow { row, values: 64 * parts, parts, part, rule }
+    };
     for mode in 0..5 {
         for (frozen, use_sigma, pow2, shift) in [(0, 0, 0, 0), (0, 1, 0, 3), (0, 0, 1, 0), (1, 0, 0, 0)] {
-            let p = UpdateParams {
-                parts: parts as u32,
-                values: 6400,
-                mode,
-                row: 1,
-                use_sigma,
-                sigmas: 3.0,
-                ema: 0.9,
-                count_step: 1,
-                rule: ScaleRule { levels: 255.0, factor: 8.0, pow2, shift },
-            };
+            // The first entry is passed over.
+            let table = [entry(0, 7, 0, 1, 2), entry(2, 100, 7, pow2, shift), entry(1, 30, 107, pow2, shift)];
+            let (sigmas, ema, count_step) = (3.0, 0.9, u32::from(shift == 0));
+            let p = UpdateParams { first: 1, count: 2, mode, use_sigma, sigmas, ema, count_step, pad: 0 };
             let frozen = step(Step { frozen, ..Step::default() });
-            let data = vec![reals(8 * parts, 1, 1.0, 9.0), frozen, ranges(3)];
+            let table = bytemuck::cast_slice(&table).to_vec();
+            let data = vec![table, reals(8 * 137, 1, 1.0, 9.0), reals(2 * 137, 2, 0.0, 2.0), frozen, ranges(3)];
             let name = format!("mode {mode} sigma {use_sigma} pow2 {pow2}");
-            let variant = only(&range::UPDATE);
-            cases.push(Case::new(&range::UPDATE, variant, name, &p, [1, 1, 1], data).each());
+            cases.push(Case::new(&range::UPDATE, only(&range::UPDATE), name, &p, [2, 1, 1], data).each());
         }
     }
-    let p = BlockedParams { parts: parts as u32, row: 2, pad: [0; 2] };
-    let data = vec![reals(16 * parts, 2, 0.0, 2.0), ranges(3)];
-    let variant = only(&range::BLOCKED_UPDATE);
-    cases.push(Case::new(&range::BLOCKED_UPDATE, variant, "", &p, [1, 1, 1], data).each());
     let p = HistogramParams { words4: 130, row: 1, pad: [0; 2] };
     let data = vec![quarters(520, 3, -1, 10), ranges(3), vec![0; 3 * BINS]];
     cases.push(Case::new(&range::HISTOGRAM, only(&range::HISTOGRAM), "", &p, flat_grid(130), data).exact());
