@@ -90,10 +90,10 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
     let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
-            let tiles: &[[u32; 2]] = if p.out_c.is_multiple_of(32) {
-                &[[8, 8], [8, 4], [8, 16], [4, 8], [4, 16]]
-            } else {
-                &[[4, 16], [4, 8], [4, 4]]
+            let tiles: &[[u32; 2]] = match (is_short(p.kernel, p.in_c, p.q_h * p.q_w), p.out_c.is_multiple_of(32)) {
+                (true, _) => &[[4, 4], [4, 8], [4, 16]],
+                (false, true) => &[[8, 8], [8, 4], [8, 16], [4, 8], [4, 16]],
+                (false, false) => &[[4, 16], [4, 8], [4, 4]],
             };
             let choice = |&[columns, pixels]: &[u32; 2]| {
                 let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[sums]);
@@ -117,10 +117,11 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
 pub fn wgrad_candidates(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
     match family {
         KernelFamily::Lane => {
-            let tiles: &[[u32; 3]] = match (shuffled(caps), p.out_c.is_multiple_of(32)) {
-                (true, true) => &[[2, 8, 8], [1, 8, 8], [2, 8, 4], [2, 8, 2], [1, 8, 4]],
-                (false, true) => &[[2, 8, 2], [1, 8, 4], [2, 8, 4], [1, 8, 8]],
-                (_, false) => &[[1, 4, 4], [2, 4, 4], [1, 4, 8]],
+            let narrow = is_short(p.kernel, p.in_c, p.out_h * p.out_w) || !p.out_c.is_multiple_of(32);
+            let tiles: &[[u32; 3]] = match (narrow, shuffled(caps)) {
+                (true, _) => &[[1, 4, 4], [2, 4, 4], [1, 4, 8]],
+                (false, true) => &[[2, 8, 8], [1, 8, 8], [2, 8, 4], [2, 8, 2], [1, 8, 4]],
+                (false, false) => &[[2, 8, 2], [1, 8, 4], [2, 8, 4], [1, 8, 8]],
             };
             let choice = |&[rows, columns, unroll]: &[u32; 3]| {
                 let variant = lane_variant("wgrad_lane", "", stored, caps).with_const("COLUMNS", columns);
@@ -154,6 +155,11 @@ fn select(shape: &str, caps: &Caps, mut candidates: Vec<Choice>) -> Choice {
     let wanted = caps.tuned.get(shape);
     let at = wanted.and_then(|wanted| candidates.iter().position(|c| c.variant.settings() == *wanted));
     candidates.swap_remove(at.unwrap_or(0))
+}
+
+/// A first or last layer, which takes little of a step: its kernels are used for nothing else, and a small tile compiles sooner.
+fn is_short(kernel: u32, in_c: u32, pixels: u32) -> bool {
+    kernel * kernel * in_c <= 36 || pixels == 1
 }
 
 /// What the speed of a convolution depends on, in words: the key of [`Caps::tuned`].
