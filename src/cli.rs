@@ -21,8 +21,9 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Result;
-use crate::config::Config;
+use crate::config::{Config, Kernels};
 use crate::gpu::{Gpu, OpenOptions};
+use crate::kernels::select::KernelFamily;
 use crate::setup;
 
 /// Train low-bit image classifiers on any GPU, and hand the exact integers to hardware.
@@ -50,6 +51,11 @@ impl Global {
         let memory_mib = config.and_then(|c| c.device.memory_mib);
         let mut gpu = Gpu::open(&OpenOptions { device: self.device.clone(), memory_mib, checked: false })?;
         gpu.caps.tuned = crate::tune::known(&gpu.summary);
+        let kernels = config.map_or(Kernels::Auto, |c| c.device.kernels);
+        let tiled = KernelFamily::choose(kernels, &gpu.caps).is_ok_and(|family| family == KernelFamily::Tiled);
+        if gpu.caps.matrix > 0 && !(tiled && crate::selftest::matrix_units_agree(&gpu)) {
+            gpu.caps.matrix = 0;
+        }
         Ok(gpu)
     }
 }

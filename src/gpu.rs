@@ -135,6 +135,31 @@ const SUBMISSION_FLOPS: u64 = 20_000_000_000;
 
 /// Features that are used where an adapter has them: device-time measurements, lane kernels.
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
+/// What matrix units need.
+const MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+/// Workgroup memory of `conv_coop` with matrices of side 16.
+const COOP_BYTES: u32 = 20 << 10;
+
+/// [`Caps::matrix`] as the adapter has it.
+fn matrix_side(adapter: &wgpu::Adapter, subgroup: u32) -> u32 {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    // lavapipe 26.1 crashes with matrices in subgroups of 16.
+    let crashes = adapter.get_info().device_type == wgpu::DeviceType::Cpu && subgroup > 8;
+    if !adapter.features().contains(MATRIX) || subgroup == 0 || crashes {
+        return 0;
+    }
+    let all = adapter.cooperative_matrix_properties();
+    let has =
+        |side| all.iter().any(|m| [m.m_size, m.n_size, m.k_size] == [side; 3] && m.ab_type == F16 && m.cr_type == F32);
+    let room = adapter.limits().max_compute_workgroup_storage_size;
+    if has(16) && room >= COOP_BYTES {
+        16
+    } else if has(8) {
+        8
+    } else {
+        0
+    }
+}
 
 /// Subgroup size, where all subgroups of the adapter have it.
 fn subgroup_size(features: wgpu::Features, info: &wgpu::AdapterInfo) -> u32 {
@@ -158,13 +183,32 @@ impl Gpu {
             max_buffer_size: has.max_buffer_size,
             ..wgpu::Limits::default()
         };
-        let features = adapter.features() & WANTED;
+        let mut features = adapter.features() & WANTED;
         let timestamps = features.contains(wgpu::Features::TIMESTAMP_QUERY);
         let info = adapter.get_info();
+        let matrix = matrix_side(adapter, subgroup_size(features, &info));
+        let limits = match matrix {
+            0 => limits,
+            _ => {
+                features |= MATRIX;
+                let room = limits.max_compute_workgroup_storage_size.max(COOP_BYTES);
+                wgpu::Limits {
+                    max_compute_workgroup_storage_size: room.min(has.max_compute_workgroup_storage_size),
+                    ..limits
+                }
+            }
+        };
+        // SAFETY: of what is experimental, matrix units alone are used, by one kernel of this crate, whose tiles and strides lie within
+        // its workgroup memory, in workgroups of whole subgroups.
+        let experimental_features = match matrix {
+            0 => wgpu::ExperimentalFeatures::disabled(),
+            _ => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("cqat"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features,
             ..Default::default()
         }))
         .map_err(|e| {
@@ -192,6 +236,7 @@ impl Gpu {
             max_buffer_bytes: limits.max_buffer_size,
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),
+            matrix,
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
             tuned: Choices::new(),
         };

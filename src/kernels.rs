@@ -119,6 +119,12 @@ impl Variant {
         self
     }
 
+    /// Adds a line of WGSL.
+    pub fn with_line(mut self, line: impl Into<String>) -> Variant {
+        self.prelude.push(line.into());
+        self
+    }
+
     /// Adds `const NAME = VALUEu;`.
     pub fn with_const(mut self, name: &str, value: u32) -> Variant {
         self.prelude.push(format!("const {name} = {value}u;"));
@@ -194,6 +200,8 @@ pub struct Caps {
     pub budget_bytes: u64,
     /// Invocations in a subgroup, where every subgroup of the device has that many; 0: not known or not usable.
     pub subgroup: u32,
+    /// Side of the matrices that a subgroup multiplies at once, of f16 into f32: 16 or 8; 0: no matrix units, or not to be trusted.
+    pub matrix: u32,
     /// Floating-point operations that one submission may hold.
     pub submission_flops: u64,
     /// What `cqat tune` found for the device.
@@ -209,6 +217,7 @@ impl Caps {
             max_buffer_bytes: 256 << 20,
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },
+            matrix: 0,
             submission_flops: u64::MAX,
             tuned: select::Choices::new(),
         }

@@ -122,6 +122,26 @@ fn count(word: u32) -> bool {
     f32::from_bits(word).is_subnormal()
 }
 
+/// Whether a device's matrix units give exact sums of codes. Drivers differ in how they spread a matrix over a subgroup.
+///
+/// # Panics
+/// A device without them.
+pub fn matrix_units_agree(gpu: &Gpu) -> bool {
+    let case = cases::matrix_units(&gpu.caps);
+    assert_eq!(case.variant.name, "coop", "the device has matrix units");
+    match check_case(gpu, &case) {
+        Ok(check) if check.passed() => true,
+        Ok(check) => {
+            log::warn!("{}: the matrix units are left alone, their sums are wrong: {}", gpu.summary.name, check.detail);
+            false
+        }
+        Err(e) => {
+            log::warn!("{}: the matrix units are left alone: {e}", gpu.summary.name);
+            false
+        }
+    }
+}
+
 /// Every kernel and variant over all its cases; one line each.
 ///
 /// # Errors

@@ -163,7 +163,13 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
         Format::U8 | Format::I8 => words(bind[0]).map(codes(1)).collect(),
     };
     exec.write(bind[0], &first);
-    exec.write(bind[1], &words(bind[1]).map(reals(2)).collect::<Vec<_>>());
+    let weight_codes = |i| ((random(2, i, 0) % 32) as f32 - 16.0).to_bits();
+    let of_codes = matches!(product, Product::Conv(p) if p.backward == 0) && product.x_format() != Format::F32;
+    let other: Vec<u32> = match of_codes {
+        true => words(bind[1]).map(weight_codes).collect(),
+        false => words(bind[1]).map(reals(2)).collect(),
+    };
+    exec.write(bind[1], &other);
     let before: Vec<u32> = words(bind[2]).map(reals(3)).collect();
     let mut equal = Vec::new();
     let mut expected: Option<Vec<u32>> = None;

@@ -12,7 +12,8 @@ use cqat::quant::QuantSpec;
 /// Every variant that some network on some device selects.
 fn variants() -> BTreeSet<(String, Variant)> {
     let software = [4, 8, 16].map(|subgroup| Caps { subgroup, ..Caps::portable(true, 4096) });
-    let devices: Vec<Caps> = software.into_iter().chain([Caps::portable(false, 4096)]).collect();
+    let real = [0, 8, 16].map(|matrix| Caps { matrix, ..Caps::portable(false, 4096) });
+    let devices: Vec<Caps> = software.into_iter().chain(real).collect();
     let wide: Vec<String> = ["quant.weight_bits=8".into(), "quant.activation_bits=8".into()].into();
     let mut found = BTreeSet::new();
     for (preset, sets) in [("cqat", &[][..]), ("cqat", &wide), ("cqat-literal", &[])] {
@@ -170,7 +171,9 @@ fn portable_kernels_stay_inside_the_default_limits() {
             .filter(|(_, g)| g.space == naga::AddressSpace::WorkGroup)
             .map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx()))
             .sum();
-        assert!(workgroup <= 16 << 10, "{name} uses {workgroup} bytes of workgroup memory");
+        // Matrix units are used where a device has room for `conv_coop` (src/gpu.rs).
+        let most = if variant.name == "coop" { 20 << 10 } else { 16 << 10 };
+        assert!(workgroup <= most, "{name}/{} uses {workgroup} bytes of workgroup memory", variant.name);
     }
 }
 

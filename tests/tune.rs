@@ -16,6 +16,7 @@ use cqat::tune::{Product, race};
 fn every_variant_gives_the_bits_of_the_default() {
     let gpu = gpu(false);
     let shape = |side, c| Shape { h: side, w: side, c };
+    // Where the device has matrix units, they take part.
     for (from, to, stride) in [(shape(8, 64), shape(8, 128), 1), (shape(7, 16), shape(4, 24), 2)] {
         let g = Geometry { batch: 3, from, to, kernel: 3, stride };
         for family in [KernelFamily::of(&gpu.caps), KernelFamily::Tiled] {

@@ -108,7 +108,13 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
                 Choice::new(variant, family, tile)
             };
-            tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes).into_iter().map(choice).collect()
+            let tiled = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes).into_iter().map(choice);
+            let codes = stored != Format::F32 && p.backward == 0 && p.integer == 0;
+            let coop = (caps.matrix > 0 && codes).then(|| {
+                let variant = coop_variant(stored, caps, [p.q_h, p.q_w]);
+                Choice::new(variant, family, [8 * caps.matrix, 4 * caps.matrix])
+            });
+            coop.into_iter().chain(tiled).collect()
         }
     }
 }
@@ -206,6 +212,18 @@ fn shuffled(caps: &Caps) -> bool {
 fn lane_variant(shader: &'static str, suffix: &str, stored: Format, caps: &Caps) -> Variant {
     let variant = Variant { name: format!("lane{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()]);
     variant.with_const("LANES", caps.subgroup).with_flag("SHUFFLED", shuffled(caps))
+}
+
+/// The variant for matrix units.
+fn coop_variant(stored: Format, caps: &Caps, [height, width]: [u32; 2]) -> Variant {
+    let side = caps.matrix;
+    let matrix = |name: &str, of: &str, role| format!("alias {name} = coop_mat{side}x{side}<{of}, {role}>;");
+    let variant = Variant { name: "coop".into(), ..Variant::only("conv_coop") }.with_files(&[stored.operand()]);
+    let variant = variant.with_line("enable f16;").with_line("enable wgpu_cooperative_matrix;");
+    let variant = variant.with_line(matrix("Left", "f16", "A")).with_line(matrix("Right", "f16", "B"));
+    let variant = variant.with_line(matrix("Result", "f32", "C"));
+    let variant = variant.with_const("SIDE", side).with_const("LANES", caps.subgroup);
+    variant.with_const("Q_H", height).with_const("Q_W", width)
 }
 
 /// A variant with its tile and the pictures that it goes through: divisions by constants are cheap.

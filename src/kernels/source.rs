@@ -18,6 +18,7 @@ static FILES: &[(&str, &str)] = shaders![
     "augment",
     "average",
     "bias_grad",
+    "conv_coop",
     "conv_lane",
     "conv_tiled",
     "copy",

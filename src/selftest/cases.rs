@@ -60,6 +60,11 @@ impl Case {
     }
 }
 
+/// The case that shows whether a device's matrix units can be trusted.
+pub fn matrix_units(caps: &Caps) -> Case {
+    matrix::matrix_units(caps)
+}
+
 /// Every case for a device: all families of matrix kernels that it can run, all tile sizes.
 pub fn all(caps: &Caps) -> Vec<Case> {
     let mut cases = matrix::cases(caps);

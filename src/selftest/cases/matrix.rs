@@ -60,6 +60,17 @@ fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvPar
     Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, out])
 }
 
+/// A convolution of codes on the matrix units of a device that has some; edges on all sides.
+pub(super) fn matrix_units(caps: &Caps) -> Case {
+    let g = geometry([3, 9, 7, 40, 72, 3, 2]);
+    let data = [
+        operand(Format::U8, g.batch * g.from.len(), 1),
+        integers(9 * g.from.c * g.to.c, 2, -128, 127),
+        unset(g.batch * g.to.len()),
+    ];
+    conv_case("matrix units", &g, (caps, KernelFamily::Tiled), g.forward(Format::U8), data).exact()
+}
+
 fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), x_format: Format, data: [Vec<u32>; 2]) -> Case {
     let ([x, dy], (caps, family)) = (data, device);
     let p = g.weight_gradient(x_format);
