@@ -188,8 +188,12 @@ fn print(examined: &[Examined], chosen: Option<usize>, advice: &[String]) {
                     mib(c.max_binding_bytes)
                 );
                 let subgroup = if c.subgroup == 0 { "of no fixed size".into() } else { format!("of {}", c.subgroup) };
+                let matrix = match c.matrix {
+                    0 => "no matrix units of use".into(),
+                    side => format!("matrix units of {side} x {side}"),
+                };
                 let time = if gpu.timestamps { "measured" } else { "not measured (no timestamps)" };
-                println!("  subgroups {subgroup}; device time {time}; kernels {}", family(gpu));
+                println!("  subgroups {subgroup}; {matrix}; device time {time}; kernels {}", family(gpu));
             }
         }
         match not_chosen(e, examined, chosen) {

@@ -85,12 +85,14 @@ impl Choice {
 
 /// The variants of `conv` that a device can run, the default first. All give the same numbers: they add in the same order.
 ///
-/// The defaults of the lane family are the fastest of those measured; docs/rejected.md has others.
+/// The defaults of the lane family are the fastest of those measured; docs/rejected.md has others. Compilers for subgroups of 4
+/// (SwiftShader) take minutes for large tiles.
 pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
     let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
     match family {
         KernelFamily::Lane => {
-            let tiles: &[[u32; 2]] = match (is_short(p.kernel, p.in_c, p.q_h * p.q_w), p.out_c.is_multiple_of(32)) {
+            let small = is_short(p.kernel, p.in_c, p.q_h * p.q_w) || caps.subgroup < 8;
+            let tiles: &[[u32; 2]] = match (small, p.out_c.is_multiple_of(32)) {
                 (true, _) => &[[4, 4], [4, 8], [4, 16]],
                 (false, true) => &[[8, 8], [8, 4], [8, 16], [4, 8], [4, 16]],
                 (false, false) => &[[4, 16], [4, 8], [4, 4]],
@@ -123,8 +125,8 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
 pub fn wgrad_candidates(p: &WgradParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
     match family {
         KernelFamily::Lane => {
-            let narrow = is_short(p.kernel, p.in_c, p.out_h * p.out_w) || !p.out_c.is_multiple_of(32);
-            let tiles: &[[u32; 3]] = match (narrow, shuffled(caps)) {
+            let small = is_short(p.kernel, p.in_c, p.out_h * p.out_w) || caps.subgroup < 8;
+            let tiles: &[[u32; 3]] = match (small || !p.out_c.is_multiple_of(32), shuffled(caps)) {
                 (true, _) => &[[1, 4, 4], [2, 4, 4], [1, 4, 8]],
                 (false, true) => &[[2, 8, 8], [1, 8, 8], [2, 8, 4], [2, 8, 2], [1, 8, 4]],
                 (false, false) => &[[2, 8, 2], [1, 8, 4], [2, 8, 4], [1, 8, 8]],

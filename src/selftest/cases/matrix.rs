@@ -41,7 +41,9 @@ fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
 fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily)> {
     let mut all = vec![(caps.clone(), KernelFamily::Tiled)];
     if let Ok(lane) = KernelFamily::choose(Kernels::Lane, caps) {
-        let sizes = std::collections::BTreeSet::from([caps.subgroup, 16]);
+        // The compilers of such small ones take minutes for the tiles of the long ones.
+        let long = if caps.subgroup < 8 { caps.subgroup } else { 16 };
+        let sizes = std::collections::BTreeSet::from([caps.subgroup, long]);
         all.extend(sizes.into_iter().map(|subgroup| (Caps { subgroup, ..caps.clone() }, lane)));
     }
     all
