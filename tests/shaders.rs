@@ -131,6 +131,8 @@ fn every_variant_validates_and_matches_its_kernel() {
     for (name, variant) in variants() {
         let source = source::compose(&variant);
         let (module, _) = source.validate().unwrap_or_else(|e| panic!("{name} {variant:?}: {e}\n{}", source.text));
+        assert!(!source.text.contains("// unrolled"), "{name}: a loop is left as it was");
+        assert_eq!(source.text.lines().count(), source.origin.len(), "{name}: every line comes from somewhere");
         let def = kernel(&name);
         let mut bindings: Vec<(u32, String, Option<Access>, u32)> = Vec::new();
         for (_, g) in module.global_variables.iter() {

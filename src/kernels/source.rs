@@ -102,7 +102,8 @@ pub fn compose(variant: &Variant) -> Source {
 }
 
 /// Marks a loop of constant bounds that is to be written out: each turn a block with the counter as a constant. Drivers' compilers
-/// unroll loops by rules of their own, and an array that is indexed by a counter stays in memory.
+/// unroll loops by rules of their own, and an array that is indexed by a counter stays in memory. A loop that cannot be written
+/// out is a bug of the shader, and a panic.
 const UNROLLED: &str = "// unrolled";
 
 /// The loop that this line opens, if it is marked: its indentation, counter, and number of turns.
@@ -155,10 +156,13 @@ impl Source {
         let mut rest = lines;
         while let [(number, line), after @ ..] = rest {
             rest = after;
-            let Some((indent, counter, turns)) = unrolled(line, constants) else {
+            if !line.trim_end().ends_with(UNROLLED) {
                 self.push(stem, *number, line);
                 continue;
-            };
+            }
+            let form = "for (var NAME = 0u; NAME < PRODUCT OF CONSTANTS; NAME++) {";
+            let (indent, counter, turns) =
+                unrolled(line, constants).unwrap_or_else(|| panic!("{stem}:{number} is not of the form {form}"));
             let end = format!("{indent}}}");
             let length =
                 after.iter().position(|(_, l)| *l == end).unwrap_or_else(|| panic!("{stem}:{number} has no end"));
