@@ -232,8 +232,11 @@ fn piece(
         206 => return Err(Stop::Failed("the server sends another part of the file than it was asked for".into())),
         // All of it was there already, or more than there is.
         416 if range.is_some_and(|(_, total)| total == Some(at)) => return Ok(Piece::Last),
-        416 => {
-            file.set_len(0).map_err(told)?;
+        416 if range.is_some_and(|(_, total)| total.is_some_and(|total| total < at)) => {
+            file.set_len(0).map_err(told)?; // more than there is cannot be a part of it
+            return Err(Stop::Failed("the server's file is shorter than what has arrived".into()));
+        }
+        200 if length.is_some_and(|length| length < at) => {
             return Err(Stop::Failed("the server's file is shorter than what has arrived".into()));
         }
         200 => (0, length),
@@ -242,9 +245,9 @@ fn piece(
     if total.is_some_and(|total| total > most_bytes) {
         return Err(Stop::Failed(format!("the server's file is larger than {most_bytes} bytes")));
     }
+    // A server that begins again sends what has arrived already: that is compared, and kept whatever comes of this.
     let restarted = start < at;
-    file.set_len(start).map_err(told)?;
-    file.seek(SeekFrom::Start(start)).map_err(told)?;
+    let mut known = vec![0; 1 << 16];
     let mut reader = response.into_body().into_reader();
     let mut buffer = vec![0; 1 << 16];
     let mut have = start;
@@ -256,18 +259,28 @@ fn piece(
         match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
+                let repeated = (at.saturating_sub(have) as usize).min(count);
+                file.seek(SeekFrom::Start(have)).map_err(told)?;
+                file.read_exact(&mut known[..repeated]).map_err(told)?;
+                if known[..repeated] != buffer[..repeated] {
+                    let part = path.display();
+                    return Err(Stop::Failed(format!(
+                        "the server's file does not begin as {part} does; remove that to begin anew"
+                    )));
+                }
                 have += count as u64;
                 if have > total.unwrap_or(most_bytes) {
-                    file.set_len(0).map_err(told)?; // nothing that it sends is to be trusted
+                    file.set_len(at).map_err(told)?; // nothing that it sends is to be trusted
                     return Err(Stop::Failed("the server sends more than it said".into()));
                 }
-                file.write_all(&buffer[..count]).map_err(told)?;
+                file.write_all(&buffer[repeated..count]).map_err(told)?;
             }
             Err(e) => return Ok(Piece::Cut { restarted, why: e.to_string() }),
         }
     }
     bar.update(have, total);
     match total {
+        None if have < at => Err(Stop::Failed("the server's file is shorter than what has arrived".into())),
         Some(total) if have < total => {
             Ok(Piece::Cut { restarted, why: format!("the connection ended after {have} of {total} bytes") })
         }

@@ -41,6 +41,10 @@ enum Way {
     Lie,
     /// Ignores the range that it is asked for.
     FromTheStart,
+    /// The same, and hangs up after this many bytes.
+    DropFromTheStart(usize),
+    /// Answers whatever it is asked with a page of this many bytes.
+    Page(usize),
     /// Sends another range than it is asked for.
     WrongRange,
     /// Answers with this status and no file.
@@ -102,7 +106,11 @@ fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
     if matches!(way, Way::Lie) {
         bytes.iter_mut().for_each(|b| *b ^= 1);
     }
-    if matches!(way, Way::FromTheStart) {
+    if let Way::Page(length) = way {
+        bytes = vec![b'<'; length];
+    }
+    let total = if matches!(way, Way::Page(_)) { bytes.len() } else { total };
+    if matches!(way, Way::FromTheStart | Way::DropFromTheStart(_) | Way::Page(_)) {
         from = 0;
     }
     let (status, range) = match way {
@@ -122,7 +130,7 @@ fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
     let length = if matches!(way, Way::Endless) { String::new() } else { format!("Content-Length: {length}\r\n") };
     let _ = write!(stream, "HTTP/1.1 {status}\r\n{length}{range}Connection: close\r\n\r\n");
     let _ = match way {
-        Way::Drop(count) => stream.write_all(&body[..count.min(body.len())]),
+        Way::Drop(count) | Way::DropFromTheStart(count) => stream.write_all(&body[..count.min(body.len())]),
         Way::Stall(count) => {
             let sent = stream.write_all(&body[..count.min(body.len())]);
             std::thread::sleep(Duration::from_secs(1));
@@ -208,6 +216,27 @@ fn a_later_call_goes_on_too() {
 fn a_server_without_ranges_will_do() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Drop(10_000), Way::FromTheStart]));
     get(folder.path(), &[&server]).unwrap();
+}
+
+/// A log-in page, a mirror without ranges that hangs up: what was there before stays.
+#[test]
+fn what_has_arrived_outlives_a_server_that_begins_again() {
+    for (way, why) in [
+        (&[Way::Page(1000)][..], "the server's file is shorter than what has arrived"),
+        (&[Way::Page(250_000)], "does not begin as"),
+        (&[Way::DropFromTheStart(60_000)], "Peer disconnected"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join(format!("{FILE}.part"));
+        std::fs::write(&part, &content()[..100_000]).unwrap();
+        says(get(folder.path(), &[&Server::new(way)]).unwrap_err(), why, "goes on where it stopped");
+        assert!(
+            std::fs::read(&part).unwrap() == content()[..100_000],
+            "{why}: {} bytes",
+            std::fs::metadata(&part).unwrap().len()
+        );
+        get(folder.path(), &[&Server::new(&[Way::FromTheStart])]).unwrap();
+    }
 }
 
 #[test]
