@@ -169,6 +169,29 @@ fn broken_pictures_are_listed_and_left_out_on_request() {
     assert_eq!(set.train.len() + set.test.len(), 27);
 }
 
+/// Pictures of a class in `images`, those for validation in a list, those for testing without labels.
+#[test]
+fn tiny_imagenet_is_read_as_it_is_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut list = String::new();
+    for (k, (name, colour)) in [("n01", RED), ("n02", GREEN)].into_iter().enumerate() {
+        for i in 0..4 {
+            paint(&dir.path().join(format!("train/{name}/images/{name}_{i}.jpg")), 64, 64, |_, _| colour);
+            paint(&dir.path().join(format!("val/images/val_{}.jpg", 4 * k + i)), 64, 64, |_, _| colour);
+            list += &format!("val_{}.jpg\t{name}\t0\t0\t62\t62\n", 4 * k + i);
+        }
+        std::fs::write(dir.path().join(format!("train/{name}/{name}_boxes.txt")), "0 0 62 62").unwrap();
+    }
+    paint(&dir.path().join("test/images/test_0.jpg"), 64, 64, |_, _| BLUE);
+    std::fs::write(dir.path().join("val/val_annotations.txt"), &list).unwrap();
+    let set = load(dir.path(), |r| r.size = 64).unwrap();
+    assert_eq!((&set.class_names[..], set.train.len()), (&["n01", "n02"].map(String::from)[..], 8));
+    assert_eq!(set.test.labels, [0, 0, 0, 0, 1, 1, 1, 1]);
+    assert!(near(set.test.image(7), GREEN) && near(set.train.image(0), RED));
+    std::fs::write(dir.path().join("val/val_annotations.txt"), list + "val_9.jpg\tn01\n").unwrap();
+    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "val_annotations.txt:9: there is no", "unpack");
+}
+
 /// What came out of an archive may lie beside it.
 #[test]
 fn class_folders_go_before_archives() {

@@ -1,7 +1,8 @@
-//! A user's own pictures: a folder for each class, in `train` and `test` (or `val`) folders, or split by seed.
+//! A user's own pictures: a folder for each class, in `train` and `test` (or `val`) folders, or split by seed; Tiny ImageNet too.
 //!
 //! Pictures are recognised by content. They are decoded and scaled once, on all processors, into a cache beside them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,12 +14,17 @@ use crate::{files, pictures, rng};
 
 /// Folders that may hold the test pictures, beside a folder `train`.
 const TEST_FOLDERS: [&str; 4] = ["test", "val", "valid", "validation"];
+/// Folder of the pictures within a class, where they do not lie in the class folder itself.
+const IMAGES: &str = "images";
 /// More classes than any network here has are a mistake.
 const MAX_CLASSES: usize = 1 << 16;
 /// More files in a folder are an error: at the smallest size, as many pictures take 3 GiB.
 const MAX_FILES: usize = 1 << 22;
 /// Broken pictures that a message lists.
 const LISTED: usize = 20;
+
+/// Folders of classes, or their names as paths, each with its pictures.
+type Classes = Vec<(PathBuf, Vec<PathBuf>)>;
 
 /// What was found in a folder of class folders.
 struct Found {
@@ -69,8 +75,8 @@ pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
 fn find(dir: &Path) -> Result<Option<Found>> {
     let folders = sub_folders(dir)?;
     let named = |wanted: &str| folders.iter().find(|f| file_name(f).eq_ignore_ascii_case(wanted));
-    let test = TEST_FOLDERS.iter().find_map(|name| named(name));
-    let (Some(train), Some(test)) = (named("train"), test) else {
+    let tests: Vec<&PathBuf> = TEST_FOLDERS.iter().filter_map(|name| named(name)).collect();
+    let (Some(train), [_, ..]) = (named("train"), &tests[..]) else {
         let classes = class_folders(&folders)?;
         // One folder of pictures is a heap, not a classification.
         return match classes.len() {
@@ -79,11 +85,12 @@ fn find(dir: &Path) -> Result<Option<Found>> {
         };
     };
     let classes = class_folders(&sub_folders(train)?)?;
-    let test_classes = class_folders(&sub_folders(test)?)?;
+    let class_names = names(&classes);
+    let (test, test_classes) = test_classes(&tests, &class_names)?;
     if classes.is_empty() && test_classes.is_empty() {
         return Ok(None);
     }
-    let (class_names, test_names) = (names(&classes), names(&test_classes));
+    let test_names = names(&test_classes);
     if let Some(stray) = test_names.iter().find(|name| !class_names.contains(name)) {
         return Err(Error::data(format!("{} has a class {stray}, which {} has not", test.display(), train.display()))
             .hint("both need the same class folders"));
@@ -95,6 +102,51 @@ fn find(dir: &Path) -> Result<Option<Found>> {
     let mut test_files = label(&test_classes);
     test_files.iter_mut().for_each(|file| file.class = position(&test_names[usize::from(file.class)]));
     Ok(Some(Found { train: label(&classes), class_names, test: Some(test_files) }))
+}
+
+/// The folder of test pictures and their classes: of several, the first whose pictures are labelled. A folder `images` alone, where
+/// that is no class, says nothing of theirs.
+fn test_classes<'p>(tests: &[&'p PathBuf], class_names: &[String]) -> Result<(&'p PathBuf, Classes)> {
+    let mut last = None;
+    for &test in tests {
+        let classes = match annotated(test)? {
+            Some(classes) => classes,
+            None => class_folders(&sub_folders(test)?)?,
+        };
+        let unlabelled = names(&classes) == [IMAGES] && !class_names.iter().any(|name| name == IMAGES);
+        last = Some((test, classes));
+        if !unlabelled {
+            break;
+        }
+        log::warn!("the pictures in {} have no labels", test.display());
+    }
+    Ok(last.expect("there is a folder at least"))
+}
+
+/// Pictures in `images` with their classes in a list beside that, as Tiny ImageNet has them: `val_annotations.txt`, a line a
+/// picture, its name and its class between tabs.
+fn annotated(folder: &Path) -> Result<Option<Classes>> {
+    let list = folder.join(format!("{}_annotations.txt", file_name(folder)));
+    if !list.is_file() {
+        return Ok(None);
+    }
+    let failed = |e| Error::data(format!("cannot read {}", list.display())).hint("check its permissions").caused_by(e);
+    let text = std::fs::read_to_string(&list).map_err(failed)?;
+    let mut classes: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let mut words = line.split('\t');
+        let (Some(name), Some(class)) = (words.next(), words.next()) else {
+            return Err(Error::data(format!("{}:{}: expected a picture, a tab and a class", list.display(), i + 1))
+                .hint("unpack the data set again"));
+        };
+        let path = folder.join(IMAGES).join(name);
+        if !path.is_file() {
+            return Err(Error::data(format!("{}:{}: there is no {}", list.display(), i + 1, path.display()))
+                .hint("unpack the data set again"));
+        }
+        classes.entry(PathBuf::from(class)).or_default().push(path);
+    }
+    Ok(Some(classes.into_iter().collect()))
 }
 
 /// The sub-folders of `dir`, in the order of their names. Hidden ones are passed over.
@@ -111,12 +163,16 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Those of `folders` that hold a picture, with all their files that are pictures by content.
-fn class_folders(folders: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
+/// Those of `folders` that hold a picture, themselves or in a folder `images`, with all their files that are pictures by content.
+fn class_folders(folders: &[PathBuf]) -> Result<Classes> {
     let (mut classes, mut empty) = (Vec::new(), Vec::new());
     for folder in folders {
         let is_file = |path: &PathBuf| path.is_file() && pictures::looks_like_one(path);
-        let files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_file).collect();
+        let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_file).collect();
+        let images = folder.join(IMAGES);
+        if files.is_empty() && images.is_dir() {
+            files = entries(&images)?.into_iter().filter(is_file).collect();
+        }
         match files.is_empty() {
             true => empty.push(folder),
             false => classes.push((folder.clone(), files)),
