@@ -234,7 +234,9 @@ pub fn load_as(request: &Request) -> Result<DataSet> {
     if train.side != *size {
         let side = train.side;
         return Err(Error::config(format!("{name} has pictures of {side} x {side} pixels, but data.size is {size}"))
-            .hint(format!("--set data.size={side}; only pictures in folders of their own are scaled")));
+            .hint(format!(
+                "--set data.size={side} (data info: --size {side}); only pictures in folders of their own are scaled"
+            )));
     }
     let (mean, std) = channel_statistics(&train);
     let sha256 = content_hash(&[&train, &test]);

@@ -60,5 +60,11 @@ fn explain(e: &cqat::Error) -> String {
     if let Some(hint) = e.hint_text() {
         text += &format!("hint: {hint}\n");
     }
-    text
+    printable(&text)
+}
+
+/// Names come from elsewhere: what would steer the terminal is written out.
+fn printable(text: &str) -> String {
+    let write_out = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.chars().map(|c| if write_out(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

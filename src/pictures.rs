@@ -20,7 +20,7 @@ const MAX_SIDE: u32 = 1 << 15;
 /// A picture may unpack to this many times its file's size, beside [`SLACK_BYTES`]: a blank PNG, all of one colour, is packed
 /// about a thousand times.
 const MOST_GROWTH: u64 = 1100;
-const SLACK_BYTES: u64 = 1 << 20;
+const SLACK_BYTES: u64 = 64 << 20;
 
 /// Whether a file that starts with these bytes is a picture of a kind that is read.
 pub fn is_picture(start: &[u8]) -> bool {
@@ -89,8 +89,11 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     if format == ImageFormat::Jpeg && !has_end(&bytes) {
         return Err(fail("is cut short: the end mark of a JPEG is missing").hint("replace it"));
     }
-    let picture = decode(&bytes, format)
-        .map_err(|e| fail("is damaged, or unpacks to more than its size justifies").hint("replace it").caused_by(e))?;
+    let picture = decode(&bytes, format).map_err(|e| {
+        fail(&format!("is damaged, wider or taller than {MAX_SIDE} pixels, or unpacks to more than its size justifies"))
+            .hint("replace it")
+            .caused_by(e)
+    })?;
     Ok(planes(&square(&picture, side)))
 }
 

@@ -70,6 +70,15 @@ fn completions_and_manual_pages_know_every_command() {
     Ran::of(command(folder.path(), &["man", "--out", "pages/cqat.1/x"])).fails(2, "cannot be written to", "writable");
 }
 
+/// A name may come out of an archive or a folder of somebody else's.
+#[test]
+fn names_do_not_steer_the_terminal() {
+    let ran = Ran::of(command(place(), &["data", "info", "no\u{1b}]0;title\u{7}where"]));
+    assert_eq!(ran.code, 3);
+    assert!(ran.err.contains("no\\u{1b}]0;title\\u{7}where does not exist"), "{}", ran.err);
+    assert!(!ran.err.contains(|c: char| c.is_control() && c != '\n'), "{:?}", ran.err);
+}
+
 #[test]
 fn the_doctor_examines_every_adapter() {
     let json = parsed(&Ran::of(command(place(), &["doctor", "--json"])).ok().out);

@@ -263,9 +263,9 @@ fn sort_out(files: Vec<Labelled>, images: Vec<Picture>, train: usize, request: &
         let rest = if more > 0 { format!("\n  and {more} more") } else { String::new() };
         let message = format!("{} of {} pictures are broken:{list}{rest}", broken.len(), files.len());
         if !request.skip_broken {
-            return Err(
-                Error::data(message).hint("repair or remove them, or go on without: --set data.skip_broken=true")
-            );
+            return Err(Error::data(message).hint(
+                "repair or remove them, or go on without: --set data.skip_broken=true (data info: --skip-broken)",
+            ));
         }
         log::warn!("{message}\n  they are left out");
     }
