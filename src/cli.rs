@@ -147,7 +147,7 @@ impl Cli {
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),
             Command::Devices { json } => info::devices(json),
-            Command::Doctor(args) => args.run(),
+            Command::Doctor(args) => args.run(&self.global),
             Command::Plan(args) => args.run(&self.global),
             Command::Bench(args) => args.run(&self.global, start),
             Command::Tune(args) => args.run(&self.global),

@@ -2,14 +2,18 @@
 //!
 //! What has arrived lies in `FILE.part` and is gone on from, also by a later call. The file gets its name once its hash is right.
 
+mod connection;
+
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::digest::{self, Digest};
 use crate::progress::Download;
-use crate::{Error, Result, interrupt};
+use crate::{Error, ErrorKind, Result};
+use connection::{Connection, Fault};
 
 /// A published archive.
 #[derive(Debug, Clone)]
@@ -60,8 +64,7 @@ pub const MIRRORS: [&str; 2] = ["https://www.cs.toronto.edu/~kriz", "https://cav
 pub struct Options {
     /// Addresses of the folders that hold the file, in the order in which they are tried.
     pub mirrors: Vec<String>,
-    /// A connection that has not ended after this time is opened anew where it stands. It is doubled where a server starts from
-    /// the beginning each time.
+    /// A connection that brings nothing for this time is given up.
     pub patience: Duration,
     /// Attempts in a row that bring nothing, of each mirror, before it is given up.
     pub attempts: u32,
@@ -69,7 +72,7 @@ pub struct Options {
     pub pause: Duration,
     /// Larger files are refused, whatever a server says.
     pub most_bytes: u64,
-    /// No progress bar.
+    /// No progress is shown.
     pub quiet: bool,
 }
 
@@ -77,7 +80,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             mirrors: MIRRORS.map(String::from).to_vec(),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(30),
             attempts: 4,
             pause: Duration::from_secs(2),
             most_bytes: 1 << 30, // six times the largest archive
@@ -102,42 +105,44 @@ pub fn fetch(published: &Published, to: &Path, options: &Options) -> Result<Path
     }
     std::fs::create_dir_all(to).map_err(|e| unwritable(to, e))?;
     let part = to.join(format!("{}.part", published.file));
-    let mut failures = Vec::new();
+    let outcome = from_mirrors(published, &target, &part, options);
+    if std::fs::metadata(&part).is_ok_and(|m| m.is_file() && m.len() == 0) {
+        std::fs::remove_file(&part).map_err(|e| unwritable(&part, e))?;
+    }
+    outcome?;
+    Ok(target)
+}
+
+/// Brings `part` to its end from one mirror after the other, and gives it its name.
+fn from_mirrors(published: &Published, target: &Path, part: &Path, options: &Options) -> Result<()> {
+    let mut failures = String::new();
     for mirror in &options.mirrors {
         let url = format!("{}/{}", mirror.trim_end_matches('/'), published.file);
         loop {
-            let mut file = open(&part)?;
+            let mut file = open(part)?;
             let begun = file.metadata().is_ok_and(|m| m.len() > 0);
-            match download(&url, (&part, &mut file), options) {
-                Err(Stop::Told(e)) => return Err(e),
-                Err(Stop::Failed(why)) => failures.push(format!("{url}: {why}")),
-                Ok(()) => {
-                    file.sync_all().map_err(|e| unwritable(&part, e))?;
-                    if published.digest.is_of(&part).map_err(|e| unwritable(&part, e))? {
-                        std::fs::rename(&part, &target).map_err(|e| unwritable(&target, e))?;
-                        return Ok(target);
+            let why = match download(&url, (part, &mut file), options)? {
+                Some(why) => why,
+                None => {
+                    file.sync_all().map_err(|e| unwritable(part, e))?;
+                    if published.digest.is_of(part).map_err(|e| unwritable(part, e))? {
+                        return std::fs::rename(part, target).map_err(|e| unwritable(target, e));
                     }
-                    std::fs::remove_file(&part).map_err(|e| unwritable(&part, e))?;
+                    std::fs::remove_file(part).map_err(|e| unwritable(part, e))?;
                     if begun {
                         continue; // what was there before may have been the wrong part
                     }
-                    failures.push(format!("{url}: the file has another hash than the published one"));
+                    "the file has another hash than the published one".into()
                 }
-            }
+            };
+            let _ = write!(failures, "\n  {url}: {why}");
             break;
         }
     }
-    let list: String = failures.iter().map(|f| format!("\n  {f}")).collect();
-    Err(Error::data(format!("{} could not be fetched:{list}", published.file))
-        .hint("try again later: it goes on where it stopped; or name another --mirror, or download the file by hand"))
-}
-
-/// Why a mirror is given up.
-enum Stop {
-    /// The next one may do.
-    Failed(String),
-    /// Nothing else would.
-    Told(Error),
+    let kept = std::fs::metadata(part).is_ok_and(|m| m.len() > 0);
+    let later = if kept { "try again later: it goes on where it stopped; or" } else { "try again later, or" };
+    Err(Error::data(format!("{} could not be fetched:{failures}", published.file))
+        .hint(format!("{later} name another --mirror, or download the file by hand")))
 }
 
 fn unwritable(path: &Path, e: std::io::Error) -> Error {
@@ -151,41 +156,30 @@ fn open(part: &Path) -> Result<File> {
     file.map_err(|e| unwritable(part, e))
 }
 
-/// Brings the file at `path` to its end, from the bytes that it has.
-fn download(url: &str, (path, file): (&Path, &mut File), options: &Options) -> std::result::Result<(), Stop> {
-    let told = |e: std::io::Error| Stop::Told(unwritable(path, e));
-    let mut patience = options.patience;
-    let mut bar = Download::start(options.quiet);
+/// Brings the file at `path` to its end, from the bytes that it has; returns why the mirror is given up where it is.
+fn download(url: &str, (path, file): (&Path, &mut File), options: &Options) -> Result<Option<String>> {
+    let mut progress = Download::start(url.rsplit('/').next().unwrap_or(url), options.quiet);
     // A server that starts again and again brings nothing new until it gets further than before.
     let (mut furthest, mut in_vain) = (0, 0);
     loop {
-        let at = file.seek(SeekFrom::End(0)).map_err(told)?;
+        let at = file.seek(SeekFrom::End(0)).map_err(|e| unwritable(path, e))?;
         furthest = at.max(furthest);
-        let piece = piece(url, (path, file), at, (patience, options.most_bytes), &mut bar);
-        if interrupt::requested() {
-            return Err(Stop::Told(
-                Error::new(crate::ErrorKind::Interrupted, "interrupted; what has arrived was kept")
-                    .hint("the same command goes on from there"),
-            ));
-        }
-        let why = match piece {
-            Ok(Piece::Last) => return Ok(()),
-            Ok(Piece::Cut { restarted, why }) => {
-                if restarted {
-                    patience *= 2;
-                }
-                why
+        let why = match piece(url, (path, file), at, options, &mut progress)? {
+            Ended::Whole => return Ok(None),
+            Ended::Early(Fault::Lasting(why)) => return Ok(Some(why)),
+            Ended::Early(Fault::Passing(why)) => why,
+            Ended::Early(Fault::Interrupted) => {
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted; what has arrived was kept")
+                    .hint("the same command goes on from there"));
             }
-            Err(Stop::Failed(why)) => why,
-            Err(stop) => return Err(stop),
         };
-        if file.metadata().map_err(told)?.len() > furthest {
+        if file.metadata().map_err(|e| unwritable(path, e))?.len() > furthest {
             in_vain = 0;
             continue;
         }
         in_vain += 1;
         if in_vain >= options.attempts {
-            return Err(Stop::Failed(why));
+            return Ok(Some(why));
         }
         log::info!("{url}: {why}; trying again");
         std::thread::sleep(options.pause);
@@ -193,98 +187,75 @@ fn download(url: &str, (path, file): (&Path, &mut File), options: &Options) -> s
 }
 
 /// How a connection ended.
-enum Piece {
+enum Ended {
     /// The file is whole, as far as the server's word goes.
-    Last,
-    /// There is more to come; `restarted` where the server began from the beginning.
-    Cut { restarted: bool, why: String },
+    Whole,
+    Early(Fault),
 }
 
-/// One connection of at most a time and for at most so many bytes: appends what it brings to the `at` bytes of `file`.
+/// One connection: appends what it brings to the `at` bytes of `file`.
 fn piece(
     url: &str,
     (path, file): (&Path, &mut File),
     at: u64,
-    (patience, most_bytes): (Duration, u64),
-    bar: &mut Download,
-) -> std::result::Result<Piece, Stop> {
-    let failed = |e: &dyn std::fmt::Display| Stop::Failed(e.to_string());
-    let told = |e: std::io::Error| Stop::Told(unwritable(path, e));
-    let config = ureq::Agent::config_builder()
-        .timeout_connect(Some(patience))
-        .timeout_recv_response(Some(patience))
-        .timeout_recv_body(Some(patience))
-        .http_status_as_error(false)
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
-    let request = agent.get(url).header("User-Agent", concat!("cqat/", env!("CARGO_PKG_VERSION")));
-    let request = if at > 0 { request.header("Range", format!("bytes={at}-")) } else { request };
-    let response = request.call().map_err(|e| failed(&e))?;
-    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(String::from);
-    // `bytes 100-199/200`: where the piece begins, and the size of the whole.
-    let range = header("content-range").and_then(|r| {
-        let (span, total) = r.strip_prefix("bytes ")?.split_once('/')?;
-        Some((span.split('-').next()?.parse::<u64>().ok(), total.parse::<u64>().ok()))
-    });
-    let length = header("content-length").and_then(|l| l.parse::<u64>().ok());
-    let (start, total) = match response.status().as_u16() {
-        206 if range.is_some_and(|(start, _)| start == Some(at)) => (at, range.and_then(|(_, total)| total)),
-        206 => return Err(Stop::Failed("the server sends another part of the file than it was asked for".into())),
-        // All of it was there already, or more than there is.
-        416 if range.is_some_and(|(_, total)| total == Some(at)) => return Ok(Piece::Last),
-        416 if range.is_some_and(|(_, total)| total.is_some_and(|total| total < at)) => {
-            file.set_len(0).map_err(told)?; // more than there is cannot be a part of it
-            return Err(Stop::Failed("the server's file is shorter than what has arrived".into()));
-        }
-        200 if length.is_some_and(|length| length < at) => {
-            return Err(Stop::Failed("the server's file is shorter than what has arrived".into()));
-        }
-        200 => (0, length),
-        status => return Err(Stop::Failed(format!("the server answers with status {status}"))),
+    options: &Options,
+    progress: &mut Download,
+) -> Result<Ended> {
+    let told = |e: std::io::Error| unwritable(path, e);
+    let passing = |why: &str| Ok(Ended::Early(Fault::Passing(why.into())));
+    let lasting = |why: &str| Ok(Ended::Early(Fault::Lasting(why.into())));
+    let shorter = "the server's file is shorter than what has arrived";
+    let connection = Connection::open(url, at, options.patience);
+    let head = match connection.head() {
+        Ok(head) => head,
+        Err(fault) => return Ok(Ended::Early(fault)),
     };
-    if total.is_some_and(|total| total > most_bytes) {
-        return Err(Stop::Failed(format!("the server's file is larger than {most_bytes} bytes")));
+    let (start, total) = match head.status {
+        206 if head.start == Some(at) => (at, head.total),
+        206 => return lasting("the server sends another part of the file than it was asked for"),
+        // All of it was there already, or more than there is.
+        416 if head.total == Some(at) => return Ok(Ended::Whole),
+        416 if head.total.is_some_and(|total| total < at) => {
+            file.set_len(0).map_err(told)?; // more than there is cannot be a part of it
+            return passing(shorter);
+        }
+        200 if head.length.is_some_and(|length| length < at) => return lasting(shorter),
+        200 => (0, head.length),
+        // Too early, too often, or the server's own fault.
+        status @ (408 | 425 | 429 | 500..) => return passing(&format!("the server answers with status {status}")),
+        status => return lasting(&format!("the server answers with status {status}")),
+    };
+    if total.is_some_and(|total| total > options.most_bytes) {
+        return lasting(&format!("the server's file is larger than {} bytes", options.most_bytes));
     }
-    // A server that begins again sends what has arrived already: that is compared, and kept whatever comes of this.
-    let restarted = start < at;
-    let mut known = vec![0; 1 << 16];
-    let mut reader = response.into_body().into_reader();
-    let mut buffer = vec![0; 1 << 16];
     let mut have = start;
     loop {
-        bar.update(have, total);
-        if interrupt::requested() {
-            return Ok(Piece::Cut { restarted, why: "interrupted".into() });
+        progress.update(have, total);
+        let bytes = match connection.bytes() {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
+            Err(fault) => return Ok(Ended::Early(fault)),
+        };
+        // A server that begins again sends what has arrived already: that is compared, and kept whatever comes of this.
+        let (repeated, new) = bytes.split_at((at.saturating_sub(have) as usize).min(bytes.len()));
+        let mut known = vec![0; repeated.len()];
+        file.seek(SeekFrom::Start(have)).map_err(told)?;
+        file.read_exact(&mut known).map_err(told)?;
+        if known != repeated {
+            let part = path.display();
+            return lasting(&format!("the server's file does not begin as {part} does; remove that to begin anew"));
         }
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                let repeated = (at.saturating_sub(have) as usize).min(count);
-                file.seek(SeekFrom::Start(have)).map_err(told)?;
-                file.read_exact(&mut known[..repeated]).map_err(told)?;
-                if known[..repeated] != buffer[..repeated] {
-                    let part = path.display();
-                    return Err(Stop::Failed(format!(
-                        "the server's file does not begin as {part} does; remove that to begin anew"
-                    )));
-                }
-                have += count as u64;
-                if have > total.unwrap_or(most_bytes) {
-                    file.set_len(at).map_err(told)?; // nothing that it sends is to be trusted
-                    return Err(Stop::Failed("the server sends more than it said".into()));
-                }
-                file.write_all(&buffer[repeated..count]).map_err(told)?;
-            }
-            Err(e) => return Ok(Piece::Cut { restarted, why: e.to_string() }),
+        have += bytes.len() as u64;
+        if have > total.unwrap_or(options.most_bytes) {
+            file.set_len(at).map_err(told)?; // nothing that it sends is to be trusted
+            return lasting("the server sends more than it said");
         }
+        file.write_all(new).map_err(told)?;
     }
-    bar.update(have, total);
     match total {
-        None if have < at => Err(Stop::Failed("the server's file is shorter than what has arrived".into())),
-        Some(total) if have < total => {
-            Ok(Piece::Cut { restarted, why: format!("the connection ended after {have} of {total} bytes") })
-        }
-        _ => Ok(Piece::Last),
+        None if have < at => lasting(shorter),
+        Some(total) if have < total => passing(&format!("the connection ended after {have} of {total} bytes")),
+        _ => Ok(Ended::Whole),
     }
 }
 

@@ -6,6 +6,7 @@ mod program;
 
 pub use program::{GpuProgram, Interval, StepTiming};
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::exec::{AdapterSummary, Device, Executor};
@@ -24,6 +25,8 @@ pub struct Gpu {
     pub caps: Caps,
     /// Whether device time can be measured.
     pub timestamps: bool,
+    /// The features of WebGPU and beyond that are of use, and whether the adapter offers them.
+    pub features: BTreeMap<&'static str, bool>,
     checked: bool,
     faults: Arc<Faults>,
 }
@@ -71,13 +74,17 @@ fn adapters() -> Vec<wgpu::Adapter> {
     pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
 }
 
-fn kind(t: wgpu::DeviceType) -> (&'static str, u32) {
+/// Kinds of adapters, the better ones first.
+pub const KINDS: [&str; 5] = ["discrete", "integrated", "virtual", "other", "software"];
+
+/// Position in [`KINDS`].
+fn rank(t: wgpu::DeviceType) -> usize {
     match t {
-        wgpu::DeviceType::DiscreteGpu => ("discrete", 0),
-        wgpu::DeviceType::IntegratedGpu => ("integrated", 1),
-        wgpu::DeviceType::VirtualGpu => ("virtual", 2),
-        wgpu::DeviceType::Other => ("other", 3),
-        wgpu::DeviceType::Cpu => ("software", 4),
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
     }
 }
 
@@ -88,7 +95,7 @@ fn summary(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
         driver: info.driver.clone(),
         driver_info: info.driver_info.clone(),
         backend: info.backend.to_string(),
-        kind: kind(info.device_type).0.to_string(),
+        kind: KINDS[rank(info.device_type)].to_string(),
         software: info.device_type == wgpu::DeviceType::Cpu,
     }
 }
@@ -110,7 +117,7 @@ fn choose(adapters: &[wgpu::Adapter], wanted: Option<&str>) -> Result<usize> {
     let best = |software: Option<bool>| {
         (0..infos.len())
             .filter(|&i| software.is_none_or(|s| infos[i].software == s))
-            .min_by_key(|&i| (kind(adapters[i].get_info().device_type).1, i))
+            .min_by_key(|&i| (rank(adapters[i].get_info().device_type), i))
     };
     let found = match wanted.map(str::trim) {
         None | Some("") => best(None),
@@ -240,8 +247,10 @@ impl Gpu {
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
             tuned: Choices::new(),
         };
+        let offered = adapter.features();
+        let features = (WANTED | MATRIX).iter_names().map(|(name, flag)| (name, offered.contains(flag))).collect();
         log::info!("{} ({}), {} {}", summary.name, summary.backend, summary.driver, summary.driver_info);
-        Ok(Gpu { device, queue, summary, caps, timestamps, checked: options.checked, faults })
+        Ok(Gpu { device, queue, summary, caps, timestamps, features, checked: options.checked, faults })
     }
 
     /// Loses the device, as a driver's reset would: what comes after it fails with a device error.

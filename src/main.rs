@@ -38,7 +38,13 @@ fn main() -> ExitCode {
     report_panics();
     quiet_loader();
     let default = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
-    env_logger::Builder::from_env(default).format_timestamp(None).format_target(false).init();
+    env_logger::Builder::from_env(default)
+        .format(|out, record| {
+            let (level, style) = (record.level(), out.default_level_style(record.level()));
+            let text = printable(&record.args().to_string()).replace('\n', "\n    ");
+            writeln!(out, "[{style}{level:5}{style:#}] {text}")
+        })
+        .init();
     match cqat::cli::Cli::parse().run(start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -2,9 +2,11 @@
 
 use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 
 use crate::{Error, Result, files};
 
@@ -21,6 +23,9 @@ const MAX_SIDE: u32 = 1 << 15;
 /// about a thousand times.
 const MOST_GROWTH: u64 = 1100;
 const SLACK_BYTES: u64 = 64 << 20;
+
+/// Pixels that take more are refused, whatever the size of the file: a photograph of 100 million pixels takes less.
+const MAX_PIXEL_BYTES: u64 = 400 << 20;
 
 /// Whether a file that starts with these bytes is a picture of a kind that is read.
 pub fn is_picture(start: &[u8]) -> bool {
@@ -50,7 +55,7 @@ pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
         for path in files::list(&folder, usize::MAX)? {
             if path.is_dir() {
                 waiting.push((path, depth + 1));
-            } else if path.is_file() && looks_like_one(&path) {
+            } else if looks_like_one(&path) {
                 found.push(path);
             }
         }
@@ -59,13 +64,24 @@ pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a file is a picture by its first bytes, or, so that it can be called broken, by its name.
+/// Whether what is no folder is a picture by its first bytes, or, so that it can be called broken, by its name.
 pub fn looks_like_one(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default();
-    let named = ["png", "jpg", "jpeg"].iter().any(|e| extension.eq_ignore_ascii_case(e));
-    let mut start = [0; 8];
-    let read = std::fs::File::open(path).and_then(|mut f| f.read(&mut start));
-    named || read.is_ok_and(|count| is_picture(&start[..count]))
+    let starts_like_one = || {
+        let mut start = [0; 8];
+        let read = std::fs::File::open(path).and_then(|mut f| f.read(&mut start));
+        read.is_ok_and(|count| is_picture(&start[..count]))
+    };
+    // Nothing but files is opened: a pipe would wait for ever.
+    has_extension(path, &["png", "jpg", "jpeg"]) || (path.is_file() && starts_like_one())
+}
+
+/// Whether a file is, by its name, a picture of a kind that is not read.
+pub fn is_of_another_kind(path: &Path) -> bool {
+    has_extension(path, &["gif", "bmp", "webp", "tif", "tiff", "avif", "heic", "jxl", "ppm"])
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| extensions.iter().any(|e| extension.eq_ignore_ascii_case(e)))
 }
 
 /// The picture at `path` as a network of pictures of `side` pixels sees it: turned as its camera was held, the shorter side
@@ -77,10 +93,11 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     let fail = |what: &str| Error::data(format!("{}: {what}", path.display()));
     let unreadable = |e: std::io::Error| fail("cannot be read").hint("check the path and its permissions").caused_by(e);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
-        return Err(
-            fail(&format!("is no file of at most {} MiB", MAX_FILE_BYTES >> 20)).hint("name a PNG or JPEG file")
-        );
+    if !metadata.is_file() {
+        return Err(fail("is no file").hint("name a PNG or JPEG file"));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(fail(&format!("is larger than {} MiB", MAX_FILE_BYTES >> 20)).hint("scale the picture down"));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     let Some(format) = format(&bytes) else {
@@ -89,10 +106,14 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     if format == ImageFormat::Jpeg && !has_end(&bytes) {
         return Err(fail("is cut short: the end mark of a JPEG is missing").hint("replace it"));
     }
-    let picture = decode(&bytes, format).map_err(|e| {
-        fail(&format!("is damaged, wider or taller than {MAX_SIDE} pixels, or unpacks to more than its size justifies"))
-            .hint("replace it")
-            .caused_by(e)
+    let picture = decode(&bytes, format).map_err(|e| match &e {
+        ImageError::Limits(_) => fail(&format!(
+            "is wider or taller than {MAX_SIDE} pixels, or unpacks to more than {} MiB or than its size justifies",
+            MAX_PIXEL_BYTES >> 20
+        ))
+        .hint("scale it down, or replace it")
+        .caused_by(e),
+        _ => fail("is damaged").hint("replace it").caused_by(e),
     })?;
     Ok(planes(&square(&picture, side)))
 }
@@ -118,16 +139,24 @@ fn has_end(jpeg: &[u8]) -> bool {
 }
 
 /// The pixels, turned as the camera was held. What the decoder and its result take is bounded; turning and dropping channels
-/// take as much again.
+/// take as much again. Of large pictures one at a time is decoded.
 fn decode(bytes: &[u8], format: ImageFormat) -> image::ImageResult<RgbImage> {
+    static LARGE: Mutex<()> = Mutex::new(());
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(SLACK_BYTES + MOST_GROWTH * bytes.len() as u64);
+    // For what comes before the pixels, such as a colour profile.
+    limits.max_alloc = Some(SLACK_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    limits.reserve(decoder.total_bytes())?;
+    let total = decoder.total_bytes();
+    if total > MAX_PIXEL_BYTES.min(SLACK_BYTES + MOST_GROWTH * bytes.len() as u64) {
+        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory)));
+    }
+    let _alone = (total > SLACK_BYTES).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+    limits.max_alloc = Some(total + SLACK_BYTES);
+    limits.reserve(total)?;
     decoder.set_limits(limits)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder)?;

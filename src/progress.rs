@@ -108,24 +108,36 @@ impl Beat {
     }
 }
 
-/// Progress of a download.
+/// Progress of a download: a bar on a terminal, a line now and then elsewhere.
 pub struct Download {
     bar: ProgressBar,
+    name: String,
+    plain: bool,
+    last_line: Instant,
 }
 
+/// Time between two plain lines of a download.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
 impl Download {
-    /// Nothing has arrived.
-    pub fn start(quiet: bool) -> Download {
+    /// Nothing of the file `name` has arrived.
+    pub fn start(name: &str, quiet: bool) -> Download {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
         bar.set_style(style.expect("the template is valid"));
-        Download { bar }
+        let plain = !quiet && !std::io::stderr().is_terminal();
+        Download { bar, name: name.into(), plain, last_line: Instant::now() }
     }
 
     /// `have` bytes have arrived, of `total` where that is known.
     pub fn update(&mut self, have: u64, total: Option<u64>) {
         self.bar.set_length(total.unwrap_or(have));
         self.bar.set_position(have);
+        if self.plain && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            let of = total.map_or(String::new(), |total| format!(" of {:.1}", total as f64 / 1e6));
+            say!("{}: {:.1}{of} MB", self.name, have as f64 / 1e6);
+        }
     }
 }
 

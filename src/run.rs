@@ -1,6 +1,6 @@
 //! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -15,8 +15,8 @@ use crate::{Error, ErrorKind, Result};
 /// Version of `metrics.jsonl` and `manifest.json`.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Bytes of the first line of `metrics.jsonl`, at most.
-const LONGEST_HEADER: u64 = 1 << 16;
+/// Bytes of a file in which its version is looked for.
+const LONGEST_START: u64 = 1 << 20;
 
 /// The files that a run has from its beginning.
 const FIRST_FILES: [&str; 3] = ["manifest.json", "metrics.jsonl", "config.yaml"];
@@ -178,19 +178,21 @@ impl RunFolder {
     /// Opens the folder of an existing run for reading.
     ///
     /// # Errors
-    /// A folder without a run.
+    /// A folder without a run, or with one of a newer program.
     pub fn open(path: &Path) -> Result<RunFolder> {
         if !path.join("config.yaml").is_file() {
             return Err(Error::training(format!("{} is not a run folder: it has no config.yaml", path.display()))
                 .hint("a run folder is what `cqat train` printed as `run folder`; runs lie under runs/ by default"));
         }
-        Ok(RunFolder { path: path.to_path_buf(), metrics: None, lock: None })
+        let run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        run.refuse_newer()?;
+        Ok(run)
     }
 
     /// Opens the folder of an existing run and keeps other processes from training it.
     ///
     /// # Errors
-    /// A folder without a run, or with one that another process trains.
+    /// As [`RunFolder::open`], and a run that another process trains.
     pub fn open_for_training(path: &Path) -> Result<RunFolder> {
         let mut run = Self::open(path)?;
         run.lock()?;
@@ -220,7 +222,6 @@ impl RunFolder {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn reopen(&mut self, metrics_bytes: u64, resumed: &Resumed) -> Result<()> {
-        self.refuse_newer_metrics()?;
         self.record(resumed)?;
         let entries = std::fs::read_dir(&self.path).map_err(|e| self.unwritable("", e))?;
         for entry in entries.flatten() {
@@ -248,7 +249,6 @@ impl RunFolder {
             Err(e) => return Err(damaged().caused_by(e)),
         };
         let mut manifest: Value = serde_json::from_str(&text).map_err(|e| damaged().caused_by(e))?;
-        refuse_newer(&path, &manifest)?;
         let Some(fields) = manifest.as_object_mut() else { return Err(damaged()) };
         let now = serde_json::to_value(resumed).map_err(|e| damaged().caused_by(e))?;
         for (what, key) in [("adapter", "name"), ("driver", "driver_info")] {
@@ -265,15 +265,22 @@ impl RunFolder {
         write_atomically(&path, to_json(&manifest)?.as_bytes(), ErrorKind::Training)
     }
 
-    /// Lines of this version would not go with those that are there.
-    fn refuse_newer_metrics(&self) -> Result<()> {
-        let path = self.file("metrics.jsonl");
-        let header = std::fs::File::open(&path).ok().and_then(|f| {
-            let mut line = String::new();
-            BufReader::new(f.take(LONGEST_HEADER)).read_line(&mut line).ok()?;
-            serde_json::from_str(&line).ok()
-        });
-        header.map_or(Ok(()), |header| refuse_newer(&path, &header))
+    /// Refuses a run that a newer program wrote, as any of its files says. One that is missing or damaged says nothing.
+    fn refuse_newer(&self) -> Result<()> {
+        let start = |name: &str| {
+            let mut text = String::new();
+            std::fs::File::open(self.file(name)).ok()?.take(LONGEST_START).read_to_string(&mut text).ok()?;
+            Some((self.file(name), text))
+        };
+        if let Some((path, text)) = start("config.yaml") {
+            Config::refuse_newer(&text, &path.display().to_string())?;
+        }
+        let manifest = start("manifest.json");
+        let header = start("metrics.jsonl").map(|(path, text)| (path, text.lines().next().unwrap_or("").to_string()));
+        for (path, text) in [manifest, header].into_iter().flatten() {
+            serde_json::from_str(&text).map_or(Ok(()), |file| refuse_newer(&path, &file))?;
+        }
+        Ok(())
     }
 
     fn open_metrics(&self, keep: u64) -> Result<std::fs::File> {

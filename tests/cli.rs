@@ -90,6 +90,12 @@ fn the_doctor_examines_every_adapter() {
     }
     let text = Ran::of(command(place(), &["doctor"])).ok().out;
     assert!(text.contains("taken without --device\n") && text.contains("cqat selftest"), "{text}");
+    let features = json["adapters"][0]["features"].as_object().unwrap();
+    assert!(features["SUBGROUP"].is_boolean() && features.contains_key("EXPERIMENTAL_COOPERATIVE_MATRIX"), "{json}");
+    assert!(text.contains("  features offered: "), "{text}");
+    let text = Ran::of(command(place(), &["doctor", "--device", "cpu"])).ok().out;
+    assert!(text.contains("taken with --device cpu\n"), "{text}");
+    Ran::of(command(place(), &["doctor", "--device", "nonesuch"])).fails(4, "no adapter matches", "the adapters are");
     let mut blind = command(place(), &["doctor"]);
     blind.env("VK_DRIVER_FILES", "/nowhere/icd.json").env("VK_ICD_FILENAMES", "/nowhere/icd.json");
     let ran = Ran::of(blind).fails(4, "no Vulkan, Metal or DX12 adapter was found", "install");

@@ -363,6 +363,13 @@ fn a_zip_archive_is_pointed_out() {
     files.pop();
     files.push(("rest.zip", b"PK\x03\x04".to_vec()));
     refused(&files, "the test file of CIFAR-100 is missing", "if it is in rest.zip, name that, or unpack it");
+    let dir = folder(&[("cifar.tar.xz", b"\xfd7zXZ\0".to_vec()), ("cifar.tbz", b"BZh9".to_vec())]);
+    for (name, kind) in [("cifar.tar.xz", "an xz"), ("cifar.tbz", "a bzip2")] {
+        let message = format!("{name} is {kind} archive, which is not read");
+        says(load_path(&dir.path().join(name)).unwrap_err(), ErrorKind::Data, &message, "unpack it");
+    }
+    #[cfg(unix)]
+    says(load("/dev/null", 0, 0).unwrap_err(), ErrorKind::Data, "is neither a folder nor a file", "name the folder");
 }
 
 #[test]

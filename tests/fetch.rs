@@ -26,6 +26,8 @@ fn published() -> Published {
     Published { name: "noise", about: "noise", file: FILE, digest: Digest::Sha256(SHA256) }
 }
 
+const HANG: Duration = Duration::from_secs(20);
+
 /// How a server treats a request.
 #[derive(Clone, Copy)]
 enum Way {
@@ -35,6 +37,10 @@ enum Way {
     Drop(usize),
     /// Sends this many bytes of it and nothing more, for a second.
     Stall(usize),
+    /// The same, for longer than anybody should wait.
+    Hang(usize),
+    /// Ignores the range, and stalls.
+    StallFromTheStart(usize),
     /// Says that there is less than there is.
     Truncate(usize),
     /// Sends other bytes.
@@ -110,7 +116,7 @@ fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
         bytes = vec![b'<'; length];
     }
     let total = if matches!(way, Way::Page(_)) { bytes.len() } else { total };
-    if matches!(way, Way::FromTheStart | Way::DropFromTheStart(_) | Way::Page(_)) {
+    if matches!(way, Way::FromTheStart | Way::DropFromTheStart(_) | Way::StallFromTheStart(_) | Way::Page(_)) {
         from = 0;
     }
     let (status, range) = match way {
@@ -131,9 +137,9 @@ fn answer(mut stream: TcpStream, way: Way, asked: &Mutex<Vec<usize>>) {
     let _ = write!(stream, "HTTP/1.1 {status}\r\n{length}{range}Connection: close\r\n\r\n");
     let _ = match way {
         Way::Drop(count) | Way::DropFromTheStart(count) => stream.write_all(&body[..count.min(body.len())]),
-        Way::Stall(count) => {
+        Way::Stall(count) | Way::StallFromTheStart(count) | Way::Hang(count) => {
             let sent = stream.write_all(&body[..count.min(body.len())]);
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(if matches!(way, Way::Hang(_)) { HANG } else { Duration::from_secs(1) });
             sent
         }
         Way::Endless => (0..30_000).try_for_each(|_| stream.write_all(&[0; 1 << 16])),
@@ -225,6 +231,7 @@ fn what_has_arrived_outlives_a_server_that_begins_again() {
         (&[Way::Page(1000)][..], "the server's file is shorter than what has arrived"),
         (&[Way::Page(250_000)], "does not begin as"),
         (&[Way::DropFromTheStart(60_000)], "Peer disconnected"),
+        (&[Way::StallFromTheStart(60_000)], "nothing came from the server for 0.4 s"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let part = folder.path().join(format!("{FILE}.part"));
@@ -264,7 +271,8 @@ fn other_servers_are_given_up_with_a_reason() {
         (&[Way::Drop(9000), Way::Truncate(5000), Way::Status(503)], "status 503"),
         (&[Way::Huge(5 << 30)], "the server's file is larger than 1048576 bytes"),
         (&[Way::Endless], "the server sends more than it said"),
-        (&[Way::Stall(0)], "timeout"),
+        (&[Way::Stall(0)], "nothing came from the server for 0.4 s"),
+        (&[Way::Redirect], "too many redirects"),
     ] {
         let error = fails(&Server::new(ways));
         assert!(error.to_string().contains(why), "expected: {why}\n{error}");
@@ -274,6 +282,37 @@ fn other_servers_are_given_up_with_a_reason() {
     // The first good one of several is enough.
     let folder = tempfile::tempdir().unwrap();
     get(folder.path(), &[&gone, &Server::new(&[Way::Status(404)]), &Server::new(&[Way::Well])]).unwrap();
+}
+
+/// What will not change is asked for once, and nothing is promised of a next time.
+#[test]
+fn a_lasting_failure_is_not_tried_again() {
+    for (ways, requests) in [
+        (&[Way::Status(404)][..], 1),
+        (&[Way::Status(403)], 1),
+        (&[Way::Huge(5 << 30)], 1),
+        (&[Way::Status(500)], 2),
+        (&[Way::Status(429)], 2),
+        (&[Way::Drop(9000), Way::WrongRange], 2),
+    ] {
+        let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(ways));
+        let error = get(folder.path(), &[&server]).unwrap_err();
+        assert_eq!(server.asked().len(), requests, "{error}");
+        let kept = std::fs::read_dir(folder.path()).unwrap().count() == 1;
+        assert_eq!(kept, ways.len() == 2, "an empty file is not left behind: {error}");
+        assert_eq!(error.hint_text().unwrap().contains("goes on where it stopped"), kept, "{error}");
+    }
+}
+
+/// A mirror that stalls each time where it stalled before is given up for the next one.
+#[test]
+fn a_mirror_that_stalls_for_ever_is_left_for_the_next() {
+    for way in [Way::StallFromTheStart(60_000), Way::Stall(0)] {
+        let (folder, stalling) = (tempfile::tempdir().unwrap(), Server::new(Box::leak([way].into())));
+        get(folder.path(), &[&stalling, &Server::new(&[Way::Well])]).unwrap();
+        let in_vain = stalling.asked().iter().filter(|&&at| at == *stalling.asked().last().unwrap()).count();
+        assert_eq!(in_vain, 2, "{:?}", stalling.asked());
+    }
 }
 
 #[test]
@@ -326,11 +365,11 @@ fn the_command_fetches_and_describes() {
     );
 }
 
-/// Ctrl-C keeps what has arrived, and says so.
+/// Ctrl-C keeps what has arrived, and says so; it does not wait for a server that stalls.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_download_stays() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Stall(3000)]));
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::new(&[Way::Hang(3000)]));
     let mut child =
         command(folder.path(), &["data", "fetch", "cifar100", "--out", ".", "--mirror", &server.url]).spawn().unwrap();
     let part = folder.path().join("cifar-100-binary.tar.gz.part");
@@ -340,8 +379,10 @@ fn an_interrupted_download_stays() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let asked = std::time::Instant::now();
     let ran = common::Ran::from(child.wait_with_output().unwrap());
     assert_eq!(ran.code, 130, "{}", ran.err);
+    assert!(asked.elapsed() < HANG / 2, "it waited {:?} for the server", asked.elapsed());
     assert!(ran.err.contains("stopping; what has arrived stays for the next call"), "{}", ran.err);
     assert_eq!(std::fs::read(part).unwrap(), content()[..3000]);
 }

@@ -180,6 +180,12 @@ fn a_run_of_a_newer_version() {
         let ran = ran.fails(code, message, "use the ");
         assert!(ran.err.contains(file), "{}", ran.err);
         assert!(contents(&out) == changed, "{file}: something was touched");
+        for other in [&["eval", "newer"][..], &["infer", "newer", "newer/a.png"], &["compare", "newer", "newer"]] {
+            // The weights are not looked at where they are not needed.
+            if other[0] != "compare" || file != "last.safetensors" {
+                cqat(place(), other).fails(code, message, "use the ");
+            }
+        }
         for (path, bytes) in &before {
             std::fs::write(path, bytes).unwrap();
         }

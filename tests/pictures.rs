@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Read as _;
 use std::path::Path;
 
 use common::{cqat, limited, parsed};
@@ -106,6 +107,37 @@ fn class_folders_are_split_by_seed() {
     assert_eq!((held.train.len(), held.val.unwrap().len(), held.test.len()), (20, 4, 6));
     let large = load(dir.path(), |r| r.size = 64).unwrap();
     assert_eq!((large.size(), large.train.images.len()), (64, 24 * 3 * 64 * 64));
+}
+
+#[test]
+fn a_folder_for_training_alone_is_split() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(&dir.path().join("train"));
+    let set = load(dir.path(), |_| {}).unwrap();
+    assert_eq!((set.classes, set.train.len(), set.test.len()), (3, 24, 6));
+}
+
+/// Nothing that looks like a picture is passed over in silence.
+#[cfg(unix)]
+#[test]
+fn what_is_left_out_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    colours(dir.path());
+    std::fs::write(dir.path().join("red/moving.gif"), b"GIF89a").unwrap();
+    std::fs::write(dir.path().join("red/flat.WEBP"), b"RIFF").unwrap();
+    paint(&dir.path().join("lost.png"), 40, 40, |_, _| RED);
+    let ran = cqat(dir.path(), &["data", "info", "."]).ok();
+    assert!(ran.err.contains("2 pictures are neither PNG nor JPEG, such as ./red/flat.WEBP"), "{}", ran.err);
+    assert!(ran.err.contains("1 pictures lie in no class folder, such as ./lost.png"), "{}", ran.err);
+    // A link to nothing, and a pipe, which is not waited for.
+    std::os::unix::fs::symlink("/nowhere/a.png", dir.path().join("red/link.png")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.path().join("red/pipe.jpg")).status().unwrap().success());
+    let ran = cqat(dir.path(), &["data", "info", "."]).fails(3, "2 of 32 pictures are broken", "--skip-broken");
+    for line in ["red/link.png: cannot be read (No such file", "red/pipe.jpg: is no file"] {
+        assert!(ran.err.contains(line), "{}", ran.err);
+    }
+    cqat(dir.path(), &["data", "info", ".", "--skip-broken"]).ok();
+    assert_eq!(load(dir.path(), |r| r.skip_broken = true).unwrap().train.len(), 24);
 }
 
 #[test]
@@ -287,16 +319,45 @@ fn a_picture_takes_no_more_memory_than_its_file_justifies() {
         jpeg[frame + 5..frame + 9].copy_from_slice(&huge);
         std::fs::write(&path, &jpeg).unwrap();
     }
-    let ran = limited(1000, dir.path(), &["data", "info", "."]);
-    ran.fails(3, "4 of 4 pictures are broken", "data.skip_broken");
-    for name in ["png/0.png", "jpeg/0.jpg"] {
+    // Of a size that would be justified, but more than there should be of one picture.
+    let path = dir.path().join("png/large.png");
+    let side = 12_000u32.to_be_bytes();
+    let header = chunk(b"IHDR", &[&side[..], &side, &[8, 2, 0, 0, 0]].concat());
+    let pixels = chunk(b"IDAT", &packed(12_000 * (1 + 3 * 12_000)));
+    std::fs::write(&path, [PNG, &header, &pixels, &chunk(b"IEND", &[])].concat()).unwrap();
+    // A good picture with a colour profile that unpacks to 300 MiB: nobody asked for that.
+    let path = dir.path().join("png/profile.png");
+    let profile = chunk(b"iCCP", &[b"name\0\0", &packed(300 << 20)[..]].concat());
+    paint(&path, 8, 8, |_, _| RED);
+    let png = std::fs::read(&path).unwrap();
+    let (header, rest) = png.split_at(33);
+    std::fs::write(&path, [header, &profile, rest].concat()).unwrap();
+    let ran = limited(400, dir.path(), &["data", "info", "."]);
+    ran.fails(3, "5 of 6 pictures are broken", "data.skip_broken");
+    for name in ["png/0.png", "png/large.png", "jpeg/0.jpg"] {
         let error = pictures::read(&dir.path().join(name), 32).unwrap_err();
-        says(error, ErrorKind::Data, "unpacks to more than its size justifies", "replace it");
+        says(error, ErrorKind::Data, "unpacks to more than 400 MiB or than its size justifies", "replace it");
     }
     // A blank one of ordinary size is packed a thousand times and fine.
     let path = dir.path().join("blank.png");
     paint(&path, 3000, 2000, |_, _| Rgb([0; 3]));
     assert_eq!(means(&pictures::read(&path, 32).unwrap()), [0; 3]);
+}
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// A chunk of a PNG.
+fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let body = [kind, content].concat();
+    [&(content.len() as u32).to_be_bytes()[..], &body, &crc32(&body).to_be_bytes()].concat()
+}
+
+/// So many zeros, as a PNG packs them.
+fn packed(count: u64) -> Vec<u8> {
+    let mut packer = flate2::read::ZlibEncoder::new(std::io::repeat(0).take(count), flate2::Compression::fast());
+    let mut out = Vec::new();
+    packer.read_to_end(&mut out).unwrap();
+    out
 }
 
 /// The checksum of PNG's chunks.
@@ -309,14 +370,21 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn what_is_no_set_of_pictures_is_told() {
     let dir = tempfile::tempdir().unwrap();
+    paint(&dir.path().join("a.png"), 40, 40, |_, _| RED);
+    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "holds 1 pictures and no class folders", "each class");
     paint(&dir.path().join("alone/a.png"), 40, 40, |_, _| RED);
-    says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "holds no CIFAR file", "embedded");
+    let alone = load(dir.path(), |_| {}).unwrap_err();
+    says(alone, ErrorKind::Data, "holds pictures in one folder alone, alone; expected two", "a folder of its own");
     paint(&dir.path().join("other/a.png"), 40, 40, |_, _| RED);
     says(load(dir.path(), |_| {}).unwrap_err(), ErrorKind::Data, "class alone has 1 picture", "one to train on");
     for size in [0, 8, 36, 264, usize::MAX] {
         let error = load(dir.path(), |r| r.size = size).unwrap_err();
         says(error, ErrorKind::Config, "asked for, expected a multiple of 8 from 16 to 256 pixels", "CIFAR's");
     }
+    let above = tempfile::tempdir().unwrap();
+    colours(&above.path().join("mine"));
+    let error = load(above.path(), |_| {}).unwrap_err();
+    says(error, ErrorKind::Data, "holds no class folders, but ", "mine");
     let error = load(Path::new("embedded"), |r| r.size = 64).unwrap_err();
     says(error, ErrorKind::Config, "pictures of 32 x 32 pixels, but data.size is 64", "data.size=32");
 }

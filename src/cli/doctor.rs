@@ -1,6 +1,8 @@
 //! `cqat doctor`.
 
-use std::path::{Path, PathBuf};
+mod drivers;
+
+use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,6 +12,9 @@ use crate::gpu::{self, Gpu, OpenOptions};
 use crate::kernels::select::KernelFamily;
 use crate::run::Versions;
 use crate::{Error, Result};
+use drivers::Driver;
+
+use super::Global;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -25,14 +30,15 @@ struct Examined {
 }
 
 impl DoctorArgs {
-    pub(super) fn run(&self) -> Result<()> {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
         let examined: Vec<Examined> = gpu::list().into_iter().map(examine).collect();
-        let chosen = Gpu::open(&OpenOptions::default());
+        let chosen = Gpu::open(&OpenOptions { device: global.device.clone(), ..OpenOptions::default() });
         let index = chosen.as_ref().ok().map(|g| g.summary.index);
-        let advice = advice(&examined);
+        let drivers = drivers::drivers();
+        let advice = advice(&examined, &drivers);
         match self.json {
-            true => println!("{:#}", to_json(&examined, index, &advice)),
-            false => print(&examined, index, &advice),
+            true => println!("{:#}", to_json(&examined, index, &drivers, &advice)),
+            false => print(&examined, index, global.device.as_deref(), &drivers, &advice),
         }
         chosen.map(|_| ())
     }
@@ -43,10 +49,14 @@ fn examine(summary: AdapterSummary) -> Examined {
     Examined { device: Gpu::open(&options), summary }
 }
 
-/// Why the adapter is not the one that is taken without `--device`.
+/// Why the adapter is not the one that is taken.
 fn not_chosen(adapter: &Examined, all: &[Examined], chosen: Option<usize>) -> Option<String> {
     let chosen = chosen.filter(|index| *index != adapter.summary.index)?;
     let better = &all.iter().find(|e| e.summary.index == chosen)?.summary;
+    let rank = |e: &AdapterSummary| gpu::KINDS.iter().position(|kind| *kind == e.kind);
+    if rank(better) > rank(&adapter.summary) {
+        return Some(format!("--device asks for adapter {chosen}"));
+    }
     Some(match better.kind == adapter.summary.kind {
         true => format!("adapter {chosen} comes first of its kind"),
         false => format!("adapter {chosen} is {}, which goes before {}", better.kind, adapter.summary.kind),
@@ -55,26 +65,17 @@ fn not_chosen(adapter: &Examined, all: &[Examined], chosen: Option<usize>) -> Op
 
 /// Variables that decide which drivers are seen, where they are set.
 fn environment() -> Vec<(&'static str, String)> {
-    let names =
-        ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "VK_LOADER_DRIVERS_DISABLE", "CQAT_DATA"];
-    names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
-}
-
-/// Where Linux keeps the list of its Vulkan drivers.
-const DRIVER_FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
-
-/// The drivers that are installed, by the names of their manifests.
-fn drivers() -> Vec<PathBuf> {
-    let entries = DRIVER_FOLDERS.iter().filter_map(|folder| std::fs::read_dir(Path::new(folder)).ok()).flatten();
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| path.extension().is_some_and(|e| e == "json"));
-    found.sort();
-    found
+    let names = drivers::VARIABLES.into_iter().chain(["VK_LOADER_DRIVERS_DISABLE", "CQAT_DATA"]);
+    names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
 }
 
 /// What to do, in the order of what matters.
-fn advice(examined: &[Examined]) -> Vec<String> {
+fn advice(examined: &[Examined], drivers: &[Driver]) -> Vec<String> {
     let mut advice = Vec::new();
+    if let Some(error) = drivers::loader_error() {
+        advice
+            .push(format!("the Vulkan loader cannot be loaded ({error}): install it (Debian and Ubuntu: libvulkan1)"));
+    }
     let variable = environment().into_iter().find(|(name, _)| ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].contains(name));
     if let Some((name, files)) = variable {
         let missing = files.split(':').find(|file| !Path::new(file).exists());
@@ -83,6 +84,17 @@ fn advice(examined: &[Examined]) -> Vec<String> {
         } else {
             advice.push(format!("{name} hides all other drivers than those it names; unset it to see them"));
         }
+    }
+    for Driver { manifest, error } in drivers {
+        if let Some(error) = error {
+            let manifest = manifest.display();
+            advice.push(format!(
+                "{manifest}: this driver cannot be loaded ({error}): install what it lacks, or remove it"
+            ));
+        }
+    }
+    if examined.is_empty() && drivers.iter().any(|driver| driver.error.is_none()) {
+        advice.push("drivers can be loaded, but none offers an adapter: there is no GPU that they know".into());
     }
     for e in examined {
         if let Err(error) = &e.device {
@@ -133,7 +145,7 @@ fn takes_longer_vectors(e: &Examined) -> bool {
     has_512 && e.summary.driver == "llvmpipe" && mesa.is_some_and(|v| v >= 25) && has_256
 }
 
-fn to_json(examined: &[Examined], chosen: Option<usize>, advice: &[String]) -> Value {
+fn to_json(examined: &[Examined], chosen: Option<usize>, drivers: &[Driver], advice: &[String]) -> Value {
     let adapter = |e: &Examined| {
         let (caps, error) = match &e.device {
             Ok(gpu) => (json!(gpu.caps), Value::Null),
@@ -143,12 +155,13 @@ fn to_json(examined: &[Examined], chosen: Option<usize>, advice: &[String]) -> V
             "adapter": e.summary, "chosen": chosen == Some(e.summary.index), "not_chosen": not_chosen(e, examined, chosen),
             "caps": caps, "error": error,
             "timestamps": e.device.as_ref().ok().map(|g| g.timestamps),
+            "features": e.device.as_ref().ok().map(|g| g.features.clone()),
             "kernels": e.device.as_ref().ok().map(|g| family(g)),
         })
     };
     json!({
         "versions": Versions::now(), "adapters": examined.iter().map(adapter).collect::<Vec<_>>(),
-        "drivers": drivers(), "environment": environment().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "drivers": drivers, "environment": environment().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "advice": advice,
     })
 }
@@ -160,15 +173,21 @@ fn family(gpu: &Gpu) -> &'static str {
     }
 }
 
-fn print(examined: &[Examined], chosen: Option<usize>, advice: &[String]) {
+fn or_none(names: String) -> String {
+    if names.is_empty() { "none".into() } else { names }
+}
+
+fn print(examined: &[Examined], chosen: Option<usize>, wanted: Option<&str>, drivers: &[Driver], advice: &[String]) {
     let Versions { program, wgpu, naga, system } = Versions::now();
     println!("{program}, wgpu {wgpu}, naga {naga}, {system}");
     for (name, value) in environment() {
         println!("{name}={value}");
     }
     if cfg!(target_os = "linux") {
-        let names: Vec<String> = drivers().iter().map(|path| path.display().to_string()).collect();
-        println!("Vulkan drivers installed: {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+        println!("Vulkan drivers{}", if drivers.is_empty() { ": none" } else { "" });
+    }
+    for Driver { manifest, error } in drivers {
+        println!("  {}{}", manifest.display(), if error.is_some() { ", which cannot be loaded" } else { "" });
     }
     for e in examined {
         let a = &e.summary;
@@ -194,11 +213,19 @@ fn print(examined: &[Examined], chosen: Option<usize>, advice: &[String]) {
                 };
                 let time = if gpu.timestamps { "measured" } else { "not measured (no timestamps)" };
                 println!("  subgroups {subgroup}; {matrix}; device time {time}; kernels {}", family(gpu));
+                let offered = |wanted: bool| {
+                    let names = gpu.features.iter().filter(|(_, offered)| **offered == wanted).map(|(name, _)| *name);
+                    names.collect::<Vec<_>>().join(", ")
+                };
+                println!("  features offered: {}; not offered: {}", or_none(offered(true)), or_none(offered(false)));
             }
         }
         match not_chosen(e, examined, chosen) {
             Some(why) => println!("  not taken without --device {}: {why}", a.index),
-            None if chosen == Some(a.index) => println!("  taken without --device"),
+            None if chosen == Some(a.index) => match wanted {
+                None => println!("  taken without --device"),
+                Some(wanted) => println!("  taken with --device {wanted}"),
+            },
             None => {}
         }
     }

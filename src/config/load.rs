@@ -52,6 +52,15 @@ impl Config {
         Ok(config)
     }
 
+    /// Refuses the text of a configuration that a newer program wrote; what cannot be read as one says nothing.
+    ///
+    /// # Errors
+    /// A newer `format_version`.
+    pub fn refuse_newer(text: &str, origin: &str) -> Result<()> {
+        let probe = shallow(text, origin).ok().and_then(|()| serde_yaml::from_str(text).ok());
+        probe.map_or(Ok(()), |probe| check_version(&probe, origin))
+    }
+
     /// The whole configuration, defaults included, as YAML that [`Config::load`] reads back unchanged.
     ///
     /// # Errors

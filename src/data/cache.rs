@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::Labelled;
 use super::picture_bytes;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::ErrorKind;
 use crate::files::write_atomically;
 
 const MAGIC: &[u8; 8] = b"CQATPIC1";
@@ -30,24 +30,21 @@ pub(super) struct Cache {
 
 impl Cache {
     /// The cache of `files`, scaled to `side`, in the folder `dir`.
-    ///
-    /// # Errors
-    /// A picture that is gone.
-    pub(super) fn of(dir: &Path, files: &[Labelled], side: usize) -> Result<Cache> {
+    pub(super) fn of(dir: &Path, files: &[Labelled], side: usize) -> Cache {
         let mut hash = Sha256::new();
         hash.update((side as u64).to_le_bytes());
         for Labelled { path, .. } in files {
-            let gone = |e| Error::data(format!("{} is gone", path.display())).hint("start again").caused_by(e);
-            let metadata = std::fs::metadata(path).map_err(gone)?;
-            let changed = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            // One that is not there, such as a link to nothing, is told by whoever decodes it.
+            let metadata = std::fs::metadata(path).ok();
+            let changed = metadata.as_ref().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let name = path.strip_prefix(dir).unwrap_or(path).as_os_str().as_encoded_bytes();
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
-            hash.update(metadata.len().to_le_bytes());
+            hash.update(metadata.map_or(0, |m| m.len()).to_le_bytes());
             hash.update(changed.map_or(0, |t| t.as_nanos()).to_le_bytes());
         }
         let path = dir.join(format!(".cqat-pictures-{side}.cache"));
-        Ok(Cache { path, key: hash.finalize().into(), count: files.len(), side })
+        Cache { path, key: hash.finalize().into(), count: files.len(), side }
     }
 
     /// The pictures, where the cache is there, whole, and of these files.

@@ -42,7 +42,7 @@ pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
         None => split(&mut found.train, &found.class_names, request)?,
     };
     let files: Vec<Labelled> = found.train.iter().chain(&test).cloned().collect();
-    let cache = Cache::of(dir, &files, request.size)?;
+    let cache = Cache::of(dir, &files, request.size);
     let images = match cache.read() {
         Some(images) => images,
         None => {
@@ -77,12 +77,24 @@ fn find(dir: &Path) -> Result<Option<Found>> {
     let named = |wanted: &str| folders.iter().find(|f| file_name(f).eq_ignore_ascii_case(wanted));
     let tests: Vec<&PathBuf> = TEST_FOLDERS.iter().filter_map(|name| named(name)).collect();
     let (Some(train), [_, ..]) = (named("train"), &tests[..]) else {
-        let classes = class_folders(&folders)?;
+        let mut place = dir;
+        let mut classes = class_folders(&folders)?;
+        if let (0, Some(train)) = (classes.len(), named("train")) {
+            (place, classes) = (train, class_folders(&sub_folders(train)?)?);
+        }
         // One folder of pictures is a heap, not a classification.
-        return match classes.len() {
-            0 | 1 => Ok(None),
-            _ => Ok(Some(Found { class_names: names(&classes), train: label(&classes), test: None })),
-        };
+        if classes.len() < 2 {
+            return Ok(None);
+        }
+        let stray: Vec<PathBuf> = pictures_of(place)?;
+        if let Some(first) = stray.first() {
+            log::warn!(
+                "{} pictures lie in no class folder, such as {}: they are left out",
+                stray.len(),
+                first.display()
+            );
+        }
+        return Ok(Some(Found { class_names: names(&classes), train: label(&classes), test: None }));
     };
     let classes = class_folders(&sub_folders(train)?)?;
     let class_names = names(&classes);
@@ -163,15 +175,63 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Those of `folders` that hold a picture, themselves or in a folder `images`, with all their files that are pictures by content.
+/// The files in a folder that are pictures, by content or by name.
+fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut others) = (entries(folder)?, Vec::new());
+    files.retain(|path| {
+        if pictures::is_of_another_kind(path) {
+            others.push(path.clone());
+        }
+        !path.is_dir() && pictures::looks_like_one(path)
+    });
+    if let Some(first) = others.first() {
+        log::warn!(
+            "{} pictures are neither PNG nor JPEG, such as {}: they are left out",
+            others.len(),
+            first.display()
+        );
+    }
+    Ok(files)
+}
+
+/// What is missing where there are pictures that make no data set.
+pub(super) fn nearly(dir: &Path) -> Option<Error> {
+    let folders = sub_folders(dir).ok()?;
+    let with_pictures = |folders: Vec<PathBuf>| {
+        folders.into_iter().filter(|f| pictures_of(f).is_ok_and(|p| !p.is_empty())).collect::<Vec<_>>()
+    };
+    let within = |folder: &&PathBuf| sub_folders(folder).is_ok_and(|folders| with_pictures(folders).len() > 1);
+    let place = dir.display();
+    if let [alone] = &with_pictures(folders.clone())[..] {
+        return Some(
+            Error::data(format!(
+                "{place} holds pictures in one folder alone, {}; expected two classes at least",
+                file_name(alone)
+            ))
+            .hint("put the pictures of each class into a folder of its own"),
+        );
+    }
+    if let Some(folder) = folders.iter().find(within) {
+        return Some(
+            Error::data(format!("{place} holds no class folders, but {} does", folder.display()))
+                .hint(format!("name {}", folder.display())),
+        );
+    }
+    let count = pictures_of(dir).map_or(0, |pictures| pictures.len());
+    (count > 0).then(|| {
+        Error::data(format!("{place} holds {count} pictures and no class folders"))
+            .hint("put the pictures of each class into a folder of its own")
+    })
+}
+
+/// Those of `folders` that hold a picture, themselves or in a folder `images`, with all their pictures.
 fn class_folders(folders: &[PathBuf]) -> Result<Classes> {
     let (mut classes, mut empty) = (Vec::new(), Vec::new());
     for folder in folders {
-        let is_file = |path: &PathBuf| path.is_file() && pictures::looks_like_one(path);
-        let mut files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_file).collect();
+        let mut files = pictures_of(folder)?;
         let images = folder.join(IMAGES);
         if files.is_empty() && images.is_dir() {
-            files = entries(&images)?.into_iter().filter(is_file).collect();
+            files = pictures_of(&images)?;
         }
         match files.is_empty() {
             true => empty.push(folder),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::choose::{Unclear, choose};
 use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES, file_name, has_extension};
 use super::part::{Form, Kind, Layout, Part};
-use super::{Contents, SIDE, Split, archive, cifar, numbered_class_names, python};
+use super::{Contents, SIDE, Split, archive, cifar, classes, numbered_class_names, python};
 use crate::error::{Error, Result};
 use crate::{files, pictures};
 
@@ -29,7 +29,8 @@ pub(super) struct Folder {
     /// Lists of class names out of pickles.
     names: Vec<Vec<String>>,
     archives: Vec<DataFile>,
-    zips: Vec<PathBuf>,
+    /// Archives that are not read, and their kinds.
+    unread: Vec<(PathBuf, &'static str)>,
     /// Files ending in `.bin` that hold nothing like records.
     strange: Vec<DataFile>,
     texts: Vec<DataFile>,
@@ -61,7 +62,11 @@ fn recognise(file: &DataFile) -> Kind {
         Ok(match &start[..] {
             [0x1f, 0x8b, ..] => Kind::Archive,
             _ if start.get(257..262) == Some(b"ustar") => Kind::Archive,
-            [b'P', b'K', 3, 4, ..] => Kind::Zip,
+            [b'P', b'K', 3, 4, ..] => Kind::Unread("a zip"),
+            [b'B', b'Z', b'h', ..] => Kind::Unread("a bzip2"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Unread("an xz"),
+            [b'7', b'z', 0xbc, 0xaf, ..] => Kind::Unread("a 7z"),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Kind::Unread("a zstd"),
             start if pictures::is_picture(start) => Kind::Other,
             start if python::is_pickle(start) => python::recognise(file),
             _ => cifar::recognise(file)?,
@@ -87,6 +92,8 @@ pub(super) fn find(place: &Path) -> Result<Found> {
         return match recognise(&file) {
             Kind::Archive => in_archive(&file).map(|folder| Found::Set(folder.into())),
             Kind::Broken(error) => Err(error),
+            Kind::Unread(kind) => Err(Error::data(format!("{} is {kind} archive, which is not read", place.display()))
+                .hint("unpack it and name the folder; .tar and .tar.gz are read")),
             _ => Err(Error::data(format!("{} is a file, expected a folder or an archive", place.display()))
                 .hint("name the folder that holds the training and test files")),
         };
@@ -94,6 +101,10 @@ pub(super) fn find(place: &Path) -> Result<Found> {
     if !place.exists() {
         return Err(Error::data(format!("the data folder {} does not exist", place.display()))
             .hint(format!("check the path, or {WHAT_IS_READ}")));
+    }
+    if !place.is_dir() {
+        return Err(Error::data(format!("{} is neither a folder nor a file", place.display()))
+            .hint("name the folder that holds the training and test files"));
     }
     let mut searched = vec![Folder::scan(place)?];
     if searched[0].parts.is_empty() && searched[0].folders.len() <= MAX_FOLDERS {
@@ -172,8 +183,13 @@ fn nothing_found(searched: Vec<Folder>) -> Error {
     }
     let entries: usize = searched.iter().map(|f| f.entries).sum();
     let strange: Vec<DataFile> = searched.iter().flat_map(|f| &f.strange).take(3).cloned().collect();
-    let zip = searched.iter().flat_map(|f| &f.zips).next().cloned();
+    let unread = searched.iter().flat_map(|f| &f.unread).next().cloned();
     if let Some((_, error)) = searched.into_iter().flat_map(|f| f.broken).next() {
+        return error;
+    }
+    if unread.is_none()
+        && let Some(error) = classes::nearly(Path::new(&place))
+    {
         return error;
     }
     let what = if entries == 0 { "is empty" } else { "holds no CIFAR file, nor do its sub-folders" };
@@ -182,8 +198,10 @@ fn nothing_found(searched: Vec<Folder>) -> Error {
          folders of PNG or JPEG pictures, one for each class{}",
         strange_note(&strange)
     ))
-    .hint(match zip {
-        Some(path) => format!("{} is a zip archive, which is not read: unpack it; or {WHAT_IS_READ}", path.display()),
+    .hint(match unread {
+        Some((path, kind)) => {
+            format!("{} is {kind} archive, which is not read: unpack it; or {WHAT_IS_READ}", path.display())
+        }
         None => WHAT_IS_READ.into(),
     })
 }
@@ -201,7 +219,7 @@ impl Folder {
             broken: Vec::new(),
             names: Vec::new(),
             archives: Vec::new(),
-            zips: Vec::new(),
+            unread: Vec::new(),
             strange: Vec::new(),
             texts: Vec::new(),
             folders: Vec::new(),
@@ -238,7 +256,7 @@ impl Folder {
             _ if has_extension(&file.path, "txt") => self.texts.push(file),
             Kind::Broken(error) => self.broken.push((file.path, error)),
             Kind::Archive => self.archives.push(file),
-            Kind::Zip => self.zips.push(file.path),
+            Kind::Unread(kind) => self.unread.push((file.path, kind)),
             Kind::Other if has_extension(&file.path, "bin") => self.strange.push(file),
             Kind::Other => log::debug!("{}: not a CIFAR file", file.path.display()),
         }
@@ -297,7 +315,7 @@ impl Folder {
         match why {
             Unclear::Missing(which) => {
                 let (alone, title) = (&self.parts[0].file, layout.title());
-                let packed = self.archives.first().map(|f| &f.path).or(self.zips.first());
+                let packed = self.archives.first().map(|f| &f.path).or(self.unread.first().map(|(path, _)| path));
                 Error::data(format!(
                     "the {which} file of {title} is missing: {place} holds {} ({} bytes) alone{}",
                     alone.name(),
@@ -329,7 +347,11 @@ impl Folder {
         texts.sort_by_key(|file| !published(&file.path));
         let lists = self.names.iter().cloned().chain(texts.into_iter().filter_map(read_lines));
         lists.into_iter().find(|names| are_class_names(names, classes)).unwrap_or_else(|| {
-            log::info!("{}: no list of {classes} class names, so classes have numbers", self.path.display());
+            let why = format!("no list of {classes} different class names, so classes have numbers");
+            match self.texts.iter().find(|file| published(&file.path)) {
+                Some(list) => log::warn!("{} is {why}", list.path.display()),
+                None => log::info!("{}: {why}", self.path.display()),
+            }
             numbered_class_names(classes)
         })
     }

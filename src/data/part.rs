@@ -88,8 +88,8 @@ pub(super) enum Kind {
     Broken(Error),
     /// A tar archive, packed or not.
     Archive,
-    /// An archive of a kind that is not read.
-    Zip,
+    /// An archive of this kind, which is not read.
+    Unread(&'static str),
     /// Something unrelated.
     Other,
 }
