@@ -77,7 +77,7 @@ fn advice(examined: &[Examined], drivers: &[Driver]) -> Vec<String> {
             .push(format!("the Vulkan loader cannot be loaded ({error}): install it (Debian and Ubuntu: libvulkan1)"));
     }
     let variable = environment().into_iter().find(|(name, _)| ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].contains(name));
-    if let Some((name, files)) = variable {
+    if let Some((name, files)) = &variable {
         let missing = files.split(':').find(|file| !Path::new(file).exists());
         if let Some(file) = missing {
             advice.push(format!("{name} names {file}, which does not exist: unset it, or correct it"));
@@ -93,7 +93,7 @@ fn advice(examined: &[Examined], drivers: &[Driver]) -> Vec<String> {
             ));
         }
     }
-    if examined.is_empty() && drivers.iter().any(|driver| driver.error.is_none()) {
+    if examined.is_empty() && variable.is_none() && drivers.iter().any(|driver| driver.error.is_none()) {
         advice.push("drivers can be loaded, but none offers an adapter: there is no GPU that they know".into());
     }
     for e in examined {
