@@ -1,7 +1,7 @@
 // a = quantize(relu(batch_norm(y) + shortcut)) in one pass, with the statistics that range tracking needs.
 // y, shortcut: (rows, C). SHORTCUT 0: none; 1: an earlier activation in the operand format, times its scale; 2: the
 // projection's convolution output with its own batch-norm context. Output format: u8 codes, or f32 values.
-// measure = 1 writes the statistics only. part: two vec4 an invocation: (max a, saturated, positive, 0), (sum a, sum a^2).
+// measure = 1 writes the statistics only. Where KEEP_MAX is set, the largest value goes into maxima[max_row]. part: two vec4 an invocation: (max a, saturated, positive, 0), (sum a, sum a^2).
 // Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 //use quant
@@ -16,6 +16,10 @@ struct Params {
     shortcut_row: i32,   // the shortcut's row of ranges, -1: scale 1
     shortcut: u32,        // both fixed in the variant
     shortcut_format: u32,
+    keep_max: u32,        // fixed in the variant too
+    max_row: u32,
+    pad0: u32,
+    pad1: u32,
     quant: Quant,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -26,6 +30,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(6) var<storage, read_write> out: array<Output>;
 @group(0) @binding(7) var<storage, read_write> part: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> maxima: array<atomic<u32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -74,6 +79,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         }
     }
     let one = vec4<f32>(1.0);
-    part[2u * i] = vec4<f32>(max(max(top.x, top.y), max(top.z, top.w)), dot(saturated, one), dot(positive, one), 0.0);
+    let most = max(max(top.x, top.y), max(top.z, top.w));
+    if (KEEP_MAX) {
+        atomicMax(&maxima[p.max_row], bitcast<u32>(most));
+    }
+    part[2u * i] = vec4<f32>(most, dot(saturated, one), dot(positive, one), 0.0);
     part[2u * i + 1u] = vec4<f32>(dot(sum, one), dot(squares, one), 0.0, 0.0);
 }

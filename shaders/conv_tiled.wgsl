@@ -9,7 +9,8 @@
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 const TILE_K = 8u;
 const K4 = TILE_K / 4u;
 const M4 = TILE_M / 4u;

@@ -6,7 +6,8 @@
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> part: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> maxima: array<u32>; // of wgrad_coop
+@group(0) @binding(4) var<storage, read_write> part: array<vec4<f32>>;
 const TILE_K = 8u;
 const M4 = TILE_M / 4u;
 const N4 = TILE_N / 4u;

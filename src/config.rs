@@ -158,6 +158,23 @@ pub struct DeviceConfig {
     pub memory_mib: Option<u64>,
     /// Family of the matrix kernels. Default auto.
     pub kernels: Kernels,
+    /// How matrix units, where the device has some, multiply real numbers. Default f32.
+    pub precision: Precision,
+}
+
+/// What matrix units, which multiply f16 and add f32, are used for beside products of codes, which are exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Precision {
+    /// The gradients of a quantized network, in two terms of f16: as exact as f32. Everything else is multiplied in f32.
+    #[default]
+    #[serde(rename = "f32")]
+    F32,
+    /// All products, real operands in two terms of f16.
+    #[serde(rename = "f16x3")]
+    F16x3,
+    /// All products, real operands in one term: 11 bits.
+    #[serde(rename = "f16")]
+    F16,
 }
 
 /// Which family of matrix kernels runs.

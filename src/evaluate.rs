@@ -167,9 +167,7 @@ impl Loaded {
     pub fn class_names(&self) -> Vec<String> {
         let names = &self.checkpoint.meta.class_names;
         let classes = self.config.network.classes.map_or(names.len(), |n| n as usize);
-        (0..classes)
-            .map(|c| names.get(c).map_or_else(|| format!("class {c}"), |name| name.escape_debug().to_string()))
-            .collect()
+        (0..classes).map(|c| names.get(c).cloned().unwrap_or_else(|| format!("class {c}"))).collect()
     }
 
     /// Mean over the narrow activations of the fraction of positive values above the top code, in the last epoch; `None`

@@ -32,10 +32,22 @@ pub fn list(folder: &Path, most: usize) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// Any failure to write, as one of `kind`; the old file, if there is one, is untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8], kind: ErrorKind) -> Result<()> {
+    write_atomically_with(path, kind, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomically`], with the contents that `write` writes.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_atomically_with(
+    path: &Path,
+    kind: ErrorKind,
+    write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
+) -> Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let attempt = || -> std::io::Result<()> {
         let mut f = std::fs::File::create(&temporary)?;
-        f.write_all(bytes)?;
+        write(&mut f)?;
         f.sync_all()?;
         std::fs::rename(&temporary, path)
     };
@@ -46,7 +58,10 @@ pub fn write_atomically(path: &Path, bytes: &[u8], kind: ErrorKind) -> Result<()
             .caused_by(e)
     })?;
     // The rename itself must survive a crash too. The new file is in place, whatever comes of this.
-    if let Some(Ok(folder)) = path.parent().map(std::fs::File::open)
+    if let Some(Ok(folder)) = path
+        .parent()
+        .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        .map(std::fs::File::open)
         && let Err(e) = folder.sync_all()
         && e.kind() != std::io::ErrorKind::InvalidInput
     {

@@ -144,8 +144,8 @@ const SUBMISSION_FLOPS: u64 = 20_000_000_000;
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 /// What matrix units need.
 const MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
-/// Workgroup memory of `conv_coop` with matrices of side 16.
-const COOP_BYTES: u32 = 20 << 10;
+/// Workgroup memory of `conv_coop` with matrices of side 16, both operands in two terms.
+const COOP_BYTES: u32 = 22 << 10;
 
 /// [`Caps::matrix`] as the adapter has it.
 fn matrix_side(adapter: &wgpu::Adapter, subgroup: u32) -> u32 {
@@ -205,8 +205,8 @@ impl Gpu {
                 }
             }
         };
-        // SAFETY: of what is experimental, matrix units alone are used, by one kernel of this crate, whose tiles and strides lie within
-        // its workgroup memory, in workgroups of whole subgroups.
+        // SAFETY: of what is experimental, matrix units alone are used, by two kernels of this crate, whose tiles and strides lie within
+        // their workgroup memory, in workgroups of whole subgroups.
         let experimental_features = match matrix {
             0 => wgpu::ExperimentalFeatures::disabled(),
             _ => unsafe { wgpu::ExperimentalFeatures::enabled() },

@@ -8,6 +8,7 @@ pub mod ceiling;
 pub mod conv;
 pub mod head;
 pub mod input;
+pub mod maxima;
 pub mod norm;
 pub mod optimizer;
 pub mod range;
@@ -70,6 +71,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &optimizer::GRAD_CLIP,
     &optimizer::AVERAGE,
     &optimizer::SGD,
+    &maxima::CLEAR,
     &ceiling::COPY,
     &ceiling::MULTIPLY_ADD,
 ];

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use cqat::terminal::{explain, printable};
 
 /// What a panic prints. `println!` panics where it cannot write. `cqat plan paper | head -1` closes the pipe early, which is no news to anyone;
 /// a full disk is.
@@ -53,24 +54,4 @@ fn main() -> ExitCode {
             ExitCode::from(e.kind().exit_code())
         }
     }
-}
-
-/// What happened, why, and what to do.
-fn explain(e: &cqat::Error) -> String {
-    let mut text = format!("error: {e}\n");
-    let mut source = std::error::Error::source(e);
-    while let Some(cause) = source {
-        text += &format!("  caused by: {cause}\n");
-        source = cause.source();
-    }
-    if let Some(hint) = e.hint_text() {
-        text += &format!("hint: {hint}\n");
-    }
-    printable(&text)
-}
-
-/// Names come from elsewhere: what would steer the terminal is written out.
-fn printable(text: &str) -> String {
-    let write_out = |c: char| c.is_control() && c != '\n' && c != '\t';
-    text.chars().map(|c| if write_out(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

@@ -120,7 +120,7 @@ pub struct Download {
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Download {
-    /// Nothing of the file `name` has arrived.
+    /// Before the first bytes of the file `name`, or the first of those that are missing.
     pub fn start(name: &str, quiet: bool) -> Download {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
@@ -131,6 +131,10 @@ impl Download {
 
     /// `have` bytes have arrived, of `total` where that is known.
     pub fn update(&mut self, have: u64, total: Option<u64>) {
+        if self.bar.position() == 0 && have > 0 {
+            self.bar.set_position(have); // what was there before is no news
+            self.bar.reset_eta();
+        }
         self.bar.set_length(total.unwrap_or(have));
         self.bar.set_position(have);
         if self.plain && self.last_line.elapsed() >= LINE_EVERY {

@@ -1,4 +1,4 @@
-//! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`.
+//! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`, `run.lock`.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -268,9 +268,9 @@ impl RunFolder {
     /// Refuses a run that a newer program wrote, as any of its files says. One that is missing or damaged says nothing.
     fn refuse_newer(&self) -> Result<()> {
         let start = |name: &str| {
-            let mut text = String::new();
-            std::fs::File::open(self.file(name)).ok()?.take(LONGEST_START).read_to_string(&mut text).ok()?;
-            Some((self.file(name), text))
+            let mut bytes = Vec::new();
+            std::fs::File::open(self.file(name)).ok()?.take(LONGEST_START).read_to_end(&mut bytes).ok()?;
+            Some((self.file(name), String::from_utf8_lossy(&bytes).into_owned()))
         };
         if let Some((path, text)) = start("config.yaml") {
             Config::refuse_newer(&text, &path.display().to_string())?;

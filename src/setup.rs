@@ -54,6 +54,7 @@ fn options(config: &Config, caps: &Caps) -> Result<Options> {
         batch: config.train.batch as usize,
         caps: caps.clone(),
         family: KernelFamily::choose(config.device.kernels, caps)?,
+        precision: config.device.precision,
         augment: config.data.augment.clone(),
         smoothing: config.train.label_smoothing,
         optimizer: config.train.optimizer.clone(),

@@ -44,9 +44,10 @@ impl Product {
     fn of(d: &Dispatch) -> Option<Product> {
         if std::ptr::eq(d.kernel, &CONV) {
             let p: ConvParams = bytemuck::pod_read_unaligned(&d.params);
-            Some(Product::Conv(ConvParams { w_base: 0, ..p }))
+            Some(Product::Conv(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
         } else if std::ptr::eq(d.kernel, &WGRAD) {
-            Some(Product::Wgrad(bytemuck::pod_read_unaligned(&d.params)))
+            let p: WgradParams = bytemuck::pod_read_unaligned(&d.params);
+            Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, ..p }))
         } else {
             None
         }
@@ -74,7 +75,7 @@ impl Product {
         }
     }
 
-    /// Values of its three bindings.
+    /// Values of its operands and its result.
     fn values(&self) -> [usize; 3] {
         let volume = |sizes: [u32; 4]| sizes.iter().map(|&n| n as usize).product();
         match self {
@@ -150,7 +151,8 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     let candidates = product.candidates(&gpu.caps, family);
     let mut plan = Plan::default();
     let [x, second, out] = product.values();
-    let bind = [plan.own("x", product.x_format().words(x)), plan.own("w or dy", second), plan.own("out", out)];
+    let x = plan.own("x", product.x_format().words(x));
+    let bind = [x, plan.own("w or dy", second), plan.own("maxima", 2), plan.own("out", out)];
     let programs: Vec<ProgramId> =
         candidates.iter().map(|c| plan.program("candidate", vec![product.dispatch(c, &bind, flops)])).collect();
     plan.assert_sound();
@@ -170,13 +172,14 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
         false => words(bind[1]).map(reals(2)).collect(),
     };
     exec.write(bind[1], &other);
-    let before: Vec<u32> = words(bind[2]).map(reals(3)).collect();
+    exec.write(bind[2], &[0.5f32.to_bits(); 2]);
+    let before: Vec<u32> = words(bind[3]).map(reals(3)).collect();
     let mut equal = Vec::new();
     let mut expected: Option<Vec<u32>> = None;
     for &program in &programs {
-        exec.write(bind[2], &before);
+        exec.write(bind[3], &before);
         exec.run(program)?;
-        let result = exec.read(bind[2])?;
+        let result = exec.read(bind[3])?;
         equal.push(*expected.get_or_insert_with(|| result.clone()) == result);
     }
     let mut times = vec![Vec::new(); programs.len()];

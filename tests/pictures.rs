@@ -117,6 +117,36 @@ fn a_folder_for_training_alone_is_split() {
     assert_eq!((set.classes, set.train.len(), set.test.len()), (3, 24, 6));
 }
 
+/// Whatever names files have, and whatever lies where the cache would.
+#[cfg(target_os = "linux")]
+#[test]
+fn strange_names_and_a_pipe_for_a_cache() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = trained();
+    let dir = place.path().join("colours");
+    std::fs::rename(dir.join("red"), dir.join("robin's \u{1b}[31mred")).unwrap();
+    std::fs::remove_file(dir.join(".cqat-pictures-16.cache")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.join(".cqat-pictures-16.cache")).status().unwrap().success());
+    let set = load(&dir, |r| r.size = 16).unwrap();
+    assert_eq!(set.class_names, ["blue", "green", "robin's \u{1b}[31mred"]);
+    assert_eq!(load(&dir, |r| r.size = 16).unwrap().sha256, set.sha256);
+    let ran = cqat(place.path(), &["data", "info", "colours", "--size", "16"]).ok();
+    assert!(ran.out.contains("robin's \\u{1b}[31mred") && !ran.out.contains('\u{1b}'), "{}", ran.out);
+    // Not every name is UTF-8.
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff.png");
+    std::fs::copy(dir.join("blue/0.png"), place.path().join(odd)).unwrap();
+    let mut infer = common::on_device(place.path(), &["infer", "run", "--json"]);
+    let answers = parsed(
+        &common::Ran::of({
+            infer.arg(odd);
+            infer
+        })
+        .ok()
+        .out,
+    );
+    assert_eq!((&answers[0]["image"], &answers[0]["top"][0]["name"]), (&"odd\u{fffd}.png".into(), &"blue".into()));
+}
+
 /// Nothing that looks like a picture is passed over in silence.
 #[cfg(unix)]
 #[test]

@@ -1,4 +1,4 @@
-// Parameters of conv_lane and conv_tiled. Twin: ConvParams in src/kernels/conv.rs.
+// Parameters of conv_lane, conv_tiled and conv_coop. Twin: ConvParams in src/kernels/conv.rs.
 struct Params {
     batch: u32,
     in_h: u32,
@@ -19,5 +19,9 @@ struct Params {
     x_format: u32,
     w_base: u32,
     integer: u32,
+    w_codes: u32,
+    terms: u32,
+    x_max: u32,
+    w_max: u32,
     pad0: u32,
 }

@@ -1,4 +1,4 @@
-// Parameters of wgrad_lane and wgrad_tiled. Twin: WgradParams in src/kernels/conv.rs.
+// Parameters of wgrad_lane, wgrad_tiled and wgrad_coop. Twin: WgradParams in src/kernels/conv.rs.
 struct Params {
     batch: u32,
     in_h: u32,
@@ -13,7 +13,7 @@ struct Params {
     splits: u32,
     chunk: u32,
     x_format: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    terms: u32,
+    x_max: u32,
+    dy_max: u32,
 }

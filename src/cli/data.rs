@@ -12,6 +12,7 @@ use crate::digest::published_as;
 use crate::fetch::{self, PUBLISHED, Published, fetch};
 use crate::files::write_atomically;
 use crate::progress::say;
+use crate::terminal::one_line;
 use crate::{Error, ErrorKind, Result, pictures};
 
 #[derive(Debug, Subcommand)]
@@ -121,7 +122,7 @@ fn to_json(set: &DataSet, sources: &[(&Path, Option<&str>)]) -> serde_json::Valu
     json!({
         "name": set.name, "size": set.size(), "classes": (0..set.classes).map(class).collect::<Vec<_>>(),
         "train": set.train.len(), "test": set.test.len(), "mean": set.mean, "std": set.std, "sha256": set.sha256,
-        "sources": sources.iter().map(|(path, name)| json!({ "path": path, "published": name })).collect::<Vec<_>>(),
+        "sources": sources.iter().map(|(path, name)| json!({ "path": path.display().to_string(), "published": name })).collect::<Vec<_>>(),
     })
 }
 
@@ -129,7 +130,7 @@ fn print(set: &DataSet, sources: &[(&Path, Option<&str>)]) {
     let side = set.size();
     println!(
         "{}: {} training and {} test pictures of {side} x {side} pixels",
-        set.name,
+        one_line(&set.name),
         set.train.len(),
         set.test.len()
     );
@@ -139,13 +140,13 @@ fn print(set: &DataSet, sources: &[(&Path, Option<&str>)]) {
     for (path, name) in sources {
         let what =
             name.map_or("not a published file whose hash is known".into(), |name| format!("the published {name}"));
-        println!("file       {}: {what}", path.display());
+        println!("file       {}: {what}", one_line(path.display()));
     }
     println!();
     println!("{:>5}  {:>6}  {:>6}  name", "class", "train", "test");
     let (train, test) = (counts(&set.train, set.classes), counts(&set.test, set.classes));
     for (c, name) in set.class_names.iter().enumerate() {
-        println!("{c:>5}  {:>6}  {:>6}  {name}", train[c], test[c]);
+        println!("{c:>5}  {:>6}  {:>6}  {}", train[c], test[c], one_line(name));
     }
 }
 

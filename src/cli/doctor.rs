@@ -37,7 +37,7 @@ impl DoctorArgs {
         let drivers = drivers::drivers();
         let advice = advice(&examined, &drivers);
         match self.json {
-            true => println!("{:#}", to_json(&examined, index, &drivers, &advice)),
+            true => println!("{:#}", to_json(&examined, index, global.device.as_deref(), &drivers, &advice)),
             false => print(&examined, index, global.device.as_deref(), &drivers, &advice),
         }
         chosen.map(|_| ())
@@ -49,23 +49,20 @@ fn examine(summary: AdapterSummary) -> Examined {
     Examined { device: Gpu::open(&options), summary }
 }
 
-/// Why the adapter is not the one that is taken.
-fn not_chosen(adapter: &Examined, all: &[Examined], chosen: Option<usize>) -> Option<String> {
+/// Why the adapter is not the one that is taken: `wanted` is what `--device` says.
+fn not_chosen(adapter: &Examined, all: &[Examined], chosen: Option<usize>, wanted: Option<&str>) -> Option<String> {
     let chosen = chosen.filter(|index| *index != adapter.summary.index)?;
-    let better = &all.iter().find(|e| e.summary.index == chosen)?.summary;
-    let rank = |e: &AdapterSummary| gpu::KINDS.iter().position(|kind| *kind == e.kind);
-    if rank(better) > rank(&adapter.summary) {
-        return Some(format!("--device asks for adapter {chosen}"));
-    }
-    Some(match better.kind == adapter.summary.kind {
-        true => format!("adapter {chosen} comes first of its kind"),
-        false => format!("adapter {chosen} is {}, which goes before {}", better.kind, adapter.summary.kind),
+    let taken = &all.iter().find(|e| e.summary.index == chosen)?.summary;
+    Some(match wanted {
+        Some(wanted) => format!("--device {wanted} means adapter {chosen}"),
+        None if taken.kind == adapter.summary.kind => format!("adapter {chosen} comes first of its kind"),
+        None => format!("adapter {chosen} is {}, which goes before {}", taken.kind, adapter.summary.kind),
     })
 }
 
 /// Variables that decide which drivers are seen, where they are set.
 fn environment() -> Vec<(&'static str, String)> {
-    let names = drivers::VARIABLES.into_iter().chain(["VK_LOADER_DRIVERS_DISABLE", "CQAT_DATA"]);
+    let names = drivers::HIDING.into_iter().chain([drivers::ADDING, "VK_LOADER_DRIVERS_DISABLE", "CQAT_DATA"]);
     names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
 }
 
@@ -76,10 +73,11 @@ fn advice(examined: &[Examined], drivers: &[Driver]) -> Vec<String> {
         advice
             .push(format!("the Vulkan loader cannot be loaded ({error}): install it (Debian and Ubuntu: libvulkan1)"));
     }
-    let variable = environment().into_iter().find(|(name, _)| ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].contains(name));
+    let variable = environment().into_iter().find(|(name, value)| drivers::HIDING.contains(name) && !value.is_empty());
     if let Some((name, files)) = &variable {
-        let missing = files.split(':').find(|file| !Path::new(file).exists());
+        let missing = std::env::split_paths(files).find(|file| !file.as_os_str().is_empty() && !file.exists());
         if let Some(file) = missing {
+            let file = file.display();
             advice.push(format!("{name} names {file}, which does not exist: unset it, or correct it"));
         } else {
             advice.push(format!("{name} hides all other drivers than those it names; unset it to see them"));
@@ -145,14 +143,20 @@ fn takes_longer_vectors(e: &Examined) -> bool {
     has_512 && e.summary.driver == "llvmpipe" && mesa.is_some_and(|v| v >= 25) && has_256
 }
 
-fn to_json(examined: &[Examined], chosen: Option<usize>, drivers: &[Driver], advice: &[String]) -> Value {
+fn to_json(
+    examined: &[Examined],
+    chosen: Option<usize>,
+    wanted: Option<&str>,
+    drivers: &[Driver],
+    advice: &[String],
+) -> Value {
     let adapter = |e: &Examined| {
         let (caps, error) = match &e.device {
             Ok(gpu) => (json!(gpu.caps), Value::Null),
             Err(error) => (Value::Null, json!(error.to_string())),
         };
         json!({
-            "adapter": e.summary, "chosen": chosen == Some(e.summary.index), "not_chosen": not_chosen(e, examined, chosen),
+            "adapter": e.summary, "chosen": chosen == Some(e.summary.index), "not_chosen": not_chosen(e, examined, chosen, wanted),
             "caps": caps, "error": error,
             "timestamps": e.device.as_ref().ok().map(|g| g.timestamps),
             "features": e.device.as_ref().ok().map(|g| g.features.clone()),
@@ -220,8 +224,8 @@ fn print(examined: &[Examined], chosen: Option<usize>, wanted: Option<&str>, dri
                 println!("  features offered: {}; not offered: {}", or_none(offered(true)), or_none(offered(false)));
             }
         }
-        match not_chosen(e, examined, chosen) {
-            Some(why) => println!("  not taken without --device {}: {why}", a.index),
+        match not_chosen(e, examined, chosen, wanted) {
+            Some(why) => println!("  not taken: {why}"),
             None if chosen == Some(a.index) => match wanted {
                 None => println!("  taken without --device"),
                 Some(wanted) => println!("  taken with --device {wanted}"),

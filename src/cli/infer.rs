@@ -1,5 +1,6 @@
 //! `cqat infer`.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +12,7 @@ use crate::data::Split;
 use crate::evaluate::{Kind, Loaded, Network};
 use crate::exec::Device;
 use crate::pictures;
-use crate::progress::say;
+use crate::terminal::{explain, one_line};
 use crate::{Error, Result};
 
 /// Pictures that are decoded and classified at a time: what is printed does not wait for the last of many.
@@ -69,7 +70,7 @@ impl InferArgs {
                     Err(e) if paths.len() == 1 => return Err(e),
                     Err(e) => {
                         failures += 1;
-                        say!("error: {e}");
+                        let _ = std::io::stderr().write_all(explain(&e).as_bytes());
                     }
                 }
             }
@@ -81,10 +82,10 @@ impl InferArgs {
                 let top = likeliest(row, self.top as usize);
                 if self.json {
                     let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
-                    answers.push(json!({ "image": path, "top": top.collect::<Vec<_>>() }));
+                    answers.push(json!({ "image": path.display().to_string(), "top": top.collect::<Vec<_>>() }));
                 } else {
-                    println!("{}", path.display());
-                    top.iter().for_each(|(class, p)| println!("  {:5.1} %  {}", 100.0 * p, names[*class]));
+                    println!("{}", one_line(path.display()));
+                    top.iter().for_each(|(class, p)| println!("  {:5.1} %  {}", 100.0 * p, one_line(&names[*class])));
                 }
             }
         }

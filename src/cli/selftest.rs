@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Global;
 use crate::check::Check;
-use crate::gpu::GpuProgram;
+use crate::gpu::{Gpu, GpuProgram, OpenOptions};
 use crate::kernels::select::KernelFamily;
 use crate::oracle::Oracle;
 use crate::selftest::{check_kernels, check_step};
@@ -33,7 +33,8 @@ pub(super) struct SelftestArgs {
 
 impl SelftestArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let gpu = global.open(None)?;
+        // With matrix units wherever there are some: whether they can be trusted is what is asked.
+        let gpu = Gpu::open(&OpenOptions { device: global.device.clone(), ..OpenOptions::default() })?;
         let mut lines = Vec::new();
         let mut failed = 0;
         let mut note = |check: Check| {

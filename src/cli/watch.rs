@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::config::{Config, MOST_SECONDS, Method};
 use crate::run::{RunFolder, now};
+use crate::terminal::printable;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -35,6 +36,7 @@ impl WatchArgs {
         let config = folder.config()?;
         let terminal = Term::stdout();
         let follow = !self.once && terminal.is_term();
+        let mut finished = 0;
         for look in 0.. {
             let path = folder.file("metrics.jsonl");
             let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -43,6 +45,7 @@ impl WatchArgs {
                     .caused_by(e)
             })?;
             let view = View::of(&text, &config);
+            finished += usize::from(view.finished);
             let mut space = Space::of(&terminal);
             if !follow {
                 space.rows = usize::MAX;
@@ -54,7 +57,8 @@ impl WatchArgs {
             }
             print!("\x1b[2J\x1b[H{picture}");
             let _ = std::io::stdout().flush();
-            if view.finished {
+            // The last scores come before the last lines of the layers: one more look.
+            if finished > 1 {
                 break;
             }
             std::thread::sleep(Duration::from_secs_f32(self.every));
@@ -111,7 +115,7 @@ const COLUMNS: [Column; 6] = [
     ("changed", 8, |line| percent(&line["changed"])),
 ];
 /// Columns of a layer's name.
-const NAME: usize = 20;
+const NAME: usize = 21;
 
 fn percent(value: &Value) -> String {
     value.as_f64().map_or("-".into(), |v| format!("{:.1} %", 100.0 * v))
@@ -180,7 +184,7 @@ impl View {
         if !self.layers.is_empty() && room > 0 {
             self.draw_layers(&mut out, room, space.columns, look);
         }
-        out.lines().map(|line| format!("{}\n", console::truncate_str(line, space.columns, "…"))).collect()
+        printable(&out).lines().map(|line| format!("{}\n", console::truncate_str(line, space.columns, "…"))).collect()
     }
 
     /// `room` lines of the layer table.
@@ -267,7 +271,7 @@ mod tests {
             "{drawn}"
         );
         assert!(
-            drawn.contains("stem                 activation    4  0.500000    25.0 %        -        -"),
+            drawn.contains("stem                  activation    4  0.500000    25.0 %        -        -"),
             "{drawn}"
         );
         assert!(View::of("", &config).draw("x", 0, ALL, 0).contains("no step has been reported yet"));

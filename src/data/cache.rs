@@ -4,6 +4,8 @@
 //! every picture), then for each picture in order a 1 and its bytes, or a 0, a length (u32) and the reason why it is broken;
 //! at the end the SHA-256 of all that. A cache that does not fit is made anew, and one that cannot be written is done without.
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -12,10 +14,12 @@ use sha2::{Digest, Sha256};
 use super::file::Labelled;
 use super::picture_bytes;
 use crate::error::ErrorKind;
-use crate::files::write_atomically;
+use crate::files::write_atomically_with;
 
 const MAGIC: &[u8; 8] = b"CQATPIC1";
 const HASH_BYTES: usize = 32;
+/// Bytes of the reason why a picture is broken, at most.
+const LONGEST_REASON: usize = 4096;
 
 /// A picture (3, side, side), or why it is broken.
 pub(super) type Picture = std::result::Result<Vec<u8>, String>;
@@ -49,52 +53,96 @@ impl Cache {
 
     /// The pictures, where the cache is there, whole, and of these files.
     pub(super) fn read(&self) -> Option<Vec<Picture>> {
-        let bytes = std::fs::read(&self.path).ok()?;
-        let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
-        let mut rest = content.strip_prefix(MAGIC)?.strip_prefix(&self.key)?;
-        if Sha256::digest(content)[..] != *hash {
-            log::warn!("{} is damaged: the pictures are decoded again", self.path.display());
+        // Whoever made the folder may have put anything there: no more is read than such a cache has, and of no pipe.
+        let most = self.count * (1 + picture_bytes(self.side)).max(5 + LONGEST_REASON) + MAGIC.len() + 2 * HASH_BYTES;
+        let metadata = std::fs::metadata(&self.path).ok()?;
+        if !metadata.is_file() || metadata.len() > most as u64 {
             return None;
         }
-        let mut take = |count: usize| {
-            let (taken, after) = rest.split_at_checked(count)?;
-            rest = after;
-            Some(taken)
+        let mut file = BufReader::new(File::open(&self.path).ok()?);
+        let mut hash = Sha256::new();
+        let mut take = |count: usize, is_content: bool| -> Option<Vec<u8>> {
+            let mut bytes = vec![0; count];
+            file.read_exact(&mut bytes).ok()?;
+            if is_content {
+                hash.update(&bytes);
+            }
+            Some(bytes)
         };
-        let mut pictures = Vec::new();
-        for _ in 0..self.count {
-            pictures.push(match take(1)? {
-                [1] => Ok(take(picture_bytes(self.side))?.to_vec()),
-                _ => {
-                    let length = u32::from_le_bytes(take(4)?.try_into().ok()?);
-                    Err(String::from_utf8(take(length as usize)?.to_vec()).ok()?)
-                }
-            });
+        if take(MAGIC.len(), true)? != MAGIC || take(HASH_BYTES, true)? != self.key {
+            return None;
         }
-        log::debug!("{} pictures from {}", pictures.len(), self.path.display());
-        Some(pictures)
+        let mut whole = || {
+            let mut pictures = Vec::new();
+            for _ in 0..self.count {
+                pictures.push(match take(1, true)?[..] {
+                    [1] => Ok(take(picture_bytes(self.side), true)?),
+                    _ => {
+                        let length = u32::from_le_bytes(take(4, true)?.try_into().ok()?) as usize;
+                        let reason = take(Some(length).filter(|&l| l <= LONGEST_REASON)?, true)?;
+                        Err(String::from_utf8(reason).ok()?)
+                    }
+                });
+            }
+            Some((pictures, take(HASH_BYTES, false)?))
+        };
+        let found = whole();
+        match found.filter(|(_, end)| hash.finalize()[..] == end[..]) {
+            Some((pictures, _)) => {
+                log::debug!("{} pictures from {}", pictures.len(), self.path.display());
+                Some(pictures)
+            }
+            None => {
+                log::warn!("{} is damaged: the pictures are decoded again", self.path.display());
+                None
+            }
+        }
     }
 
     /// Writes the pictures, if that is possible.
     pub(super) fn write(&self, pictures: &[Picture]) {
-        let mut content = [&MAGIC[..], &self.key].concat();
-        for picture in pictures {
-            match picture {
-                Ok(bytes) => {
-                    content.push(1);
-                    content.extend(bytes);
-                }
-                Err(why) => {
-                    content.push(0);
-                    content.extend((why.len() as u32).to_le_bytes());
-                    content.extend(why.as_bytes());
+        let written = write_atomically_with(&self.path, ErrorKind::Data, |file| {
+            let mut file = Hashing { to: BufWriter::new(file), hash: Sha256::new() };
+            file.write_all(MAGIC)?;
+            file.write_all(&self.key)?;
+            for picture in pictures {
+                match picture {
+                    Ok(bytes) => {
+                        file.write_all(&[1])?;
+                        file.write_all(bytes)?;
+                    }
+                    Err(why) => {
+                        let why: String = why.chars().take(LONGEST_REASON / 4).collect(); // of four bytes at most
+                        file.write_all(&[0])?;
+                        file.write_all(&(why.len() as u32).to_le_bytes())?;
+                        file.write_all(why.as_bytes())?;
+                    }
                 }
             }
-        }
-        let hash = Sha256::digest(&content);
-        content.extend(hash);
-        if let Err(e) = write_atomically(&self.path, &content, ErrorKind::Data) {
+            let Hashing { mut to, hash } = file;
+            to.write_all(&hash.finalize())?;
+            to.flush()
+        });
+        if let Err(e) = written {
             log::warn!("{e}: the pictures are decoded again next time");
         }
+    }
+}
+
+/// Hashes what it passes on.
+struct Hashing<W> {
+    to: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
     }
 }

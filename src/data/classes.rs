@@ -249,7 +249,7 @@ fn class_folders(folders: &[PathBuf]) -> Result<Classes> {
 }
 
 fn names(classes: &[(PathBuf, Vec<PathBuf>)]) -> Vec<String> {
-    classes.iter().map(|(folder, _)| file_name(folder).escape_debug().to_string()).collect()
+    classes.iter().map(|(folder, _)| file_name(folder)).collect()
 }
 
 /// Every picture with the position of its class.

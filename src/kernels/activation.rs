@@ -2,8 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::range;
-use super::{Access, Format, KernelDef, Twin, Variant};
+use super::{Access, Format, KernelDef, Twin, Variant, maxima, range};
 use crate::net::Shortcut;
 use crate::quant::Quant;
 
@@ -27,6 +26,12 @@ pub struct ForwardParams {
     pub shortcut: u32,
     /// [`Format`] of the shortcut; likewise.
     pub shortcut_format: u32,
+    /// 1: keep the largest value; likewise.
+    pub keep_max: u32,
+    /// Where.
+    pub max_row: u32,
+    /// Padding.
+    pub pad: [u32; 2],
     /// The quantizer; off: the output is f32.
     pub quant: Quant,
 }
@@ -42,6 +47,7 @@ pub static FORWARD: KernelDef = KernelDef {
         ("ranges", Access::Read),
         ("out", Access::ReadWrite),
         ("part", Access::ReadWrite),
+        ("maxima", Access::ReadWrite),
     ],
     params_bytes: size_of::<ForwardParams>(),
     twin: forward,
@@ -57,9 +63,10 @@ pub fn shortcut_kind(s: Shortcut) -> u32 {
 }
 
 /// Variant of `act_fwd`.
-pub fn forward_variant(shortcut: u32, shortcut_format: Format, quantized: bool) -> Variant {
+pub fn forward_variant(shortcut: u32, shortcut_format: Format, quantized: bool, keep_max: bool) -> Variant {
     let output = if quantized { "output_u8" } else { "output_f32" };
-    Variant::only("act_fwd").with_const("SHORTCUT", shortcut).with_files(&[shortcut_format.operand(), output])
+    let variant = Variant::only("act_fwd").with_const("SHORTCUT", shortcut).with_flag("KEEP_MAX", keep_max);
+    variant.with_files(&[shortcut_format.operand(), output])
 }
 
 /// Variant of `act_bwd`.
@@ -120,6 +127,7 @@ fn forward(t: &mut Twin) {
     };
     let out = t.words_mut(5);
     let part = t.f32_mut(6);
+    let maxima = t.words_mut(7);
     let inv = range::row(ranges, p.range_row).inv_scale;
     for (item, o) in part.chunks_exact_mut(8).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
@@ -145,6 +153,9 @@ fn forward(t: &mut Twin) {
             if p.quant.enabled == 1 && p.measure == 0 {
                 out[r * p.cols4 as usize + col] = word;
             }
+        }
+        if p.keep_max == 1 {
+            maxima::record(&mut maxima[p.max_row as usize], top);
         }
         o.copy_from_slice(&[top, saturated, positive, 0.0, sum, squares, 0.0, 0.0]);
     }

@@ -8,7 +8,7 @@ use super::{Access, Format, KernelDef, Twin};
 use crate::net::Shape;
 use crate::quant::Quant;
 
-/// Parameters of `conv` (both variants).
+/// Parameters of `conv` (all variants).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 pub struct ConvParams {
@@ -51,6 +51,14 @@ pub struct ConvParams {
     /// 1: both operands are integers whose sums may pass 2^24, so they are added as i32 and rounded to f32 once; fixed in
     /// the variant, read by the twin.
     pub integer: u32,
+    /// 1: `w` holds codes.
+    pub w_codes: u32,
+    /// Terms of f16 that a real operand may be split into for matrix units; 0: real operands are multiplied as f32. The twin always does.
+    pub terms: u32,
+    /// Row of the maxima of `x`, where that is real and has terms.
+    pub x_max: u32,
+    /// The same of `w`.
+    pub w_max: u32,
     /// Padding.
     pub pad0: u32,
 }
@@ -84,6 +92,8 @@ impl Geometry {
     }
 
     /// Parameters of the forward convolution.
+    ///
+    /// `w` are codes where `x` are; see [`ConvParams::w_codes`] for others.
     pub fn forward(&self, x_format: Format) -> ConvParams {
         ConvParams {
             q_h: self.to.h as u32,
@@ -91,6 +101,7 @@ impl Geometry {
             parities: 1,
             q_stride: self.stride as u32,
             x_format: x_format as u32,
+            w_codes: u32::from(x_format != Format::F32),
             ..self.params(self.from, self.to)
         }
     }
@@ -150,7 +161,9 @@ impl Geometry {
             splits: splits as u32,
             chunk: chunk as u32,
             x_format: x_format as u32,
-            pad0: [0; 3],
+            terms: 0,
+            x_max: 0,
+            dy_max: 0,
         }
     }
 }
@@ -168,10 +181,10 @@ fn taps(p: &ConvParams, parity: u32) -> Vec<(u32, i32)> {
         .collect()
 }
 
-/// `conv_lane.wgsl`, `conv_tiled.wgsl`.
+/// `conv_lane.wgsl`, `conv_tiled.wgsl`, `conv_coop.wgsl`.
 pub static CONV: KernelDef = KernelDef {
     name: "conv",
-    bindings: &[("x", Access::Read), ("w", Access::Read), ("out", Access::ReadWrite)],
+    bindings: &[("x", Access::Read), ("w", Access::Read), ("maxima", Access::Read), ("out", Access::ReadWrite)],
     params_bytes: size_of::<ConvParams>(),
     twin: conv,
 };
@@ -181,7 +194,7 @@ fn conv(t: &mut Twin) {
     let format = Format::from_number(p.x_format);
     let x = t.words(0);
     let w = &t.f32(1)[4 * p.w_base as usize..];
-    let out = t.f32_mut(2);
+    let out = t.f32_mut(3);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     for n in 0..p.batch {
         for oy in 0..p.out_h {
@@ -220,7 +233,7 @@ fn conv(t: &mut Twin) {
     }
 }
 
-/// Parameters of `wgrad` (both variants).
+/// Parameters of `wgrad` (all variants).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct WgradParams {
@@ -250,14 +263,18 @@ pub struct WgradParams {
     pub chunk: u32,
     /// [`Format`] of `x`; fixed in the shader's variant, read by the twin.
     pub x_format: u32,
-    /// Padding.
-    pub pad0: [u32; 3],
+    /// As [`ConvParams::terms`].
+    pub terms: u32,
+    /// Row of the maxima of `x`, where that is real and has terms.
+    pub x_max: u32,
+    /// The same of `dy`.
+    pub dy_max: u32,
 }
 
-/// `wgrad_lane.wgsl`, `wgrad_tiled.wgsl`.
+/// `wgrad_lane.wgsl`, `wgrad_tiled.wgsl`, `wgrad_coop.wgsl`.
 pub static WGRAD: KernelDef = KernelDef {
     name: "wgrad",
-    bindings: &[("x", Access::Read), ("dy", Access::Read), ("part", Access::ReadWrite)],
+    bindings: &[("x", Access::Read), ("dy", Access::Read), ("maxima", Access::Read), ("part", Access::ReadWrite)],
     params_bytes: size_of::<WgradParams>(),
     twin: wgrad,
 };
@@ -267,7 +284,7 @@ fn wgrad(t: &mut Twin) {
     let format = Format::from_number(p.x_format);
     let x = t.words(0);
     let dy = t.f32(1);
-    let part = t.f32_mut(2);
+    let part = t.f32_mut(3);
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     let taps = p.kernel * p.kernel;
     let pixels = p.out_h * p.out_w;

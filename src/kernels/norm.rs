@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::range::scale_or_one;
-use super::{Access, KernelDef, Twin};
+use super::{Access, KernelDef, Twin, Variant, maxima};
 
 /// Variance offset, as everywhere.
 pub const EPS: f32 = 1e-5;
@@ -201,8 +201,17 @@ pub struct BwdParams {
     pub cols4: u32,
     /// Rows an invocation handles.
     pub chunk: u32,
+    /// 1: keep the largest magnitude of `dy`; fixed in the variant, read by the twin.
+    pub keep_max: u32,
+    /// Where.
+    pub max_row: u32,
     /// Padding.
-    pub pad: u32,
+    pub pad: [u32; 3],
+}
+
+/// Variant of `norm_bwd`.
+pub fn backward_variant(keep_max: bool) -> Variant {
+    Variant::only("norm_bwd").with_flag("KEEP_MAX", keep_max)
 }
 
 /// `norm_bwd.wgsl`.
@@ -214,6 +223,7 @@ pub static BWD: KernelDef = KernelDef {
         ("context", Access::Read),
         ("coefficients", Access::Read),
         ("dy", Access::ReadWrite),
+        ("maxima", Access::ReadWrite),
     ],
     params_bytes: size_of::<BwdParams>(),
     twin: bwd,
@@ -223,10 +233,14 @@ fn bwd(t: &mut Twin) {
     let p: BwdParams = t.params();
     let (dz, y, context, k) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
     let dy = t.f32_mut(4);
+    let maxima = t.words_mut(5);
     let channels = p.cols4 as usize * 4;
     for i in 0..p.rows as usize * channels {
         let c = i % channels;
         let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
         dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
+        if p.keep_max == 1 {
+            maxima::record(&mut maxima[p.max_row as usize], dy[i]);
+        }
     }
 }

@@ -78,12 +78,16 @@ impl Choice {
         let n = p.out_c.div_ceil(self.tile[1]);
         match self.family {
             KernelFamily::Lane => [n, (taps * p.in_c).div_ceil(self.tile[0]), p.splits],
+            KernelFamily::Tiled if self.variant.shader == "wgrad_coop" => {
+                [(taps * p.in_c).div_ceil(self.tile[0]) * n, 1, p.splits]
+            }
             KernelFamily::Tiled => [p.in_c.div_ceil(self.tile[0]) * n, taps, p.splits],
         }
     }
 }
 
-/// The variants of `conv` that a device can run, the default first. All give the same numbers: they add in the same order.
+/// The variants of `conv` that a device can run, the default first. All give the same numbers: they add in the same order. Real
+/// operands on matrix units are another order, so that where these take them, nothing else does.
 ///
 /// The defaults of the lane family are the fastest of those measured; docs/rejected.md has others. Compilers for subgroups of 4
 /// (SwiftShader) take minutes for large tiles.
@@ -111,12 +115,16 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 Choice::new(variant, family, tile)
             };
             let tiled = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes).into_iter().map(choice);
-            let codes = stored != Format::F32 && p.backward == 0 && p.integer == 0;
-            let coop = (caps.matrix > 0 && codes).then(|| {
-                let variant = coop_variant(stored, caps, [p.q_h, p.q_w]);
-                Choice::new(variant, family, [8 * caps.matrix, 4 * caps.matrix])
-            });
-            coop.into_iter().chain(tiled).collect()
+            let (x_codes, w_codes) = (stored != Format::F32, p.w_codes == 1);
+            let coop = || {
+                let terms = [terms(x_codes, p.terms), terms(w_codes, p.terms)];
+                coop_variant("conv_coop", terms, stored, caps, [p.q_h, p.q_w])
+            };
+            match (x_codes && w_codes, caps.matrix > 0 && p.integer == 0) {
+                (true, true) => std::iter::once(coop()).chain(tiled).collect(),
+                (false, true) if p.terms > 0 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w) => vec![coop()],
+                _ => tiled.collect(),
+            }
         }
     }
 }
@@ -143,6 +151,10 @@ pub fn wgrad_candidates(p: &WgradParams, stored: Format, caps: &Caps, family: Ke
                 let variant = tiled_variant("wgrad_tiled", "", stored, tile, [p.out_h, p.out_w]);
                 Choice::new(variant, family, tile)
             };
+            if caps.matrix > 0 && p.terms > 0 && !is_short(p.kernel, p.in_c, p.out_h * p.out_w) {
+                let terms = [terms(stored != Format::F32, p.terms), terms(false, p.terms)];
+                return vec![coop_variant("wgrad_coop", terms, stored, caps, [p.out_h, p.out_w])];
+            }
             let count = p.kernel * p.kernel * p.splits;
             tiles([&[128, 64, 32]; 2], p.in_c, p.out_c, count).into_iter().map(choice).collect()
         }
@@ -216,16 +228,42 @@ fn lane_variant(shader: &'static str, suffix: &str, stored: Format, caps: &Caps)
     variant.with_const("LANES", caps.subgroup).with_flag("SHUFFLED", shuffled(caps))
 }
 
-/// The variant for matrix units.
-fn coop_variant(stored: Format, caps: &Caps, [height, width]: [u32; 2]) -> Variant {
+/// How many terms of f16 an operand has on matrix units; `None`: it is exact as it is.
+fn terms(codes: bool, terms: u32) -> Option<u32> {
+    (!codes).then_some(terms)
+}
+
+/// The variant for matrix units, with the terms of both operands.
+fn coop_variant(
+    shader: &'static str,
+    terms: [Option<u32>; 2],
+    stored: Format,
+    caps: &Caps,
+    [height, width]: [u32; 2],
+) -> Choice {
     let side = caps.matrix;
     let matrix = |name: &str, of: &str, role| format!("alias {name} = coop_mat{side}x{side}<{of}, {role}>;");
-    let variant = Variant { name: "coop".into(), ..Variant::only("conv_coop") }.with_files(&[stored.operand()]);
+    let [left, right] = terms.map(|t| t.unwrap_or(1));
+    let suffix = if terms == [None; 2] { String::new() } else { format!("-f16x{}", left + right - 1) };
+    let variant = Variant { name: format!("coop{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()]);
     let variant = variant.with_line("enable f16;").with_line("enable wgpu_cooperative_matrix;");
     let variant = variant.with_line(matrix("Left", "f16", "A")).with_line(matrix("Right", "f16", "B"));
-    let variant = variant.with_line(matrix("Result", "f32", "C"));
+    let mut variant = variant.with_line(matrix("Result", "f32", "C"));
+    for (name, terms) in ["LEFT", "RIGHT"].into_iter().zip(terms) {
+        let held = if terms == Some(2) { "f32" } else { "f16" };
+        let title = if name == "LEFT" { "Left" } else { "Right" };
+        variant = variant.with_line(format!("alias {title}Held = vec4<{held}>;"));
+        variant = variant.with_const(&format!("{name}_TERMS"), terms.unwrap_or(1));
+        variant = variant.with_flag(&format!("{name}_LIFTED"), terms.is_some());
+    }
+    let variant = variant.with_const("TURNS", left + right - 1);
+    // As many products between two barriers, in as much workgroup memory.
+    let steps = if left + right == 2 { 2 } else { 1 };
+    // And so many that every invocation loads something.
+    let variant = variant.with_const("K_STEPS", steps.max((4 * caps.subgroup).div_ceil(side * side)));
     let variant = variant.with_const("SIDE", side).with_const("LANES", caps.subgroup);
-    variant.with_const("Q_H", height).with_const("Q_W", width)
+    let variant = variant.with_const("Q_H", height).with_const("Q_W", width);
+    Choice::new(variant, KernelFamily::Tiled, [8 * side, 4 * side])
 }
 
 /// A variant with its tile and the pictures that it goes through: divisions by constants are cheap.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, KernelDef, Twin};
+use super::{Access, KernelDef, Twin, Variant, maxima};
 use crate::quant::{Quant, ScaleRule};
 
 /// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
@@ -184,8 +184,15 @@ pub struct PrepareParams {
     pub words: u32,
     /// 0: copy, the float network.
     pub quantize: u32,
-    /// Padding.
-    pub pad: [u32; 2],
+    /// 1: keep the largest magnitude of each layer; fixed in the variant, read by the twin.
+    pub keep_max: u32,
+    /// Where the first layer's is.
+    pub max_first: u32,
+}
+
+/// Variant of `weight_prepare`.
+pub fn prepare_variant(keep_max: bool) -> Variant {
+    Variant::only("weight_prepare").with_flag("KEEP_MAX", keep_max)
 }
 
 /// `weight_prepare.wgsl`.
@@ -198,6 +205,7 @@ pub static PREPARE: KernelDef = KernelDef {
         ("scales", Access::Read),
         ("codes", Access::ReadWrite),
         ("transposed", Access::ReadWrite),
+        ("maxima", Access::ReadWrite),
     ],
     params_bytes: size_of::<PrepareParams>(),
     twin: prepare,
@@ -209,6 +217,7 @@ fn prepare(t: &mut Twin) {
     let (blocks, params, scales) = (t.words(1), t.f32(2), t.f32(3));
     let codes = t.f32_mut(4);
     let transposed = t.f32_mut(5);
+    let maxima = t.words_mut(6);
     for i in 0..p.words as usize {
         let row = &table[blocks[i / 256] as usize];
         let base = row.offset4 as usize * 4;
@@ -224,6 +233,9 @@ fn prepare(t: &mut Twin) {
             params[i]
         };
         codes[i] = v;
+        if p.keep_max == 1 {
+            maxima::record(&mut maxima[p.max_first as usize + blocks[i / 256] as usize], v);
+        }
         transposed[base + ((r / c_in) * cols + c) * c_in + r % c_in] = v;
     }
 }

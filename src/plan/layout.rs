@@ -156,6 +156,8 @@ pub struct Layout {
     pub range_table: TensorId,
     /// Rows of the table.
     pub range_entries: Vec<TableRow>,
+    /// Maxima of tensors (see [`crate::kernels::maxima`]): a row a layer for its values, one for its gradient, and one for each weights.
+    pub maxima: TensorId,
     /// First step with a value that is not finite, per layer.
     pub health: TensorId,
     /// The weight table and its block index.
@@ -299,6 +301,7 @@ impl Layout {
             blocked: plan.whole(Arena::Blocked),
             range_table: plan.own("range table", range_entries.len() * size_of::<TableRow>() / 4),
             range_entries,
+            maxima: plan.own("maxima", 2 * net.layers.len() + rows.len()),
             health: plan.own("health", net.layers.len()),
             table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),
             blocks: plan.own("weight blocks", decayed_words / ALIGN_WORDS),
@@ -326,6 +329,26 @@ impl Layout {
     pub fn weights_of(&self, layer: LayerId) -> (usize, &Weights) {
         let at = self.weights.iter().position(|w| w.layer == layer).expect("the layer has weights");
         (at, &self.weights[at])
+    }
+
+    /// Row of the maxima of a layer's output.
+    pub fn value_max(&self, layer: LayerId) -> u32 {
+        layer as u32
+    }
+
+    /// Row of the maxima of the gradient of a convolution's output.
+    pub fn gradient_max(&self, layer: LayerId) -> u32 {
+        (self.range_rows.len() + layer) as u32
+    }
+
+    /// Row of the maxima of a layer's weights.
+    pub fn weight_max(&self, layer: LayerId) -> u32 {
+        self.first_weight_max() + self.weights_of(layer).0 as u32
+    }
+
+    /// The first of these: those of all layers follow in the order of the weight table.
+    pub fn first_weight_max(&self) -> u32 {
+        2 * self.range_rows.len() as u32
     }
 
     /// The batch norm of a convolution.

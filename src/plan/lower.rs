@@ -3,12 +3,15 @@
 mod backward;
 mod forward;
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
 use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
-use crate::config::{AugmentConfig, Estimator, OptimizerConfig, RangeSource};
+use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::{CONV, ConvParams};
+use crate::kernels::maxima::{CLEAR, ClearParams};
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
 use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
@@ -35,6 +38,8 @@ pub struct Options {
     pub accumulate: u32,
     /// The host writes the normalised input itself (`input` tensor); for tests against other programs.
     pub host_input: bool,
+    /// How matrix units multiply real numbers.
+    pub precision: Precision,
     /// Every scratch tensor keeps its value after the step; for tests.
     pub keep_all: bool,
 }
@@ -51,6 +56,7 @@ impl Options {
             optimizer: OptimizerConfig::default(),
             accumulate: 1,
             host_input: false,
+            precision: Precision::F32,
             keep_all: false,
         }
     }
@@ -232,6 +238,8 @@ struct Value {
     format: Format,
     /// Row of ranges whose scale codes have, -1 for values.
     row: i32,
+    /// The layer that writes it.
+    layer: LayerId,
 }
 
 /// What the backward pass needs of a convolution.
@@ -304,7 +312,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Appends a convolution with the weights of layer `id`. Bound are those of all layers, in `weights`.
-    fn emit_conv(&mut self, id: LayerId, choice: Choice, params: &ConvParams, bind: [TensorId; 3], flops: u64) {
+    fn emit_conv(&mut self, id: LayerId, choice: Choice, params: &ConvParams, [x, w, out]: [TensorId; 3], flops: u64) {
+        let bind = [x, w, self.layout.maxima, out];
         let others = self.plan.tensor(bind[1]).words - self.layout.weights_of(id).1.words();
         let grid = choice.conv_grid(params);
         let mut dispatch = self.dispatch(&CONV, choice.variant, params, &bind, grid, flops);
@@ -344,6 +353,34 @@ impl<'a> Pass<'a> {
         row_chunk(rows, channels / 4, self.options.caps.software)
     }
 
+    /// Terms of f16 that real operands have on matrix units, in this pass and direction; 0: they are not multiplied there.
+    ///
+    /// In a quantized network the gradients are the only real operands of note: two terms of them, times codes, err no more than f32 does.
+    fn terms(&self, backward: bool) -> u32 {
+        if self.options.caps.matrix == 0 || self.options.family != KernelFamily::Tiled {
+            return 0;
+        }
+        match self.options.precision {
+            Precision::F32 if self.quant.is_some() && backward => 2,
+            Precision::F32 => 0,
+            Precision::F16x3 => 2,
+            Precision::F16 => 1,
+        }
+    }
+
+    /// Whether the pass keeps the maxima of real operands.
+    fn keeps_maxima(&self) -> bool {
+        self.terms(false) > 0 || (self.mode == Mode::Train && self.terms(true) > 0)
+    }
+
+    /// Forgets the maxima of some rows, where any are kept.
+    fn clear_maxima(&mut self, rows: Range<u32>) {
+        if self.keeps_maxima() {
+            let params = ClearParams { first: rows.start, count: rows.len() as u32, pad: [0; 2] };
+            self.emit_only(&CLEAR, &params, &[self.layout.maxima], flat_grid(rows.len()));
+        }
+    }
+
     /// The quantizer of a layer in this pass.
     fn quantizer(&self, id: LayerId) -> Option<Quantizer> {
         self.quant.and_then(|q| q.layer(id)).copied()
@@ -364,9 +401,21 @@ impl<'a> Pass<'a> {
         }
         let words = layout.decayed_words;
         let quantize = u32::from(self.quant.is_some());
-        let params = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
-        let bind = [layout.table, layout.blocks, layout.decayed, layout.scales, layout.codes, layout.transposed];
-        self.emit_only(&weight_kernels::PREPARE, &params, &bind, flat_grid(words / 16));
+        let keep_max = self.keeps_maxima();
+        let max_first = layout.first_weight_max();
+        self.clear_maxima(max_first..max_first + layers);
+        let params = PrepareParams { words: words as u32, quantize, keep_max: u32::from(keep_max), max_first };
+        let bind = [
+            layout.table,
+            layout.blocks,
+            layout.decayed,
+            layout.scales,
+            layout.codes,
+            layout.transposed,
+            layout.maxima,
+        ];
+        let variant = weight_kernels::prepare_variant(keep_max);
+        self.emit(&weight_kernels::PREPARE, variant, &params, &bind, flat_grid(words / 16), 0);
     }
 }
 

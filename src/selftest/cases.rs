@@ -34,6 +34,8 @@ pub enum Compare {
     Equal,
     /// By the relative L2 error of each binding.
     Whole,
+    /// The same, of products of f16: operands have 11 bits.
+    Coarse,
     /// By the relative error of each value: for tables whose values differ by orders of magnitude.
     Each,
 }
@@ -55,13 +57,17 @@ impl Case {
         Case { compare: Compare::Equal, ..self }
     }
 
+    fn coarse(self) -> Case {
+        Case { compare: Compare::Coarse, ..self }
+    }
+
     fn each(self) -> Case {
         Case { compare: Compare::Each, ..self }
     }
 }
 
-/// The case that shows whether a device's matrix units can be trusted.
-pub fn matrix_units(caps: &Caps) -> Case {
+/// The cases that show whether a device's matrix units can be trusted.
+pub fn matrix_units(caps: &Caps) -> Vec<Case> {
     matrix::matrix_units(caps)
 }
 

@@ -7,27 +7,37 @@ use serde_json::Value;
 
 /// Where their manifests are kept.
 const FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
-/// Variables that name manifests, or folders of them; the first two hide all others.
-pub(super) const VARIABLES: [&str; 3] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES"];
+/// Variables that name manifests, or folders of them, and hide all others.
+pub(super) const HIDING: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+/// One that names more.
+pub(super) const ADDING: &str = "VK_ADD_DRIVER_FILES";
 /// What offers the drivers to programs.
 const LOADER: &str = "libvulkan.so.1";
 
 /// A driver, by its manifest.
 #[derive(Debug, Serialize)]
 pub(super) struct Driver {
+    #[serde(serialize_with = "as_text")]
     pub(super) manifest: PathBuf,
     /// Why it cannot be loaded.
     pub(super) error: Option<String>,
 }
 
-/// Those that are installed or named in the environment, in the order of their manifests.
+/// Those that the loader looks at: installed, or named in the environment; in the order of their manifests.
 pub(super) fn drivers() -> Vec<Driver> {
     if !cfg!(target_os = "linux") {
         return Vec::new();
     }
-    let named = VARIABLES.iter().filter_map(std::env::var_os);
-    let named = named.flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>());
-    let mut manifests: Vec<PathBuf> = FOLDERS.iter().map(PathBuf::from).chain(named).flat_map(manifests).collect();
+    let named = |variables: &[&str]| -> Vec<PathBuf> {
+        let values = variables.iter().filter_map(std::env::var_os);
+        values.flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>()).collect()
+    };
+    let mut places = named(&HIDING);
+    if places.is_empty() {
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share/vulkan/icd.d"));
+        places = FOLDERS.iter().map(PathBuf::from).chain(home).chain(named(&[ADDING])).collect();
+    }
+    let mut manifests: Vec<PathBuf> = places.into_iter().flat_map(manifests).collect();
     manifests.sort();
     manifests.dedup();
     manifests.into_iter().map(|manifest| Driver { error: load(&manifest).err(), manifest }).collect()
@@ -36,6 +46,10 @@ pub(super) fn drivers() -> Vec<Driver> {
 /// Why there can be no driver at all.
 pub(super) fn loader_error() -> Option<String> {
     if cfg!(target_os = "linux") { open(Path::new(LOADER)).err() } else { None }
+}
+
+fn as_text<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// The manifests in a folder, or a manifest itself.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::Pass;
 use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
-use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE};
+use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
@@ -50,13 +50,19 @@ impl Pass<'_> {
     /// Weight gradient from the layer's input and `dy`, into the arena of gradients.
     fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId) {
         let value = self.input_value(input);
-        let params = geometry.weight_gradient(value.format);
-        let choice = select_wgrad(&params, value.format, &self.options.caps, self.options.family);
         let layout = self.layout;
+        let lifted = self.has_maximum(value) && matches!(self.net.layers[id], Layer::Conv(_));
+        let params = WgradParams {
+            terms: if lifted { self.terms(true) } else { 0 },
+            x_max: layout.value_max(value.layer),
+            dy_max: layout.gradient_max(id),
+            ..geometry.weight_gradient(value.format)
+        };
+        let choice = select_wgrad(&params, value.format, &self.options.caps, self.options.family);
         let w = layout.weights_of(id).1;
         let part = self.scratch("wgrad part", params.splits as usize * w.words());
         let grid = choice.wgrad_grid(&params);
-        self.emit(&WGRAD, choice.variant, &params, &[value.tensor, dy, part], grid, geometry.flops());
+        self.emit(&WGRAD, choice.variant, &params, &[value.tensor, dy, layout.maxima, part], grid, geometry.flops());
         let reduce = ReduceParams {
             words4: w.words() as u32 / 4,
             cols4: w.c_out as u32 / 4,
@@ -72,7 +78,14 @@ impl Pass<'_> {
     fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
         let held = g.grads.get(&input).copied();
         let w_base = self.layout.weights_of(id).1.offset4;
-        let params = ConvParams { w_base, ..geometry.data_gradient(held.is_some()) };
+        let params = ConvParams {
+            w_codes: u32::from(self.quantizer(id).is_some()),
+            terms: if matches!(self.net.layers[id], Layer::Conv(_)) { self.terms(true) } else { 0 },
+            x_max: self.layout.gradient_max(id),
+            w_max: self.layout.weight_max(id),
+            w_base,
+            ..geometry.data_gradient(held.is_some())
+        };
         let words = geometry.batch * geometry.from.len();
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
@@ -184,10 +197,18 @@ impl Pass<'_> {
         let dy = self.scratch("dy", geometry.batch * c.to.len());
         let rows = geometry.batch * c.to.pixels();
         let chunk = self.row_chunk(rows, c.to.c);
-        let params = BwdParams { rows: rows as u32, cols4: c.to.c as u32 / 4, chunk: chunk as u32, pad: 0 };
-        let bind = [dz, state.y, state.context, coefficients, dy];
+        let keep_max = self.keeps_maxima();
+        let params = BwdParams {
+            rows: rows as u32,
+            cols4: c.to.c as u32 / 4,
+            chunk: chunk as u32,
+            keep_max: u32::from(keep_max),
+            max_row: self.layout.gradient_max(id),
+            pad: [0; 3],
+        };
+        let bind = [dz, state.y, state.context, coefficients, dy, self.layout.maxima];
         let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
-        self.emit_only(&norm::BWD, &params, &bind, grid);
+        self.emit(&norm::BWD, norm::backward_variant(keep_max), &params, &bind, grid, 0);
         self.weight_gradient(id, c.input, &geometry, dy);
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
             self.data_gradient(id, c.input, &geometry, dy, g);

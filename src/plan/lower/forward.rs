@@ -33,6 +33,7 @@ impl Pass<'_> {
     pub(super) fn forward(&mut self) -> TensorId {
         let net = self.net;
         let mut dlogits = None;
+        self.clear_maxima(0..self.layout.first_weight_max());
         for (id, layer) in net.layers.iter().enumerate() {
             self.layer = Some(id);
             match layer {
@@ -64,7 +65,7 @@ impl Pass<'_> {
             // One tensor for every program, written by the host.
             let name = if codes { "input codes (host)" } else { "input (host)" };
             let tensor = self.plan.find(name).unwrap_or_else(|| self.plan.own(name, words));
-            self.values[id] = Some(Value { tensor, format, row });
+            self.values[id] = Some(Value { tensor, format, row, layer: id });
             return;
         }
         let out = self.scratch("value", words);
@@ -83,7 +84,7 @@ impl Pass<'_> {
         let table = if codes { tables.1 } else { tables.0 };
         let bind = [self.layout.images, self.layout.step, table, out];
         self.emit_only(&AUGMENT, &params, &bind, flat_grid(self.options.batch * shape.pixels()));
-        self.values[id] = Some(Value { tensor: out, format, row });
+        self.values[id] = Some(Value { tensor: out, format, row, layer: id });
     }
 
     pub(super) fn geometry(&self, c: &Conv) -> Geometry {
@@ -93,13 +94,25 @@ impl Pass<'_> {
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
     fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
-        let params = ConvParams { integer: u32::from(integer), ..g.forward(input.format) };
+        let layout = self.layout;
+        let params = ConvParams {
+            integer: u32::from(integer),
+            w_codes: u32::from(self.quantizer(id).is_some()),
+            terms: if self.has_maximum(input) { self.terms(false) } else { 0 },
+            x_max: layout.value_max(input.layer),
+            w_max: layout.weight_max(id),
+            ..g.forward(input.format)
+        };
         let choice = select_conv(&params, input.format, &self.options.caps, self.options.family);
         let y = self.scratch("y", g.batch * g.to.len());
-        let w_base = self.layout.weights_of(id).1.offset4;
-        let params = ConvParams { w_base, ..params };
-        self.emit_conv(id, choice, &params, [input.tensor, self.layout.codes, y], g.flops());
+        let params = ConvParams { w_base: layout.weights_of(id).1.offset4, ..params };
+        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, y], g.flops());
         y
+    }
+
+    /// Whether a convolution's input can be lifted: the maxima of the network's input and of pooled values are not kept.
+    pub(super) fn has_maximum(&self, input: Value) -> bool {
+        input.format != Format::F32 || matches!(self.net.layers[input.layer], Layer::Activation(_))
     }
 
     fn conv(&mut self, id: LayerId, c: &Conv) {
@@ -178,6 +191,7 @@ impl Pass<'_> {
         let statistics = self.layout.statistics[id].expect("an activation has statistics");
         let main = self.conv_state(a.main);
         let s = self.shortcut_operand(a);
+        let keep_max = q.is_none() && self.keeps_maxima();
         let params = ForwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
@@ -187,10 +201,14 @@ impl Pass<'_> {
             shortcut_row: s.row,
             shortcut: s.kind,
             shortcut_format: s.format as u32,
+            keep_max: u32::from(keep_max),
+            max_row: self.layout.value_max(id),
+            pad: [0; 2],
             quant: q.map_or(Quant::OFF, |q| q.quant),
         };
-        let variant = forward_variant(s.kind, s.format, q.is_some());
-        let bind = [main.y, main.context, s.tensor, s.context, self.layout.ranges, out, statistics.seen];
+        let variant = forward_variant(s.kind, s.format, q.is_some(), keep_max);
+        let layout = self.layout;
+        let bind = [main.y, main.context, s.tensor, s.context, layout.ranges, out, statistics.seen, layout.maxima];
         let run = |pass: &mut Self, measure: bool| {
             let params = ForwardParams { measure: u32::from(measure), ..params };
             pass.emit(&FORWARD, variant.clone(), &params, &bind, flat_grid(items), 0);
@@ -210,7 +228,7 @@ impl Pass<'_> {
             self.emit_only(&HISTOGRAM, &params, &bind, flat_grid(values / 4));
         }
         let row = if q.is_some() { row as i32 } else { -1 };
-        self.values[id] = Some(Value { tensor: out, format, row });
+        self.values[id] = Some(Value { tensor: out, format, row, layer: id });
     }
 
     /// Moves all ranges by what the pass has seen. In training this comes last: until then everybody uses the scales that the
@@ -268,7 +286,7 @@ impl Pass<'_> {
         };
         let bind = [input.tensor, self.layout.ranges, out];
         self.emit(&POOL_FORWARD, pool_variant(input.format), &params, &bind, flat_grid(words / 4), 0);
-        self.values[id] = Some(Value { tensor: out, format: Format::F32, row: -1 });
+        self.values[id] = Some(Value { tensor: out, format: Format::F32, row: -1, layer: id });
     }
 
     pub(super) fn linear_geometry(&self, l: &Linear) -> Geometry {

@@ -29,6 +29,11 @@ fn quantizers(base: Quant) -> Vec<Quant> {
     all
 }
 
+/// Maxima before a kernel: some that will be passed, one that is out of reach.
+fn maxima() -> Vec<u32> {
+    [0.0, 0.5, 1e-7, 0.0, 1e9].map(f32::to_bits).to_vec()
+}
+
 /// Rows of ranges with scales that are powers of two.
 fn ranges(rows: usize) -> Vec<u32> {
     let row = |i: usize| {
@@ -113,13 +118,23 @@ fn weight_cases(cases: &mut Vec<Case>) {
     let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
     for quant in quantizers(W5) {
         for quantize in [0, 1] {
-            let p = PrepareParams { words: words as u32, quantize, pad: [0; 2] };
+            let keep_max = 1 - quantize;
+            let p = PrepareParams { words: words as u32, quantize, keep_max, max_first: 2 };
             let table = weight_table(1, estimate::MAX, quant);
             // The padding between layers keeps what the outputs hold before.
             let out = || constant(words, 0.0);
-            let data = vec![table, blocks.clone(), reals(words, 7, -2.0, 2.0), reals(512, 8, 5.0, 40.0), out(), out()];
+            let data = vec![
+                table,
+                blocks.clone(),
+                reals(words, 7, -2.0, 2.0),
+                reals(512, 8, 5.0, 40.0),
+                out(),
+                out(),
+                maxima(),
+            ];
             let (name, grid) = (format!("{quant:?}"), flat_grid(words / 16));
-            cases.push(Case::new(&weights::PREPARE, only(&weights::PREPARE), name, &p, grid, data).exact());
+            let variant = weights::prepare_variant(keep_max == 1);
+            cases.push(Case::new(&weights::PREPARE, variant, name, &p, grid, data).exact());
         }
     }
 }
@@ -193,15 +208,18 @@ fn norm_cases(cases: &mut Vec<Case>) {
             cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, [cols4, 1, 1], data));
         }
         let words = rows as usize * n;
-        let p = BwdParams { rows, cols4, chunk, pad: 0 };
-        let data = vec![
-            reals(words, 9, -1.0, 1.0),
-            reals(words, 10, -1.0, 1.0),
-            reals(4 * n, 11, 0.1, 1.0),
-            reals(3 * n, 12, 0.1, 1.0),
-            unset(words),
-        ];
-        cases.push(Case::new(&norm::BWD, only(&norm::BWD), &shape, &p, grid, data));
+        for keep_max in [0, 1] {
+            let p = BwdParams { rows, cols4, chunk, keep_max, max_row: 3, pad: [0; 3] };
+            let data = vec![
+                reals(words, 9, -1.0, 1.0),
+                reals(words, 10, -1.0, 1.0),
+                reals(4 * n, 11, 0.1, 1.0),
+                reals(3 * n, 12, 0.1, 1.0),
+                unset(words),
+                maxima(),
+            ];
+            cases.push(Case::new(&norm::BWD, norm::backward_variant(keep_max == 1), &shape, &p, grid, data));
+        }
     }
 }
 
@@ -224,7 +242,7 @@ fn activation_cases(cases: &mut Vec<Case>) {
             let name = format!("shortcut {shortcut} {format:?} {quant:?}");
             let shortcut_row = if format == Format::U8 { 1 } else { -1 };
             let (range_row, shortcut_format) = (2, format as u32);
-            for measure in [0, 1] {
+            for (measure, keep_max) in [(0, 0), (1, 0), (0, 1)] {
                 let p = ForwardParams {
                     rows,
                     cols4,
@@ -234,12 +252,15 @@ fn activation_cases(cases: &mut Vec<Case>) {
                     shortcut_row,
                     shortcut,
                     shortcut_format,
+                    keep_max,
+                    max_row: 1,
+                    pad: [0; 2],
                     quant,
                 };
                 let on = quant.enabled == 1;
                 let out = unset(if on { words / 4 } else { words });
-                let data = vec![y(), context(2), other(), context(4), ranges(3), out, unset(8 * items)];
-                let variant = forward_variant(shortcut, format, on);
+                let data = vec![y(), context(2), other(), context(4), ranges(3), out, unset(8 * items), maxima()];
+                let variant = forward_variant(shortcut, format, on, keep_max == 1);
                 cases.push(Case::new(&activation::FORWARD, variant, &name, &p, flat_grid(items), data).exact());
             }
             let p = BackwardParams {

@@ -3,9 +3,9 @@
 
 use super::{Case, bits, integers, reals, unset};
 use crate::config::Kernels;
-use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD};
+use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
 use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
-use crate::kernels::{Caps, Format};
+use crate::kernels::{Caps, Format, maxima};
 use crate::net::Shape;
 
 /// Batch, height, width, input channels, output channels, kernel, stride.
@@ -49,37 +49,57 @@ fn devices(caps: &Caps) -> Vec<(Caps, KernelFamily)> {
     all
 }
 
+/// The largest magnitude of some values; of codes it means nothing and is not read.
+fn largest(values: &[u32]) -> u32 {
+    let mut most = 0;
+    values.iter().for_each(|v| maxima::record(&mut most, f32::from_bits(*v)));
+    most
+}
+
 const FORMATS: [Format; 3] = [Format::F32, Format::U8, Format::I8];
 
 /// A convolution on a device.
 fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvParams, data: [Vec<u32>; 3]) -> Case {
     let ([x, w, out], (caps, family)) = (data, device);
+    let maxima = [&x, &w].map(|values| largest(values));
+    let p = ConvParams { x_max: 0, w_max: 1, ..p };
     let choice = select_conv(&p, Format::from_number(p.x_format), caps, family);
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
     let w = [integers(12, 77, -16, 15), w].concat();
     let p = ConvParams { w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
-    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, out])
+    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, maxima.to_vec(), out])
 }
 
-/// A convolution of codes on the matrix units of a device that has some; edges on all sides.
-pub(super) fn matrix_units(caps: &Caps) -> Case {
+/// A convolution of codes on the matrix units of a device that has some, and products of gradients; edges on all sides.
+pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
     let g = geometry([3, 9, 7, 40, 72, 3, 2]);
+    let device = (caps, KernelFamily::Tiled);
     let data = [
         operand(Format::U8, g.batch * g.from.len(), 1),
         integers(9 * g.from.c * g.to.c, 2, -128, 127),
         unset(g.batch * g.to.len()),
     ];
-    conv_case("matrix units", &g, (caps, KernelFamily::Tiled), g.forward(Format::U8), data).exact()
+    let exact = conv_case("matrix units", &g, device, g.forward(Format::U8), data).exact();
+    std::iter::once(exact).chain(real_operands(&g, device, 3)).collect()
 }
 
-fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), x_format: Format, data: [Vec<u32>; 2]) -> Case {
+fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradParams, data: [Vec<u32>; 2]) -> Case {
     let ([x, dy], (caps, family)) = (data, device);
-    let p = g.weight_gradient(x_format);
+    let x_format = Format::from_number(p.x_format);
+    let maxima = [&x, &dy].map(|values| largest(values));
+    let p = WgradParams { x_max: 0, dy_max: 1, ..p };
     let choice = select_wgrad(&p, x_format, caps, family);
     let part = unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
     let grid = choice.wgrad_grid(&p);
-    Case::new(&WGRAD, choice.variant, format!("{name} {x_format:?} {g:?}"), &p, grid, vec![x, dy, part])
+    Case::new(
+        &WGRAD,
+        choice.variant,
+        format!("{name} {x_format:?} {g:?}"),
+        &p,
+        grid,
+        vec![x, dy, maxima.to_vec(), part],
+    )
 }
 
 pub(super) fn cases(caps: &Caps) -> Vec<Case> {
@@ -98,7 +118,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
                 let name = format!("forward {format:?}");
                 let data = [x(), w(), unset(outputs)];
                 cases.push(conv_case(&name, &g, device, g.forward(format), data).exact());
-                cases.push(wgrad_case("", &g, device, format, [x(), dy()]).exact());
+                cases.push(wgrad_case("", &g, device, g.weight_gradient(format), [x(), dy()]).exact());
             }
             for accumulate in [false, true] {
                 let out = if accumulate { integers(inputs, seed + 3, -99, 99) } else { unset(inputs) };
@@ -108,10 +128,43 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
             }
             let data = [reals(inputs, seed + 4, -1.0, 1.0), reals(weights, seed + 5, -1.0, 1.0), unset(outputs)];
             cases.push(conv_case("forward, reals", &g, device, g.forward(Format::F32), data));
+            if caps.matrix > 0 && family == KernelFamily::Tiled {
+                cases.extend(real_operands(&g, device, seed));
+            }
         }
     }
     cases.extend(split_wgrad(caps));
     cases.extend(large_sums(caps));
+    cases
+}
+
+/// Gradients as small as they get (1e-7) on matrix units, times codes and times reals, in two terms of f16 and in one.
+fn real_operands(g: &Geometry, device: (&Caps, KernelFamily), seed: u32) -> Vec<Case> {
+    let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
+    let weights = g.kernel * g.kernel * g.from.c * g.to.c;
+    let dy = || reals(outputs, seed + 6, -2e-7, 2e-7);
+    let codes = || integers(weights, seed + 7, -16, 15);
+    let real = || reals(weights, seed + 8, -1.0, 1.0);
+    let x = || reals(inputs, seed + 9, -1.0, 3.0);
+    let mut cases = Vec::new();
+    for terms in [1, 2] {
+        let coarse = |case: Case| if terms == 1 { case.coarse() } else { case };
+        for accumulate in [false, true] {
+            let p = ConvParams { terms, ..g.data_gradient(accumulate) };
+            let out = || if accumulate { reals(inputs, seed + 3, -1e-6, 1e-6) } else { unset(inputs) };
+            let name = format!("data gradient, {terms} terms, accumulate {accumulate}");
+            let of_codes = ConvParams { w_codes: 1, ..p };
+            cases.push(coarse(conv_case(&name, g, device, of_codes, [dy(), codes(), out()])));
+            cases.push(coarse(conv_case(&name, g, device, p, [dy(), real(), out()])));
+        }
+        let name = format!("{terms} terms");
+        let p = ConvParams { terms, ..g.forward(Format::F32) };
+        cases.push(coarse(conv_case(&name, g, device, p, [x(), real(), unset(outputs)])));
+        let p = WgradParams { terms, ..g.weight_gradient(Format::F32) };
+        cases.push(coarse(wgrad_case(&name, g, device, p, [x(), dy()])));
+        let p = WgradParams { terms, ..g.weight_gradient(Format::U8) };
+        cases.push(coarse(wgrad_case(&name, g, device, p, [operand(Format::U8, inputs, seed), dy()])));
+    }
     cases
 }
 
@@ -138,6 +191,8 @@ fn split_wgrad(caps: &Caps) -> Vec<Case> {
     let (splits, chunk) = g.wgrad_splits();
     assert!(splits > 1 && splits * chunk > g.batch * g.to.pixels());
     let data = || [integers(g.batch * g.from.len(), 1, -9, 9), integers(g.batch * g.to.len(), 2, -9, 9)];
-    let case = |(caps, family): (Caps, _)| wgrad_case("splits", &g, (&caps, family), Format::F32, data()).exact();
+    let case = |(caps, family): (Caps, _)| {
+        wgrad_case("splits", &g, (&caps, family), g.weight_gradient(Format::F32), data()).exact()
+    };
     devices(caps).into_iter().map(case).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::{Case, only, reals, step, unset};
 use crate::kernels::ceiling::{COPY, CopyParams, MULTIPLY_ADD, MultiplyAddParams};
+use crate::kernels::maxima::{CLEAR, ClearParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
 };
@@ -11,6 +12,11 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     optimizer_cases(&mut cases);
     ceiling_cases(&mut cases);
+    for (first, count) in [(0, 70), (3, 64), (99, 1)] {
+        let p = ClearParams { first, count, pad: [0; 2] };
+        let (name, grid) = (format!("{count} from {first}"), flat_grid(count as usize));
+        cases.push(Case::new(&CLEAR, only(&CLEAR), name, &p, grid, vec![reals(100, 9, -1.0, 1.0)]).exact());
+    }
     cases
 }
 
