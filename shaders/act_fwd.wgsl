@@ -1,7 +1,8 @@
 // a = quantize(relu(batch_norm(y) + shortcut)) in one pass, with the statistics that range tracking needs.
 // y, shortcut: (rows, C). SHORTCUT 0: none; 1: an earlier activation in the operand format, times its scale; 2: the
 // projection's convolution output with its own batch-norm context. Output format: u8 codes, or f32 values.
-// measure = 1 writes the statistics only. Where KEEP_MAX is set, the largest value goes into maxima[max_row]. part: two vec4 an invocation: (max a, saturated, positive, 0), (sum a, sum a^2).
+// measure = 1 writes the statistics only. part: two vec4 an invocation: (max a, saturated, positive, 0), (sum a, sum a^2).
+// Where KEEP_MAX is set, the largest value goes into maxima[max_row].
 // Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 //use quant

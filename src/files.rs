@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, ErrorKind, Result};
 
+/// Whether a name ends in one of `extensions`, in capitals or not.
+pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| extensions.iter().any(|e| extension.eq_ignore_ascii_case(e)))
+}
+
 /// What lies in a folder, in the order of the paths. Hidden entries are passed over: systems and this program leave their own.
 ///
 /// Of more than `most` entries, `most` + 1 are given, any of them: enough to see that there are more.

@@ -8,7 +8,8 @@ use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 
-use crate::{Error, Result, files};
+use crate::files::{self, has_extension};
+use crate::{Error, Result};
 
 /// Larger files are refused: a photograph of 100 million pixels has fewer.
 pub const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -78,10 +79,6 @@ pub fn looks_like_one(path: &Path) -> bool {
 /// Whether a file is, by its name, a picture of a kind that is not read.
 pub fn is_of_another_kind(path: &Path) -> bool {
     has_extension(path, &["gif", "bmp", "webp", "tif", "tiff", "avif", "heic", "jxl", "ppm"])
-}
-
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    path.extension().is_some_and(|extension| extensions.iter().any(|e| extension.eq_ignore_ascii_case(e)))
 }
 
 /// The picture at `path` as a network of pictures of `side` pixels sees it: turned as its camera was held, the shorter side

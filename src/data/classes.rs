@@ -86,14 +86,7 @@ fn find(dir: &Path) -> Result<Option<Found>> {
         if classes.len() < 2 {
             return Ok(None);
         }
-        let stray: Vec<PathBuf> = pictures_of(place)?;
-        if let Some(first) = stray.first() {
-            log::warn!(
-                "{} pictures lie in no class folder, such as {}: they are left out",
-                stray.len(),
-                first.display()
-            );
-        }
+        warn_of(&pictures_of(place)?, "in no class folder");
         return Ok(Some(Found { class_names: names(&classes), train: label(&classes), test: None }));
     };
     let classes = class_folders(&sub_folders(train)?)?;
@@ -151,6 +144,10 @@ fn annotated(folder: &Path) -> Result<Option<Classes>> {
             return Err(Error::data(format!("{}:{}: expected a picture, a tab and a class", list.display(), i + 1))
                 .hint("unpack the data set again"));
         };
+        if [name, class].iter().any(|word| Path::new(word).file_name() != Some(word.as_ref())) {
+            return Err(Error::data(format!("{}:{}: expected plain names, without folders", list.display(), i + 1))
+                .hint("unpack the data set again"));
+        }
         let path = folder.join(IMAGES).join(name);
         if !path.is_file() {
             return Err(Error::data(format!("{}:{}: there is no {}", list.display(), i + 1, path.display()))
@@ -177,21 +174,18 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// The files in a folder that are pictures, by content or by name.
 fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (mut files, mut others) = (entries(folder)?, Vec::new());
-    files.retain(|path| {
-        if pictures::is_of_another_kind(path) {
-            others.push(path.clone());
-        }
-        !path.is_dir() && pictures::looks_like_one(path)
-    });
-    if let Some(first) = others.first() {
-        log::warn!(
-            "{} pictures are neither PNG nor JPEG, such as {}: they are left out",
-            others.len(),
-            first.display()
-        );
+    Ok(entries(folder)?.into_iter().filter(|path| !path.is_dir() && pictures::looks_like_one(path)).collect())
+}
+
+/// Tells which files are left out.
+fn warn_of(left_out: &[PathBuf], why: &str) {
+    if let Some(first) = left_out.first() {
+        let more = match left_out.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        log::warn!("left out: {}{more}: {why}", first.display());
     }
-    Ok(files)
 }
 
 /// What is missing where there are pictures that make no data set.
@@ -217,22 +211,23 @@ pub(super) fn nearly(dir: &Path) -> Option<Error> {
                 .hint(format!("name {}", folder.display())),
         );
     }
-    let count = pictures_of(dir).map_or(0, |pictures| pictures.len());
-    (count > 0).then(|| {
-        Error::data(format!("{place} holds {count} pictures and no class folders"))
+    pictures_of(dir).is_ok_and(|pictures| !pictures.is_empty()).then(|| {
+        Error::data(format!("{place} holds pictures and no class folders"))
             .hint("put the pictures of each class into a folder of its own")
     })
 }
 
 /// Those of `folders` that hold a picture, themselves or in a folder `images`, with all their pictures.
 fn class_folders(folders: &[PathBuf]) -> Result<Classes> {
-    let (mut classes, mut empty) = (Vec::new(), Vec::new());
+    let (mut classes, mut empty, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for folder in folders {
-        let mut files = pictures_of(folder)?;
-        let images = folder.join(IMAGES);
-        if files.is_empty() && images.is_dir() {
-            files = pictures_of(&images)?;
+        let mut place = folder.clone();
+        let mut files = pictures_of(&place)?;
+        if files.is_empty() && folder.join(IMAGES).is_dir() {
+            place = folder.join(IMAGES);
+            files = pictures_of(&place)?;
         }
+        others.extend(entries(&place)?.into_iter().filter(|path| pictures::is_of_another_kind(path)));
         match files.is_empty() {
             true => empty.push(folder),
             false => classes.push((folder.clone(), files)),
@@ -240,6 +235,7 @@ fn class_folders(folders: &[PathBuf]) -> Result<Classes> {
     }
     if !classes.is_empty() {
         empty.iter().for_each(|folder| log::warn!("{} holds no picture, so it is no class", folder.display()));
+        warn_of(&others, "neither PNG nor JPEG");
     }
     if classes.len() > MAX_CLASSES {
         return Err(Error::data(format!("{} class folders, expected at most {MAX_CLASSES}", classes.len()))

@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::choose::{Unclear, choose};
-use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES, file_name, has_extension};
+use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES, file_name};
 use super::part::{Form, Kind, Layout, Part};
 use super::{Contents, SIDE, Split, archive, cifar, classes, numbered_class_names, python};
 use crate::error::{Error, Result};
-use crate::{files, pictures};
+use crate::files::{self, has_extension};
+use crate::pictures;
 
 /// Sub-folders that are looked at.
 const MAX_FOLDERS: usize = 64;
@@ -253,11 +254,11 @@ impl Folder {
         match recognise(&file) {
             Kind::Pictures(part) => self.parts.push(part),
             Kind::Names(names) => self.names.push(names),
-            _ if has_extension(&file.path, "txt") => self.texts.push(file),
+            _ if has_extension(&file.path, &["txt"]) => self.texts.push(file),
             Kind::Broken(error) => self.broken.push((file.path, error)),
             Kind::Archive => self.archives.push(file),
             Kind::Unread(kind) => self.unread.push((file.path, kind)),
-            Kind::Other if has_extension(&file.path, "bin") => self.strange.push(file),
+            Kind::Other if has_extension(&file.path, &["bin"]) => self.strange.push(file),
             Kind::Other => log::debug!("{}: not a CIFAR file", file.path.display()),
         }
     }
@@ -302,7 +303,7 @@ impl Folder {
     /// A damaged file among them is an error of its own: without it the choice would be a wrong one.
     fn choose(&mut self, layout: Layout) -> Result<(Vec<Part>, Part)> {
         // As the published ones are named: `train.bin`, `data_batch_1`.
-        let is_named_like_cifar = |path: &Path| has_extension(path, "bin") || path.extension().is_none();
+        let is_named_like_cifar = |path: &Path| has_extension(path, &["bin"]) || path.extension().is_none();
         let choice = choose(&self.parts, layout);
         match self.broken.iter().position(|(path, _)| choice.is_err() || is_named_like_cifar(path)) {
             Some(i) => Err(self.broken.swap_remove(i).1),

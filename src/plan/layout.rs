@@ -1,15 +1,16 @@
 //! Persistent tensors of a network: parameters, statistics, quantizer state, and the host's input and output.
 
-use bytemuck::Zeroable;
+mod weight_table;
 
 use super::{ALIGN_WORDS, Arena, Plan, TensorId};
-use crate::config::{Estimator, Granularity, RING_ROWS};
+use crate::config::RING_ROWS;
 use crate::kernels::input::TABLE_WORDS;
 use crate::kernels::range::{BINS, BLOCKED_WORDS, RANGE_WORDS, SEEN_WORDS, TableRow};
-use crate::kernels::weights::{self, WeightRow, estimate};
+use crate::kernels::weights::WeightRow;
 use crate::kernels::{self, row_chunk};
 use crate::net::{Layer, LayerId, Net};
-use crate::quant::{Quant, QuantSpec, ScaleRule};
+use crate::quant::QuantSpec;
+use weight_table::{stats_of, weight_rows};
 
 /// Rows of the metrics ring.
 pub const RING: usize = RING_ROWS as usize;
@@ -367,43 +368,4 @@ impl Layout {
     pub fn stats_words4(&self) -> usize {
         self.rows.iter().map(stats_of).sum()
     }
-}
-
-fn stats_of(row: &WeightRow) -> usize {
-    3 * (row.rows as usize).div_ceil(weights::CHUNK) * row.cols4 as usize
-}
-
-fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> Vec<WeightRow> {
-    let mut stats = 0;
-    let mut rows = Vec::new();
-    for w in weights {
-        let quantizer = quant.and_then(|q| q.layer(w.layer));
-        let config = quant.map(|q| &q.config.weights);
-        let rule = quantizer.map_or(ScaleRule::UNIT, |q| q.rule);
-        let row = WeightRow {
-            offset4: w.offset4,
-            rows: (w.taps * w.c_in) as u32,
-            cols4: w.c_out as u32 / 4,
-            taps: w.taps as u32,
-            stats,
-            scales: plan.offset(w.scales) as u32,
-            estimator: config.map_or(estimate::MAX, |c| match c.estimator {
-                Estimator::Max | Estimator::EmaMax => estimate::MAX,
-                Estimator::KSigma => estimate::SIGMA,
-                Estimator::FixedPow2 => estimate::FIXED,
-                Estimator::Percentile | Estimator::Mse => estimate::HOST,
-            }),
-            per_channel: u32::from(config.is_some_and(|c| c.granularity == Granularity::PerChannel)),
-            quant: quantizer.map_or(Quant::OFF, |q| q.quant),
-            rule,
-            sigmas: config.map_or(0.0, |c| c.sigmas),
-            fixed: config.map_or(0.0, |c| rule.range_of_step((c.fixed_log2_scale as f32).exp2())),
-            real_rows: (w.taps * w.real_in) as u32,
-            real_cols: w.real_out as u32,
-            ..WeightRow::zeroed()
-        };
-        stats += stats_of(&row) as u32;
-        rows.push(row);
-    }
-    rows
 }

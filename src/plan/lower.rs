@@ -2,8 +2,7 @@
 
 mod backward;
 mod forward;
-
-use std::ops::Range;
+mod precision;
 
 use bytemuck::Pod;
 
@@ -11,7 +10,6 @@ use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::{CONV, ConvParams};
-use crate::kernels::maxima::{CLEAR, ClearParams};
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
 use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
@@ -351,34 +349,6 @@ impl<'a> Pass<'a> {
     /// Rows of a batch that an invocation of a reducing kernel handles.
     fn row_chunk(&self, rows: usize, channels: usize) -> usize {
         row_chunk(rows, channels / 4, self.options.caps.software)
-    }
-
-    /// Terms of f16 that real operands have on matrix units, in this pass and direction; 0: they are not multiplied there.
-    ///
-    /// In a quantized network the gradients are the only real operands of note: two terms of them, times codes, err no more than f32 does.
-    fn terms(&self, backward: bool) -> u32 {
-        if self.options.caps.matrix == 0 || self.options.family != KernelFamily::Tiled {
-            return 0;
-        }
-        match self.options.precision {
-            Precision::F32 if self.quant.is_some() && backward => 2,
-            Precision::F32 => 0,
-            Precision::F16x3 => 2,
-            Precision::F16 => 1,
-        }
-    }
-
-    /// Whether the pass keeps the maxima of real operands.
-    fn keeps_maxima(&self) -> bool {
-        self.terms(false) > 0 || (self.mode == Mode::Train && self.terms(true) > 0)
-    }
-
-    /// Forgets the maxima of some rows, where any are kept.
-    fn clear_maxima(&mut self, rows: Range<u32>) {
-        if self.keeps_maxima() {
-            let params = ClearParams { first: rows.start, count: rows.len() as u32, pad: [0; 2] };
-            self.emit_only(&CLEAR, &params, &[self.layout.maxima], flat_grid(rows.len()));
-        }
     }
 
     /// The quantizer of a layer in this pass.

@@ -110,11 +110,6 @@ impl Pass<'_> {
         y
     }
 
-    /// Whether a convolution's input can be lifted: the maxima of the network's input and of pooled values are not kept.
-    pub(super) fn has_maximum(&self, input: Value) -> bool {
-        input.format != Format::F32 || matches!(self.net.layers[input.layer], Layer::Activation(_))
-    }
-
     fn conv(&mut self, id: LayerId, c: &Conv) {
         let g = self.geometry(c);
         let input = self.value(c.input);

@@ -71,17 +71,22 @@ fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvPar
     Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, maxima.to_vec(), out])
 }
 
-/// A convolution of codes on the matrix units of a device that has some, and products of gradients; edges on all sides.
+/// What a quantized step does on the matrix units of a device that has some: products of codes with codes and with gradients; edges on
+/// all sides. Every other use loads its matrices in the same ways.
 pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
     let g = geometry([3, 9, 7, 40, 72, 3, 2]);
     let device = (caps, KernelFamily::Tiled);
-    let data = [
-        operand(Format::U8, g.batch * g.from.len(), 1),
-        integers(9 * g.from.c * g.to.c, 2, -128, 127),
-        unset(g.batch * g.to.len()),
-    ];
-    let exact = conv_case("matrix units", &g, device, g.forward(Format::U8), data).exact();
-    std::iter::once(exact).chain(real_operands(&g, device, 3)).collect()
+    let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
+    let x = || operand(Format::U8, inputs, 1);
+    let w = || integers(9 * g.from.c * g.to.c, 2, -128, 127);
+    let dy = || reals(outputs, 3, -2e-7, 2e-7);
+    let back = ConvParams { terms: 2, w_codes: 1, ..g.data_gradient(false) };
+    let weight = WgradParams { terms: 2, ..g.weight_gradient(Format::U8) };
+    vec![
+        conv_case("matrix units", &g, device, g.forward(Format::U8), [x(), w(), unset(outputs)]).exact(),
+        conv_case("matrix units", &g, device, back, [dy(), w(), unset(inputs)]),
+        wgrad_case("matrix units", &g, device, weight, [x(), dy()]),
+    ]
 }
 
 fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradParams, data: [Vec<u32>; 2]) -> Case {

@@ -1,0 +1,45 @@
+//! Which real numbers are multiplied on matrix units, and the maxima that this needs ([`crate::kernels::maxima`]).
+
+use std::ops::Range;
+
+use super::{Mode, Pass, Value};
+use crate::config::Precision;
+use crate::kernels::maxima::{CLEAR, ClearParams};
+use crate::kernels::select::KernelFamily;
+use crate::kernels::{Format, flat_grid};
+use crate::net::Layer;
+
+impl Pass<'_> {
+    /// Terms of f16 that real operands have on matrix units, in this pass and direction; 0: they are not multiplied there.
+    ///
+    /// In a quantized network the gradients are the only real operands of note: two terms of them, times codes, err no more than f32 does.
+    pub(super) fn terms(&self, backward: bool) -> u32 {
+        if self.options.caps.matrix == 0 || self.options.family != KernelFamily::Tiled {
+            return 0;
+        }
+        match self.options.precision {
+            Precision::F32 if self.quant.is_some() && backward => 2,
+            Precision::F32 => 0,
+            Precision::F16x3 => 2,
+            Precision::F16 => 1,
+        }
+    }
+
+    /// Whether the pass keeps the maxima of real operands.
+    pub(super) fn keeps_maxima(&self) -> bool {
+        self.terms(false) > 0 || (self.mode == Mode::Train && self.terms(true) > 0)
+    }
+
+    /// Forgets the maxima of some rows, where any are kept.
+    pub(super) fn clear_maxima(&mut self, rows: Range<u32>) {
+        if self.keeps_maxima() {
+            let params = ClearParams { first: rows.start, count: rows.len() as u32, pad: [0; 2] };
+            self.emit_only(&CLEAR, &params, &[self.layout.maxima], flat_grid(rows.len()));
+        }
+    }
+
+    /// Whether a convolution's input can be lifted: the maxima of the network's input and of pooled values are not kept.
+    pub(super) fn has_maximum(&self, input: Value) -> bool {
+        input.format != Format::F32 || matches!(self.net.layers[input.layer], Layer::Activation(_))
+    }
+}
