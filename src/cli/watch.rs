@@ -50,7 +50,8 @@ impl WatchArgs {
             if !follow {
                 space.rows = usize::MAX;
             }
-            let picture = view.draw(&self.run.display().to_string(), now(), space, look);
+            let picture =
+                view.draw(&self.run.display().to_string(), now(), space, if view.finished { 0 } else { look });
             if !follow {
                 print!("{picture}");
                 return Ok(());
@@ -206,7 +207,7 @@ impl View {
             out.push('\n');
         }
         if pages.len() > 1 {
-            let _ = writeln!(out, "page {} of {}", page + 1, pages.len());
+            let _ = writeln!(out, "page {} of {}; --once shows all", page + 1, pages.len());
         }
     }
 }
