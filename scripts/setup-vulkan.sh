@@ -25,7 +25,7 @@ manifests() {
         for f in "$@"; do [ -e "$f" ] && echo "$f"; done
         return 0
     fi
-    for d in /etc/vulkan/icd.d /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d "${XDG_DATA_HOME:-$HOME/.local/share}/vulkan/icd.d"; do
+    for d in /etc/vulkan/icd.d /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d "${XDG_DATA_HOME:-${HOME:-/root}/.local/share}/vulkan/icd.d"; do
         for f in "$d"/*.json; do [ -e "$f" ] && echo "$f"; done
     done
     return 0
@@ -78,6 +78,10 @@ install_software() {
     fi
 }
 
+case "${1:-}" in
+    ""|--software) ;;
+    *) say "unknown option $1; hint: --software, or nothing"; exit 2 ;;
+esac
 case "$(uname -s)" in
     Darwin) say "macOS: Metal is built in, nothing to install"; exit 0 ;;
     Linux) ;;

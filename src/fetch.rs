@@ -105,12 +105,28 @@ pub fn fetch(published: &Published, to: &Path, options: &Options) -> Result<Path
     }
     std::fs::create_dir_all(to).map_err(|e| unwritable(to, e))?;
     let part = to.join(format!("{}.part", published.file));
+    let lock = to.join(format!(".{}.lock", published.file));
+    let _alone = hold(&lock, published.file)?;
     let outcome = from_mirrors(published, &target, &part, options);
     if std::fs::metadata(&part).is_ok_and(|m| m.is_file() && m.len() == 0) {
         std::fs::remove_file(&part).map_err(|e| unwritable(&part, e))?;
     }
+    let _ = std::fs::remove_file(&lock);
     outcome?;
     Ok(target)
+}
+
+/// Keeps another process from writing to the same partial file, as long as the result lives.
+fn hold(lock: &Path, name: &str) -> Result<File> {
+    let file = File::create(lock).map_err(|e| unwritable(lock, e))?;
+    match file.try_lock() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Error::data(format!("another process fetches {name} into the same folder"))
+                .hint("wait for it, or fetch into another folder with --out"))
+        }
+        // Some file systems have no locks.
+        _ => Ok(file),
+    }
 }
 
 /// Brings `part` to its end from one mirror after the other, and gives it its name.
@@ -204,7 +220,7 @@ fn piece(
     let told = |e: std::io::Error| unwritable(path, e);
     let passing = |why: &str| Ok(Ended::Early(Fault::Passing(why.into())));
     let lasting = |why: &str| Ok(Ended::Early(Fault::Lasting(why.into())));
-    let shorter = "the server's file is shorter than what has arrived";
+    let shorter = &format!("the server's file is shorter than {}; remove that to begin anew", path.display());
     let connection = Connection::open(url, at, options.patience);
     let head = match connection.head() {
         Ok(head) => head,
@@ -215,10 +231,7 @@ fn piece(
         206 => return lasting("the server sends another part of the file than it was asked for"),
         // All of it was there already, or more than there is.
         416 if head.total == Some(at) => return Ok(Ended::Whole),
-        416 if head.total.is_some_and(|total| total < at) => {
-            file.set_len(0).map_err(told)?; // more than there is cannot be a part of it
-            return passing(shorter);
-        }
+        416 if head.total.is_some_and(|total| total < at) => return lasting(shorter),
         200 if head.length.is_some_and(|length| length < at) => return lasting(shorter),
         200 => (0, head.length),
         // Too early, too often, or the server's own fault.

@@ -49,7 +49,9 @@ pub fn write_atomically_with(
     kind: ErrorKind,
     write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
 ) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    // Processes of other machines may have the same number and write into the same folder.
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let temporary = path.with_extension(format!("{random}.tmp"));
     let attempt = || -> std::io::Result<()> {
         let mut f = std::fs::File::create(&temporary)?;
         write(&mut f)?;

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use image::error::{LimitError, LimitErrorKind};
@@ -96,14 +97,17 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     if metadata.len() > MAX_FILE_BYTES {
         return Err(fail(&format!("is larger than {} MiB", MAX_FILE_BYTES >> 20)).hint("scale the picture down"));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    // A file that grows is not followed for ever.
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     let Some(format) = format(&bytes) else {
         return Err(fail("is neither a PNG nor a JPEG picture").hint("convert it, or leave it out"));
     };
     if format == ImageFormat::Jpeg && !has_end(&bytes) {
         return Err(fail("is cut short: the end mark of a JPEG is missing").hint("replace it"));
     }
-    let picture = decode(&bytes, format).map_err(|e| match &e {
+    decode(&bytes, format, side).map_err(|e| match &e {
         ImageError::Limits(_) => fail(&format!(
             "is wider or taller than {MAX_SIDE} pixels, or unpacks to more than {} MiB or than its size justifies",
             MAX_PIXEL_BYTES >> 20
@@ -111,8 +115,26 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
         .hint("scale it down, or replace it")
         .caused_by(e),
         _ => fail("is damaged").hint("replace it").caused_by(e),
-    })?;
-    Ok(planes(&square(&picture, side)))
+    })
+}
+
+/// [`read`] of each of `paths`, in their order, on all processors.
+pub fn read_all<P: AsRef<Path> + Sync>(paths: &[P], side: usize) -> Vec<Result<Vec<u8>>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((i, path)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, paths.get(i)?))) {
+            done.push((i, read(path.as_ref(), side)));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len());
+    let mut all: Vec<(usize, Result<Vec<u8>>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, picture)| picture).collect()
 }
 
 /// Whether a JPEG goes on to its end mark. The decoder does not ask: it makes what is missing grey.
@@ -135,9 +157,9 @@ fn has_end(jpeg: &[u8]) -> bool {
     false
 }
 
-/// The pixels, turned as the camera was held. What the decoder and its result take is bounded; turning and dropping channels
-/// take as much again. Of large pictures one at a time is decoded.
-fn decode(bytes: &[u8], format: ImageFormat) -> image::ImageResult<RgbImage> {
+/// The planes (3, side, side), turned as the camera was held. What the decoder and its result take is bounded; turning and
+/// dropping channels take as much again. Of large pictures there is one at a time.
+fn decode(bytes: &[u8], format: ImageFormat, side: usize) -> image::ImageResult<Vec<u8>> {
     static LARGE: Mutex<()> = Mutex::new(());
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -158,7 +180,7 @@ fn decode(bytes: &[u8], format: ImageFormat) -> image::ImageResult<RgbImage> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    Ok(planes(&square(&picture.into_rgb8(), side)))
 }
 
 /// The middle of a picture whose shorter side is scaled to `side` pixels.

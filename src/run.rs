@@ -241,12 +241,15 @@ impl RunFolder {
             Error::training(format!("{} cannot be read", path.display()))
                 .hint("the file is damaged: restore it, or remove it to go on without")
         };
+        let unreadable = |e| {
+            Error::training(format!("{} cannot be read", path.display())).hint("check its permissions").caused_by(e)
+        };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 format!("{{ \"format_version\": {FORMAT_VERSION} }}")
             }
-            Err(e) => return Err(damaged().caused_by(e)),
+            Err(e) => return Err(unreadable(e)),
         };
         let mut manifest: Value = serde_json::from_str(&text).map_err(|e| damaged().caused_by(e))?;
         let Some(fields) = manifest.as_object_mut() else { return Err(damaged()) };

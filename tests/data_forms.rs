@@ -238,20 +238,23 @@ fn an_archive_takes_no_more_memory_than_it_justifies() {
     };
     let zeros = gzip(&vec![0; 1 << 20]);
     let bomb = [gzip(&header(2 << 30)), zeros.repeat(2 << 10)].concat();
-    for (name, bytes, message) in [
-        ("bomb.tar.gz", bomb, "it unpacks to more than its size justifies"),
-        ("promise.tar", [header(7 << 30), vec![1; 1024]].concat(), "promise.tar cannot be read to its end"),
+    for (name, bytes, message, hint) in [
+        ("bomb.tar.gz", bomb, "it unpacks to more than its size justifies", "unpack any other"),
+        ("promise.tar", [header(7 << 30), vec![1; 1024]].concat(), "promise.tar cannot be read", "download it again"),
     ] {
         let (dir, path) = archive(name, &bytes);
-        refused(&path, message, "download it again");
+        refused(&path, message, hint);
         if cfg!(target_os = "linux") {
             let ran = common::limited(1000, dir.path(), &["data", "info", name]);
-            ran.fails(3, "cannot be read to its end", "download it again");
+            ran.fails(3, "cannot be read to its end", hint);
         }
     }
     let many: Files = (0..1001).map(|i| (format!("{i}"), Vec::new())).collect();
     let (_dir, path) = archive("many.tar", &tar("x", &many));
-    refused(&path, "holds more than 1000 files", "one data set");
+    refused(&path, "holds more than 1000 files", "unpack any other");
+    let pictures: Files = (0..3).map(|i| (format!("cat/{i}.jpg"), b"\xff\xd8\xff\xe0 and so on".to_vec())).collect();
+    let (_dir, path) = archive("pictures.tar", &tar("x", &pictures));
+    refused(&path, "pictures.tar holds pictures, 3 of them", "unpack it");
 }
 
 /// Nothing is written, wherever an entry would like to go.

@@ -133,6 +133,10 @@ fn strange_names_and_a_pipe_for_a_cache() {
     assert_eq!(load(&dir, |r| r.size = 16).unwrap().sha256, set.sha256);
     let ran = cqat(place.path(), &["data", "info", "colours", "--size", "16"]).ok();
     assert!(ran.out.contains("robin's \\u{1b}[31mred") && !ran.out.contains('\u{1b}'), "{}", ran.out);
+    let ran = cqat(place.path(), &["data", "info", "colours", "--test-fraction", "0.5", "--seed", "7", "--json"]).ok();
+    let expected = load(&dir, |r| (r.test_fraction, r.seed) = (0.5, 7)).unwrap();
+    let info = parsed(&ran.out);
+    assert_eq!((&info["test"], &info["sha256"]), (&15.into(), &expected.sha256.as_str().into()));
     // Not every name is UTF-8.
     let odd = std::ffi::OsStr::from_bytes(b"odd\xff.png");
     std::fs::copy(dir.join("blue/0.png"), place.path().join(odd)).unwrap();

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::run::RunFolder;
+use crate::terminal::one_line;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -50,11 +51,11 @@ impl CompareArgs {
             println!("{:#}", Value::Object(object));
             return Ok(());
         }
-        println!("{:38} {:>28} {:>28}", "", self.a.display(), self.b.display());
+        println!("{:38} {:>28} {:>28}", "", one_line(self.a.display()), one_line(self.b.display()));
         for (name, rows) in sections {
             println!("{name}{}", if rows.is_empty() { ": the same" } else { "" });
             for (key, a, b) in rows {
-                println!("  {key:36} {:>28} {:>28}", shown(&a), shown(&b));
+                println!("  {:36} {:>28} {:>28}", one_line(key), shown(&a), shown(&b));
             }
         }
         Ok(())
@@ -74,12 +75,8 @@ fn differences(a: &Leaves, b: &Leaves) -> Vec<(String, Value, Value)> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        // A configuration's numbers are f32, which JSON widens.
-        Value::Number(n) if n.as_f64().is_some_and(|v| n.is_f64() && f64::from(v as f32) == v) => {
-            (n.as_f64().unwrap_or_default() as f32).to_string()
-        }
-        other => other.to_string(),
+        Value::String(text) => one_line(text),
+        other => one_line(other),
     }
 }
 
@@ -109,6 +106,11 @@ fn leaves(path: &str, value: &Value, into: &mut Leaves) {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             leaves(&path, value, into);
         }),
+        // A configuration's numbers are f32, which JSON widens.
+        Value::Number(n) if n.as_f64().is_some_and(|v| n.is_f64() && f64::from(v as f32) == v) => {
+            let short: f64 = (n.as_f64().unwrap_or_default() as f32).to_string().parse().unwrap_or_default();
+            into.insert(path.to_string(), json!(short));
+        }
         leaf => drop(into.insert(path.to_string(), leaf.clone())),
     }
 }

@@ -70,6 +70,12 @@ pub(super) struct InfoArgs {
     /// Side in pixels to which pictures in class folders are scaled
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     size: usize,
+    /// Share of pictures in class folders that becomes the test set, where they are not split yet
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.2)]
+    test_fraction: f32,
+    /// Seed of that split, as train.seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Write ten training pictures of each class to this PNG
     #[arg(long, value_name = "FILE")]
     contact_sheet: Option<PathBuf>,
@@ -83,12 +89,20 @@ pub(super) struct InfoArgs {
 
 /// Pictures of a class on a contact sheet.
 const COLUMNS: usize = 10;
+/// Pixels of a contact sheet, at most.
+const MOST_SHEET_BYTES: usize = 256 << 20;
 
 impl InfoArgs {
     fn run(&self) -> Result<()> {
         let environment = std::env::var("CQAT_DATA").ok().filter(|d| !d.is_empty());
         let place = self.place.clone().or(environment).unwrap_or_else(|| DEFAULT_DATA.into());
-        let request = Request { size: self.size, skip_broken: self.skip_broken, ..Request::of(&place) };
+        let request = Request {
+            size: self.size,
+            test_fraction: self.test_fraction,
+            skip_broken: self.skip_broken,
+            seed: self.seed,
+            ..Request::of(&place)
+        };
         let set = load_as(&request)?;
         let sources =
             set.sources.iter().map(|path| Ok((path.as_path(), published(path)?))).collect::<Result<Vec<_>>>()?;
@@ -150,14 +164,18 @@ fn print(set: &DataSet, sources: &[(&Path, Option<&str>)]) {
     }
 }
 
-/// A row of training pictures for each class, as a PNG.
+/// A row of training pictures for each class, as a PNG; of very many classes for the first.
 fn contact_sheet(set: &DataSet) -> Result<Vec<u8>> {
+    let rows = set.classes.min(MOST_SHEET_BYTES / (COLUMNS * set.train.picture_bytes()));
+    if rows < set.classes {
+        log::warn!("the contact sheet shows the first {rows} of {} classes", set.classes);
+    }
     let blank = vec![0; set.train.picture_bytes()];
-    let mut cells: Vec<&[u8]> = vec![&blank; set.classes * COLUMNS];
-    let mut filled = vec![0; set.classes];
+    let mut cells: Vec<&[u8]> = vec![&blank; rows * COLUMNS];
+    let mut filled = vec![0; rows];
     for (i, &label) in set.train.labels.iter().enumerate() {
         let row = usize::from(label);
-        if filled[row] < COLUMNS {
+        if row < rows && filled[row] < COLUMNS {
             cells[row * COLUMNS + filled[row]] = set.train.image(i);
             filled[row] += 1;
         }

@@ -60,8 +60,8 @@ impl InferArgs {
         for some in paths.chunks(AT_ONCE) {
             let mut split = Split::with_capacity(side, some.len());
             let mut readable = Vec::new();
-            for path in some {
-                match pictures::read(path, side) {
+            for (path, picture) in some.iter().zip(pictures::read_all(some, side)) {
+                match picture {
                     Ok(picture) => {
                         split.images.extend(picture);
                         split.labels.push(0);

@@ -6,6 +6,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::file::{DataFile, MAX_ENTRIES, MAX_FILE_BYTES};
 use crate::error::{Error, Result};
+use crate::pictures;
 
 /// An archive may unpack to this many times its own size, beside [`SLACK_BYTES`]: pictures hardly compress.
 const MOST_GROWTH: u64 = 32;
@@ -19,9 +20,12 @@ pub(super) fn unpack(archive: &DataFile) -> Result<Vec<DataFile>> {
     let path = &archive.path;
     let limit = (SLACK_BYTES + MOST_GROWTH.saturating_mul(archive.size)).min(MAX_FILE_BYTES);
     let damaged = |e: io::Error| {
-        Error::data(format!("the archive {} cannot be read to its end", path.display()))
-            .hint("it is cut short or damaged: download it again")
-            .caused_by(e)
+        let error = Error::data(format!("the archive {} cannot be read to its end", path.display()));
+        let hint = match e.kind() {
+            io::ErrorKind::FileTooLarge => "archives of CIFAR are read; unpack any other, and name the folder",
+            _ => "it is cut short or damaged: download it again",
+        };
+        error.hint(hint).caused_by(e)
     };
     let magic = archive.start(2).map_err(|e| archive.unreadable(e))?;
     let file = BufReader::new(archive.open().map_err(|e| archive.unreadable(e))?);
@@ -38,7 +42,7 @@ pub(super) fn unpack(archive: &DataFile) -> Result<Vec<DataFile>> {
         }
         if files.len() == MAX_ENTRIES {
             return Err(Error::data(format!("the archive {} holds more than {MAX_ENTRIES} files", path.display()))
-                .hint("name an archive of one data set"));
+                .hint("archives of CIFAR are read; unpack any other, and name the folder"));
         }
         // Joined as text, not as a path: an absolute name would replace the archive's.
         let name = String::from_utf8_lossy(&entry.path_bytes()).escape_debug().to_string();
@@ -50,6 +54,10 @@ pub(super) fn unpack(archive: &DataFile) -> Result<Vec<DataFile>> {
             return Err(damaged(io::Error::new(io::ErrorKind::UnexpectedEof, short)));
         }
         files.push(DataFile::unpacked(format!("{}/{name}", path.display()).into(), bytes));
+    }
+    if !files.is_empty() && files.iter().all(|file| file.start(8).is_ok_and(|start| pictures::is_picture(&start))) {
+        return Err(Error::data(format!("the archive {} holds pictures, {} of them", path.display(), files.len()))
+            .hint("unpack it, and name the folder that holds a folder of pictures for each class"));
     }
     // What follows the last file is nothing, but a checksum that has to be right.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
@@ -68,7 +76,7 @@ impl Read for Limited<'_> {
         self.left = self
             .left
             .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more than its size justifies"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "it unpacks to more than its size justifies"))?;
         Ok(count)
     }
 }

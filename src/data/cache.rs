@@ -1,7 +1,7 @@
 //! Decoded pictures on disk, so that they are decoded once.
 //!
-//! A file beside the pictures: [`MAGIC`], a key (32 bytes: SHA-256 over the side and the path, size and time of change of
-//! every picture), then for each picture in order a 1 and its bytes, or a 0, a length (u32) and the reason why it is broken;
+//! A file beside the pictures: [`MAGIC`], a key (32 bytes: SHA-256 over this program's version, the side,
+//! the folder, and the path, size and time of change of every picture), then for each picture in order a 1 and its bytes, or a 0, a length (u32) and the reason why it is broken;
 //! at the end the SHA-256 of all that. A cache that does not fit is made anew, and one that cannot be written is done without.
 
 use std::fs::File;
@@ -36,16 +36,22 @@ impl Cache {
     /// The cache of `files`, scaled to `side`, in the folder `dir`.
     pub(super) fn of(dir: &Path, files: &[Labelled], side: usize) -> Cache {
         let mut hash = Sha256::new();
+        hash.update(env!("CARGO_PKG_VERSION"));
         hash.update((side as u64).to_le_bytes());
+        // Why a picture is broken is told with its path, which a folder that is moved changes.
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        field(std::fs::canonicalize(dir).as_deref().unwrap_or(dir).as_os_str().as_encoded_bytes());
         for Labelled { path, .. } in files {
             // One that is not there, such as a link to nothing, is told by whoever decodes it.
             let metadata = std::fs::metadata(path).ok();
             let changed = metadata.as_ref().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let name = path.strip_prefix(dir).unwrap_or(path).as_os_str().as_encoded_bytes();
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
-            hash.update(metadata.map_or(0, |m| m.len()).to_le_bytes());
-            hash.update(changed.map_or(0, |t| t.as_nanos()).to_le_bytes());
+            field(name);
+            field(&metadata.map_or(0, |m| m.len()).to_le_bytes());
+            field(&changed.map_or(0, |t| t.as_nanos()).to_le_bytes());
         }
         let path = dir.join(format!(".cqat-pictures-{side}.cache"));
         Cache { path, key: hash.finalize().into(), count: files.len(), side }

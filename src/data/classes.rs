@@ -2,9 +2,8 @@
 //!
 //! Pictures are recognised by content. They are decoded and scaled once, on all processors, into a cache beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cache::{Cache, Picture};
 use super::file::{Labelled, file_name};
@@ -46,7 +45,8 @@ pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
     let images = match cache.read() {
         Some(images) => images,
         None => {
-            let images = decode(&files, request.size);
+            log::info!("decoding {} pictures", files.len());
+            let images = pictures::read_all(&files, request.size);
             // What could not be read may be readable next time: that is not remembered.
             let lasts = !images.iter().any(|image| image.as_ref().is_err_and(is_unread));
             let images: Vec<Picture> = images.into_iter().map(|image| image.map_err(|e| why(&e))).collect();
@@ -96,16 +96,17 @@ fn find(dir: &Path) -> Result<Option<Found>> {
         return Ok(None);
     }
     let test_names = names(&test_classes);
-    if let Some(stray) = test_names.iter().find(|name| !class_names.contains(name)) {
+    let positions: HashMap<&String, u16> = class_names.iter().zip(0..).collect();
+    if let Some(stray) = test_names.iter().find(|name| !positions.contains_key(name)) {
         return Err(Error::data(format!("{} has a class {stray}, which {} has not", test.display(), train.display()))
             .hint("both need the same class folders"));
     }
-    if let Some(missing) = class_names.iter().find(|name| !test_names.contains(name)) {
+    let tested: HashSet<&String> = test_names.iter().collect();
+    if let Some(missing) = class_names.iter().find(|name| !tested.contains(name)) {
         log::warn!("{} has no pictures of class {missing}", test.display());
     }
-    let position = |name: &String| class_names.iter().position(|n| n == name).unwrap_or(0) as u16;
     let mut test_files = label(&test_classes);
-    test_files.iter_mut().for_each(|file| file.class = position(&test_names[usize::from(file.class)]));
+    test_files.iter_mut().for_each(|file| file.class = positions[&test_names[usize::from(file.class)]]);
     Ok(Some(Found { train: label(&classes), class_names, test: Some(test_files) }))
 }
 
@@ -259,8 +260,9 @@ fn label(classes: &[(PathBuf, Vec<PathBuf>)]) -> Vec<Labelled> {
 /// Moves `test_fraction` of every class out of `all`, at least one picture, chosen by the seed.
 fn split(all: &mut Vec<Labelled>, class_names: &[String], request: &Request) -> Result<Vec<Labelled>> {
     let mut is_test = vec![false; all.len()];
-    for (class, name) in class_names.iter().enumerate() {
-        let members: Vec<usize> = (0..all.len()).filter(|&i| usize::from(all[i].class) == class).collect();
+    let mut classes = vec![Vec::new(); class_names.len()];
+    all.iter().enumerate().for_each(|(i, file)| classes[usize::from(file.class)].push(i));
+    for (class, (name, members)) in class_names.iter().zip(classes).enumerate() {
         if members.len() < 2 {
             return Err(Error::data(format!("class {name} has {} picture, expected two at least", members.len()))
                 .hint("one to train on and one to test with"));
@@ -275,26 +277,6 @@ fn split(all: &mut Vec<Labelled>, class_names: &[String], request: &Request) -> 
     let (test, train) = std::mem::take(all).into_iter().partition(|_| *flags.next().unwrap_or(&false));
     *all = train;
     Ok(test)
-}
-
-/// Every picture (3, side, side), or why there is none, in the order of `files`, on all processors.
-fn decode(files: &[Labelled], side: usize) -> Vec<Result<Vec<u8>>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((i, file)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?))) {
-            done.push((i, pictures::read(&file.path, side)));
-        }
-        done
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    log::info!("decoding {} pictures", files.len());
-    let mut all: Vec<(usize, Result<Vec<u8>>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
-    all.sort_by_key(|(i, _)| *i);
-    all.into_iter().map(|(_, picture)| picture).collect()
 }
 
 /// Whether a picture could not be read, which says nothing about it.

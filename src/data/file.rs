@@ -20,6 +20,12 @@ pub(super) struct Labelled {
     pub(super) class: u16,
 }
 
+impl AsRef<Path> for Labelled {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A file with its name and size, wherever its bytes are.
 #[derive(Debug, Clone)]
 pub(super) struct DataFile {
