@@ -69,6 +69,6 @@ fn left_matrix(low: u32, m: u32, k: u32) -> Left {
 fn store(m: u32, n4: u32, v: vec4<f32>) {
     let rows = p.kernel * p.kernel * p.in_c;
     if (m < rows && n4 < p.out_c / 4u) {
-        part[(split * rows + m) * (p.out_c / 4u) + n4] = v;
+        part[p.part4 + (split * rows + m) * (p.out_c / 4u) + n4] = v;
     }
 }

@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         let row = (wg.y * ROWS + r) * LANES + lid;
         let s = r * 4u * COLUMNS;
         if (row < rows) {
-            let o = (wg.z * rows + row) * p.out_c + col;
+            let o = p.part4 + (wg.z * rows + row) * p.out_c + col;
             for (var j = 0u; j < COLUMNS; j++) { // unrolled
                 if (col + j < co4) {
                     part[o + j] = acc[s + j];

@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             for (var j = 0u; j < 2u; j++) { // unrolled
                 let n = n4 + j * (N4 / 2u) + tn;
                 if (ci < p.in_c && n < co4) {
-                    part[((wg.z * p.kernel * p.kernel + wg.y) * p.in_c + ci) * co4 + n] = acc[8u * h + 4u * j + i];
+                    part[p.part4 + ((wg.z * p.kernel * p.kernel + wg.y) * p.in_c + ci) * co4 + n] = acc[8u * h + 4u * j + i];
                 }
             }
         }

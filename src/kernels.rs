@@ -53,7 +53,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &weights::PREPARE,
     &conv::CONV,
     &conv::WGRAD,
-    &conv::WGRAD_REDUCE,
+    &weights::REDUCE,
     &norm::STATS,
     &norm::MERGE,
     &norm::BWD_MERGE,

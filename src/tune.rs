@@ -47,7 +47,7 @@ impl Product {
             Some(Product::Conv(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
         } else if std::ptr::eq(d.kernel, &WGRAD) {
             let p: WgradParams = bytemuck::pod_read_unaligned(&d.params);
-            Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, ..p }))
+            Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, part4: 0, ..p }))
         } else {
             None
         }

@@ -14,7 +14,10 @@ struct WeightRow {
     fixed: f32,
     real_rows: u32,
     real_cols: u32,
-    pad0: vec4<u32>,
+    part4: u32,
+    splits: u32,
+    x_row: i32,
+    pad0: u32,
     pad1: vec4<u32>,
 }
 const ESTIMATE_MAX = 0u;

@@ -16,4 +16,8 @@ struct Params {
     terms: u32,
     x_max: u32,
     dy_max: u32,
+    part4: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }

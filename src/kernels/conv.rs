@@ -3,10 +3,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::range::scale_or_one;
 use super::{Access, Format, KernelDef, Twin};
-use crate::net::Shape;
-use crate::quant::Quant;
+use crate::net::{Layer, Shape};
 
 /// Parameters of `conv` (all variants).
 #[repr(C)]
@@ -82,6 +80,18 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// A convolution on batches of `batch` pictures; the linear layer is one of a single pixel. `None` for other layers.
+    pub fn of(layer: &Layer, batch: usize) -> Option<Geometry> {
+        let point = |c| Shape { h: 1, w: 1, c };
+        match layer {
+            Layer::Conv(c) => Some(Geometry { batch, from: c.from, to: c.to, kernel: c.kernel, stride: c.stride }),
+            Layer::Linear(l) => {
+                Some(Geometry { batch, from: point(l.features), to: point(l.padded()), kernel: 1, stride: 1 })
+            }
+            Layer::Input(_) | Layer::Activation(_) | Layer::Pool(_) => None,
+        }
+    }
+
     fn pad(&self) -> u32 {
         (self.kernel / 2) as u32
     }
@@ -164,6 +174,8 @@ impl Geometry {
             terms: 0,
             x_max: 0,
             dy_max: 0,
+            part4: 0,
+            pad_end: [0; 3],
         }
     }
 }
@@ -269,6 +281,10 @@ pub struct WgradParams {
     pub x_max: u32,
     /// The same of `dy`.
     pub dy_max: u32,
+    /// First vec4 of this layer in `part`.
+    pub part4: u32,
+    /// Padding.
+    pub pad_end: [u32; 3],
 }
 
 /// `wgrad_lane.wgsl`, `wgrad_tiled.wgsl`, `wgrad_coop.wgsl`.
@@ -284,7 +300,7 @@ fn wgrad(t: &mut Twin) {
     let format = Format::from_number(p.x_format);
     let x = t.words(0);
     let dy = t.f32(1);
-    let part = t.f32_mut(3);
+    let part = &mut t.f32_mut(3)[4 * p.part4 as usize..];
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     let taps = p.kernel * p.kernel;
     let pixels = p.out_h * p.out_w;
@@ -309,53 +325,5 @@ fn wgrad(t: &mut Twin) {
                 }
             }
         }
-    }
-}
-
-/// Parameters of `wgrad_reduce`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct ReduceParams {
-    /// vec4s of the gradient.
-    pub words4: u32,
-    /// Output channels / 4.
-    pub cols4: u32,
-    /// Parts to add.
-    pub splits: u32,
-    /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_row: i32,
-    /// The weight quantizer, for its mask.
-    pub quant: Quant,
-}
-
-/// `wgrad_reduce.wgsl`.
-pub static WGRAD_REDUCE: KernelDef = KernelDef {
-    name: "wgrad_reduce",
-    bindings: &[
-        ("part", Access::Read),
-        ("weights", Access::Read),
-        ("scales", Access::Read),
-        ("ranges", Access::Read),
-        ("grad", Access::ReadWrite),
-    ],
-    params_bytes: size_of::<ReduceParams>(),
-    twin: wgrad_reduce,
-};
-
-fn wgrad_reduce(t: &mut Twin) {
-    let p: ReduceParams = t.params();
-    let (part, weights, scales, ranges) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
-    let grad = t.f32_mut(4);
-    let (words, cols) = (p.words4 as usize * 4, p.cols4 as usize * 4);
-    for i in 0..words {
-        let mut g = (0..p.splits as usize).fold(0f32, |g, s| g + part[s * words + i]);
-        g *= scale_or_one(ranges, p.x_row);
-        if p.quant.enabled == 1 {
-            g /= scales[i % cols];
-            if !p.quant.passes(weights[i], scales[cols + i % cols]) {
-                g = 0.0;
-            }
-        }
-        grad[i] = g;
     }
 }

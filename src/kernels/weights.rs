@@ -1,7 +1,9 @@
-//! Weight ranges, scales and codes of all layers in three dispatches: `weight_stats`, `weight_scale`, `weight_prepare`.
+//! Weights of all layers at once: their ranges, scales and codes (`weight_stats`, `weight_scale`, `weight_prepare`), and their
+//! gradients (`wgrad_reduce`).
 
 use bytemuck::{Pod, Zeroable};
 
+use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant, maxima};
 use crate::quant::{Quant, ScaleRule};
 
@@ -52,8 +54,14 @@ pub struct WeightRow {
     pub real_rows: u32,
     /// Output channels that carry data.
     pub real_cols: u32,
+    /// First vec4 of the layer in the parts of the weight gradient.
+    pub part4: u32,
+    /// These parts.
+    pub splits: u32,
+    /// Row of ranges whose scale the codes of the layer's input have, -1: 1.
+    pub x_row: i32,
     /// Padding.
-    pub pad: [u32; 8],
+    pub pad: [u32; 5],
 }
 
 impl WeightRow {
@@ -237,5 +245,61 @@ fn prepare(t: &mut Twin) {
             maxima::record(&mut maxima[p.max_first as usize + blocks[i / 256] as usize], v);
         }
         transposed[base + ((r / c_in) * cols + c) * c_in + r % c_in] = v;
+    }
+}
+
+/// Parameters of `wgrad_reduce`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct ReduceParams {
+    /// Words of all layers with weights, padding included.
+    pub words: u32,
+    /// 0: the float network, whose weights and inputs are no codes.
+    pub quantize: u32,
+    /// Padding.
+    pub pad: [u32; 2],
+}
+
+/// `wgrad_reduce.wgsl`.
+pub static REDUCE: KernelDef = KernelDef {
+    name: "wgrad_reduce",
+    bindings: &[
+        ("table", Access::Read),
+        ("blocks", Access::Read),
+        ("part", Access::Read),
+        ("params", Access::Read),
+        ("scales", Access::Read),
+        ("ranges", Access::Read),
+        ("grads", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<ReduceParams>(),
+    twin: reduce,
+};
+
+fn reduce(t: &mut Twin) {
+    let p: ReduceParams = t.params();
+    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let (blocks, part, params, scales, ranges) = (t.words(1), t.f32(2), t.f32(3), t.f32(4), t.f32(5));
+    let grads = t.f32_mut(6);
+    for i in 0..p.words as usize {
+        let row = &table[blocks[i / 256] as usize];
+        let (cols, local) = (row.channels(), i - row.offset4 as usize * 4);
+        let words = row.rows as usize * cols;
+        if local >= words {
+            continue;
+        }
+        let base = row.part4 as usize * 4 + local;
+        let mut g = (0..row.splits as usize).fold(0f32, |g, s| g + part[base + s * words]);
+        if p.quantize == 1 {
+            g *= scale_or_one(ranges, row.x_row);
+            if row.quant.enabled == 1 {
+                let c = row.scales as usize + local % cols;
+                g /= scales[c];
+                if !row.quant.passes(params[i], scales[c + cols]) {
+                    g = 0.0;
+                }
+            }
+        }
+        grads[i] = g;
     }
 }

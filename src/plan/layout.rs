@@ -275,7 +275,7 @@ impl Layout {
             });
             statistics[id] = Some(Statistics { seen, blocked, entry });
         }
-        let rows = weight_rows(plan, &weights, quant);
+        let rows = weight_rows(plan, net, &weights, quant, (batch, &range_rows));
         let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
         let average = averages.then(|| Values {
             params: copy("average params", Arena::Params),
@@ -362,6 +362,11 @@ impl Layout {
         let blocks = |r: &WeightRow| (r.rows * r.cols4 * 4).div_ceil(ALIGN_WORDS as u32);
         let each = self.rows.iter().enumerate();
         each.flat_map(|(i, r)| std::iter::repeat_n(i as u32, blocks(r) as usize)).collect()
+    }
+
+    /// vec4s of the parts of the weight gradients.
+    pub fn parts_words4(&self) -> usize {
+        self.rows.last().map_or(0, |r| (r.part4 + r.splits * r.rows * r.cols4) as usize)
     }
 
     /// vec4s of the `weight_stats` output.

@@ -4,7 +4,9 @@ use bytemuck::Zeroable;
 
 use super::{Plan, Weights};
 use crate::config::{Estimator, Granularity};
+use crate::kernels::conv::Geometry;
 use crate::kernels::weights::{self, WeightRow, estimate};
+use crate::net::{Layer, LayerId, Net};
 use crate::quant::{Quant, QuantSpec, ScaleRule};
 
 /// vec4s of the `weight_stats` output of a layer.
@@ -12,10 +14,33 @@ pub(super) fn stats_of(row: &WeightRow) -> usize {
     3 * (row.rows as usize).div_ceil(weights::CHUNK) * row.cols4 as usize
 }
 
-pub(super) fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&QuantSpec>) -> Vec<WeightRow> {
-    let mut stats = 0;
+/// Row of ranges of a layer's values, where they are codes; -1 for others.
+fn codes_row(net: &Net, quant: Option<&QuantSpec>, layer: LayerId, range_rows: &[Option<u32>]) -> i32 {
+    let are_codes = |q: &QuantSpec| match net.layers[layer] {
+        Layer::Input(_) => q.input.is_some(),
+        _ => q.layer(layer).is_some(),
+    };
+    quant.filter(|q| are_codes(q)).and(range_rows[layer]).map_or(-1, |row| row as i32)
+}
+
+/// The table, for batches of so many pictures; the rows of ranges that layers have.
+pub(super) fn weight_rows(
+    plan: &Plan,
+    net: &Net,
+    weights: &[Weights],
+    quant: Option<&QuantSpec>,
+    (batch, range_rows): (usize, &[Option<u32>]),
+) -> Vec<WeightRow> {
+    let (mut stats, mut part4) = (0, 0);
     let mut rows = Vec::new();
     for w in weights {
+        let layer = &net.layers[w.layer];
+        let geometry = Geometry::of(layer, batch).expect("a layer with weights is a product");
+        let input = match layer {
+            Layer::Conv(c) => c.input,
+            Layer::Linear(l) => l.input,
+            Layer::Input(_) | Layer::Activation(_) | Layer::Pool(_) => unreachable!("it has no weights"),
+        };
         let quantizer = quant.and_then(|q| q.layer(w.layer));
         let config = quant.map(|q| &q.config.weights);
         let rule = quantizer.map_or(ScaleRule::UNIT, |q| q.rule);
@@ -39,9 +64,13 @@ pub(super) fn weight_rows(plan: &Plan, weights: &[Weights], quant: Option<&Quant
             fixed: config.map_or(0.0, |c| rule.range_of_step((c.fixed_log2_scale as f32).exp2())),
             real_rows: (w.taps * w.real_in) as u32,
             real_cols: w.real_out as u32,
+            part4,
+            splits: geometry.wgrad_splits().0 as u32,
+            x_row: codes_row(net, quant, input, range_rows),
             ..WeightRow::zeroed()
         };
         stats += stats_of(&row) as u32;
+        part4 += row.splits * row.rows * row.cols4;
         rows.push(row);
     }
     rows

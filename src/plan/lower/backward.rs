@@ -7,20 +7,22 @@ use std::collections::HashMap;
 
 use super::Pass;
 use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
-use crate::kernels::conv::{ConvParams, Geometry, ReduceParams, WGRAD, WGRAD_REDUCE, WgradParams};
+use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
 };
 use crate::kernels::select::{select_conv, select_wgrad};
+use crate::kernels::weights::{REDUCE, ReduceParams};
 use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
 use crate::plan::{Arena, TensorId};
 use crate::quant::Quant;
 
-#[derive(Default)]
 struct Gradients {
+    /// Parts of the gradients of all weights.
+    parts: TensorId,
     /// Per activation (and pool): gradient of its output.
     grads: HashMap<LayerId, TensorId>,
     /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
@@ -33,7 +35,8 @@ const MOST_NORM_PARTS: usize = 256;
 impl Pass<'_> {
     pub(super) fn backward(&mut self, dlogits: TensorId) {
         let net = self.net;
-        let mut g = Gradients::default();
+        let parts = self.scratch("wgrad part", 4 * self.layout.parts_words4());
+        let mut g = Gradients { parts, grads: HashMap::new(), pending: HashMap::new() };
         for (id, layer) in net.layers.iter().enumerate().rev() {
             self.layer = Some(id);
             match layer {
@@ -45,33 +48,39 @@ impl Pass<'_> {
             }
         }
         self.layer = None;
+        self.reduce_weight_gradients(parts);
     }
 
-    /// Weight gradient from the layer's input and `dy`, into the arena of gradients.
-    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId) {
+    /// Adds up the parts of the weight gradients.
+    fn reduce_weight_gradients(&mut self, parts: TensorId) {
+        let layout = self.layout;
+        let words = layout.decayed_words;
+        let params = ReduceParams { words: words as u32, quantize: u32::from(self.quant.is_some()), pad: [0; 2] };
+        let bind = [layout.table, layout.blocks, parts, layout.decayed, layout.scales, layout.ranges, layout.grads];
+        self.emit_only(&REDUCE, &params, &bind, flat_grid(words / 4));
+    }
+
+    /// Weight gradient from the layer's input and `dy`, in parts.
+    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, parts: TensorId) {
         let value = self.input_value(input);
         let layout = self.layout;
+        let (at, w) = layout.weights_of(id);
+        let row = &layout.rows[at];
+        assert!(self.quant.is_none() || row.x_row == value.row, "the table knows the codes of {}", w.name);
         let lifted = self.has_maximum(value) && matches!(self.net.layers[id], Layer::Conv(_));
         let params = WgradParams {
             terms: if lifted { self.terms(true) } else { 0 },
             x_max: layout.value_max(value.layer),
             dy_max: layout.gradient_max(id),
+            part4: row.part4,
             ..geometry.weight_gradient(value.format)
         };
         let choice = select_wgrad(&params, value.format, &self.options.caps, self.options.family);
-        let w = layout.weights_of(id).1;
-        let part = self.scratch("wgrad part", params.splits as usize * w.words());
+        let bind = [value.tensor, dy, layout.maxima, parts];
+        let others = self.plan.tensor(parts).words - row.splits as usize * w.words();
         let grid = choice.wgrad_grid(&params);
-        self.emit(&WGRAD, choice.variant, &params, &[value.tensor, dy, layout.maxima, part], grid, geometry.flops());
-        let reduce = ReduceParams {
-            words4: w.words() as u32 / 4,
-            cols4: w.c_out as u32 / 4,
-            splits: params.splits,
-            x_row: value.row,
-            quant: self.quantizer(id).map_or(Quant::OFF, |q| q.quant),
-        };
-        let bind = [part, w.weight, w.scales, layout.ranges, w.grad];
-        self.emit_only(&WGRAD_REDUCE, &reduce, &bind, flat_grid(w.words() / 4));
+        self.emit(&WGRAD, choice.variant, &params, &bind, grid, geometry.flops());
+        self.leave_out(others);
     }
 
     /// Data gradient of `dy`, added to what `grads[input]` already holds.
@@ -95,7 +104,7 @@ impl Pass<'_> {
 
     fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {
         let layout = self.layout;
-        let geometry = self.linear_geometry(l);
+        let geometry = self.geometry(id);
         let params = BiasParams {
             batch: geometry.batch as u32,
             cols: l.padded() as u32,
@@ -104,7 +113,7 @@ impl Pass<'_> {
         };
         let scales = layout.weights_of(id).1.scales;
         self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
-        self.weight_gradient(id, l.input, &geometry, dlogits);
+        self.weight_gradient(id, l.input, &geometry, dlogits, g.parts);
         self.data_gradient(id, l.input, &geometry, dlogits, g);
     }
 
@@ -191,7 +200,7 @@ impl Pass<'_> {
     }
 
     fn conv_backward(&mut self, id: LayerId, c: &Conv, g: &mut Gradients) {
-        let geometry = self.geometry(c);
+        let geometry = self.geometry(id);
         let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
         let state = self.conv_state(id);
         let dy = self.scratch("dy", geometry.batch * c.to.len());
@@ -209,7 +218,7 @@ impl Pass<'_> {
         let bind = [dz, state.y, state.context, coefficients, dy, self.layout.maxima];
         let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
         self.emit(&norm::BWD, norm::backward_variant(keep_max), &params, &bind, grid, 0);
-        self.weight_gradient(id, c.input, &geometry, dy);
+        self.weight_gradient(id, c.input, &geometry, dy, g.parts);
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
             self.data_gradient(id, c.input, &geometry, dy, g);
         }

@@ -87,8 +87,9 @@ impl Pass<'_> {
         self.values[id] = Some(Value { tensor: out, format, row, layer: id });
     }
 
-    pub(super) fn geometry(&self, c: &Conv) -> Geometry {
-        Geometry { batch: self.options.batch, from: c.from, to: c.to, kernel: c.kernel, stride: c.stride }
+    /// Of a convolution or linear layer.
+    pub(super) fn geometry(&self, id: LayerId) -> Geometry {
+        Geometry::of(&self.net.layers[id], self.options.batch).expect("the layer is a product")
     }
 
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
@@ -111,7 +112,7 @@ impl Pass<'_> {
     }
 
     fn conv(&mut self, id: LayerId, c: &Conv) {
-        let g = self.geometry(c);
+        let g = self.geometry(id);
         let input = self.value(c.input);
         let y = self.convolve(id, &g, input);
         let rows = g.batch * c.to.pixels();
@@ -284,13 +285,8 @@ impl Pass<'_> {
         self.values[id] = Some(Value { tensor: out, format: Format::F32, row: -1, layer: id });
     }
 
-    pub(super) fn linear_geometry(&self, l: &Linear) -> Geometry {
-        let point = |c| Shape { h: 1, w: 1, c };
-        Geometry { batch: self.options.batch, from: point(l.features), to: point(l.padded()), kernel: 1, stride: 1 }
-    }
-
     fn linear(&mut self, id: LayerId, l: &Linear) -> TensorId {
-        let g = self.linear_geometry(l);
+        let g = self.geometry(id);
         let input = self.value(l.input);
         let y = self.convolve(id, &g, input);
         let dlogits = self.scratch("dlogits", g.batch * l.padded());

@@ -4,12 +4,11 @@ use bytemuck::Zeroable;
 
 use super::{Case, bits, constant, integers, only, quarters, reals, step, unset};
 use crate::kernels::activation::{self, BackwardParams, ForwardParams, backward_variant, forward_variant};
-use crate::kernels::conv::{ReduceParams, WGRAD_REDUCE};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
 use crate::kernels::range::{self, BINS, HistogramParams, RangeRow, TableRow, UpdateParams};
-use crate::kernels::weights::{self, PrepareParams, WeightRow, estimate};
+use crate::kernels::weights::{self, PrepareParams, ReduceParams, WeightRow, estimate};
 use crate::kernels::{Format, Step, flat_grid};
 use crate::quant::{Quant, ScaleRule, mask};
 
@@ -140,20 +139,26 @@ fn weight_cases(cases: &mut Vec<Case>) {
 }
 
 fn reduce_cases(cases: &mut Vec<Case>) {
-    let (rows, cols) = (20usize, 12usize);
-    let words = rows * cols;
+    let words = 512 + 3328;
+    let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
     for quant in quantizers(W5) {
-        for (splits, x_row) in [(1, -1), (3, 1)] {
-            let p = ReduceParams { words4: words as u32 / 4, cols4: 3, splits, x_row, quant };
+        for (splits, x_row, quantize) in [(1, -1, 1), (3, 1, 1), (2, 1, 0)] {
+            let p = ReduceParams { words: words as u32, quantize, pad: [0; 2] };
+            let mut table = weight_table(0, estimate::MAX, quant);
+            for (row, part4) in bytemuck::cast_slice_mut::<u32, WeightRow>(&mut table).iter_mut().zip([792, 0]) {
+                (row.part4, row.splits, row.x_row) = (part4 * splits, splits, x_row);
+            }
             let data = vec![
-                integers(splits as usize * words, 10, -99, 99),
+                table,
+                blocks.clone(),
+                integers(splits as usize * 4 * (72 + 792), 10, -99, 99),
                 quarters(words, 11, -6, 6),
-                [constant(cols, 0.25), constant(cols, 4.0)].concat(),
+                [[0.25; 8], [4.0; 8]].concat().iter().chain(&[0.5; 496]).map(|v: &f32| v.to_bits()).collect(),
                 ranges(2),
-                unset(words),
+                constant(words, 0.0), // the padding between layers keeps it
             ];
-            let (name, grid) = (format!("splits {splits} {quant:?}"), flat_grid(words / 4));
-            cases.push(Case::new(&WGRAD_REDUCE, only(&WGRAD_REDUCE), name, &p, grid, data).exact());
+            let (name, grid) = (format!("splits {splits} quantize {quantize} {quant:?}"), flat_grid(words / 4));
+            cases.push(Case::new(&weights::REDUCE, only(&weights::REDUCE), name, &p, grid, data).exact());
         }
     }
 }

@@ -93,9 +93,9 @@ fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradP
     let ([x, dy], (caps, family)) = (data, device);
     let x_format = Format::from_number(p.x_format);
     let maxima = [&x, &dy].map(|values| largest(values));
-    let p = WgradParams { x_max: 0, dy_max: 1, ..p };
+    let p = WgradParams { x_max: 0, dy_max: 1, part4: 5, ..p };
     let choice = select_wgrad(&p, x_format, caps, family);
-    let part = unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
+    let part = unset(4 * p.part4 as usize + p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
     let grid = choice.wgrad_grid(&p);
     Case::new(
         &WGRAD,
