@@ -2,6 +2,7 @@
 
 mod build;
 mod memory;
+mod pipelines;
 mod program;
 
 pub use program::{GpuProgram, Interval, StepTiming};

@@ -1,9 +1,12 @@
 //! Device objects of a plan: memory, pipelines, layouts and bind groups, each made once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Gpu;
-use crate::kernels::{Access, KernelDef, Variant, source};
+use super::pipelines::{Pipeline, Workers};
+use crate::Result;
+use crate::kernels::{Access, KernelDef, Variant};
 use crate::plan::{BufferId, Dispatch, Plan};
 
 /// Distance between parameter blocks in the uniform buffer.
@@ -11,17 +14,22 @@ const UNIFORM_STRIDE: u64 = 256;
 
 /// A dispatch, ready to be encoded.
 pub(super) struct Bound {
-    pipeline: wgpu::ComputePipeline,
+    pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
     grid: [u32; 3],
     pub(super) flops: u64,
 }
 
 impl Bound {
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
+    /// Appends it to `pass`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::get`].
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) -> Result<()> {
+        pass.set_pipeline(self.pipeline.get()?);
         pass.set_bind_group(0, &self.group, &[]);
         pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+        Ok(())
     }
 }
 
@@ -34,13 +42,14 @@ pub(super) struct Timer {
 /// Makes device objects, each pipeline and layout once.
 pub(super) struct Builder<'a> {
     gpu: &'a Gpu,
-    pipelines: HashMap<(&'static str, Variant), wgpu::ComputePipeline>,
+    pipelines: HashMap<(&'static str, Variant), Arc<Pipeline>>,
+    in_order: Vec<Arc<Pipeline>>,
     layouts: HashMap<&'static str, wgpu::BindGroupLayout>,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(gpu: &'a Gpu) -> Self {
-        Builder { gpu, pipelines: HashMap::new(), layouts: HashMap::new() }
+        Builder { gpu, pipelines: HashMap::new(), in_order: Vec::new(), layouts: HashMap::new() }
     }
 
     pub(super) fn buffer(&self, label: &str, words: usize) -> wgpu::Buffer {
@@ -95,41 +104,21 @@ impl<'a> Builder<'a> {
         self.layouts.entry(kernel.name).or_insert_with(make).clone()
     }
 
-    fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> wgpu::ComputePipeline {
+    fn pipeline(&mut self, kernel: &'static KernelDef, variant: &Variant) -> Arc<Pipeline> {
         let key = (kernel.name, variant.clone());
-        if let Some(p) = self.pipelines.get(&key) {
-            return p.clone();
+        if let Some(pipeline) = self.pipelines.get(&key) {
+            return pipeline.clone();
         }
-        let group = self.layout(kernel);
-        let device = &self.gpu.device;
-        let text = source::compose(variant).text;
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(variant.shader), source: wgpu::ShaderSource::Wgsl(text.into()) };
-        let module = if self.gpu.checked {
-            device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: the shaders are this crate's own; every index lies within the extents in their parameters or is
-            // replaced by one that does, loops end, divisors are extents. The kernel tests also run them with checks on.
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(variant.shader),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false, // every kernel writes before it reads
-                ..Default::default()
-            },
-            cache: None,
-        });
+        let pipeline = Arc::new(Pipeline::new(self.gpu, self.layout(kernel), variant.clone()));
         self.pipelines.insert(key, pipeline.clone());
+        self.in_order.push(pipeline.clone());
         pipeline
+    }
+
+    /// All pipelines in the order of their first use, made in the background from here on.
+    pub(super) fn make_pipelines(self) -> Workers {
+        log::debug!("{} pipelines", self.in_order.len());
+        Workers::start(self.in_order, self.gpu.caps.software)
     }
 
     pub(super) fn program(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Gpu;
 use super::build::{Bound, Builder, Timer};
+use super::pipelines::Workers;
 use crate::exec::Executor;
 use crate::plan::{BufferId, Plan, ProgramId, TensorId};
 use crate::{Error, Result};
@@ -39,13 +40,14 @@ pub struct GpuProgram<'a> {
     programs: Vec<Vec<Bound>>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     timer: Option<Timer>,
+    _workers: Workers,
 }
 
 impl<'a> GpuProgram<'a> {
-    /// Allocates the plan's buffers (zeroed) and builds its pipelines.
+    /// Allocates the plan's buffers (zeroed) and begins to make its pipelines, in the order of the programs.
     ///
     /// # Errors
-    /// A plan that does not fit the device, a shader the driver refuses, or any other driver error.
+    /// A plan that does not fit the device, or a driver error. A kernel that the driver refuses is an error of the programs that need it.
     pub fn new(gpu: &'a Gpu, plan: &Plan) -> Result<GpuProgram<'a>> {
         plan.fits(&gpu.caps)?;
         let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -58,6 +60,7 @@ impl<'a> GpuProgram<'a> {
             programs.push(build.program(plan, &buffers, &program.dispatches));
         }
         let timer = gpu.timestamps.then(|| build.timer());
+        let workers = build.make_pipelines();
         let refused = pollster::block_on(validation.pop());
         if let Some(e) = pollster::block_on(memory.pop()) {
             return Err(Error::device(format!("the device has no room for {} MiB of buffers", plan.bytes() >> 20))
@@ -65,12 +68,12 @@ impl<'a> GpuProgram<'a> {
                 .caused_by(e));
         }
         if let Some(e) = refused {
-            return Err(Error::device("the driver refuses a kernel or a buffer")
-                .hint("`cqat selftest` says which kernel; an update of the driver may help, or another adapter with --device")
+            return Err(Error::device("the driver refuses a buffer or its use")
+                .hint("an update of the driver may help, or another adapter with --device")
                 .caused_by(e));
         }
         gpu.faults.check()?;
-        Ok(GpuProgram { gpu, plan: plan.clone(), buffers, programs, in_flight: VecDeque::new(), timer })
+        Ok(GpuProgram { gpu, plan: plan.clone(), buffers, programs, in_flight: VecDeque::new(), timer, _workers: workers })
     }
 
     /// Runs a program alone and measures it.
@@ -122,7 +125,7 @@ impl<'a> GpuProgram<'a> {
                     end_of_pass_write_index: Some(2 * i as u32 + 1),
                 };
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
-                list[i].encode(&mut encoder.begin_compute_pass(&descriptor));
+                list[i].encode(&mut encoder.begin_compute_pass(&descriptor))?;
             }
             if part.end == list.len() {
                 encoder.resolve_query_set(&set, 0..count, &resolve, 0);
@@ -173,7 +176,7 @@ impl<'a> GpuProgram<'a> {
                 });
                 let mut pass =
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes });
-                list[part].iter().for_each(|b| b.encode(&mut pass));
+                list[part].iter().try_for_each(|b| b.encode(&mut pass))?;
             }
             if let Some(t) = timer.filter(|_| ends) {
                 encoder.resolve_query_set(&t.set, 0..2, &t.resolve, 0);
