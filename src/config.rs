@@ -160,6 +160,21 @@ pub struct DeviceConfig {
     pub kernels: Kernels,
     /// How matrix units, where the device has some, multiply real numbers. Default f32.
     pub precision: Precision,
+    /// Where the training pictures lie. Default auto.
+    pub pictures: Pictures,
+}
+
+/// Where the training pictures lie while a network trains. The results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pictures {
+    /// On a real GPU where all of them fit, else with the host.
+    #[default]
+    Auto,
+    /// The host sends each batch.
+    Host,
+    /// All on the device.
+    Device,
 }
 
 /// What matrix units, which multiply f16 and add f32, are used for beside products of codes, which are exact.

@@ -100,6 +100,11 @@ impl Split {
         images_out.resize((indices.len() * self.picture_bytes()).div_ceil(4), 0);
         let pictures = bytemuck::cast_slice_mut::<u32, u8>(images_out).chunks_exact_mut(self.picture_bytes());
         pictures.zip(indices).for_each(|(out, &i)| out.copy_from_slice(self.image(i as usize)));
+        self.labels_of(indices, labels_out);
+    }
+
+    /// The labels of `indices`, as [`gather`](Self::gather) gives them.
+    pub fn labels_of(&self, indices: &[u32], labels_out: &mut Vec<u32>) {
         labels_out.clear();
         labels_out.extend(indices.iter().map(|&i| u32::from(self.labels[i as usize])));
     }

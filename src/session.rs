@@ -28,6 +28,7 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
     exec.write(layout.blocks, &layout.block_rows());
     exec.write_as(layout.range_table, &layout.range_entries);
     exec.write_as(layout.clip, &[1f32, 0.0, 0.0, 0.0]);
+    exec.write(layout.in_order, &(0..lowered.batch as u32).collect::<Vec<_>>());
     exec.write(layout.health, &vec![0; lowered.net.layers.len()]);
     exec.write_as(layout.scales, &vec![1f32; lowered.plan.tensor(layout.scales).words]);
     let mut rows = vec![RangeRow::UNIT; lowered.plan.tensor(layout.ranges).words / RANGE_WORDS];
@@ -116,6 +117,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Puts the training pictures where the plan has them: those that it keeps on the device are sent there.
+    pub fn keep(&mut self, training: &Split) {
+        let Some(resident) = self.lowered.layout.resident else { return };
+        let halves = training.images.split_at((resident.first * training.picture_bytes()).min(training.images.len()));
+        for (part, bytes) in resident.parts.into_iter().zip([halves.0, halves.1]) {
+            let mut words = vec![0u32; bytes.len().div_ceil(4)];
+            bytemuck::cast_slice_mut::<u32, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+            self.exec.write(part, &words);
+        }
+    }
+
     fn feed(&mut self, split: &Split, indices: &[u32], step: Step) {
         split.gather(indices, &mut self.images, &mut self.labels);
         let layout = &self.lowered.layout;
@@ -137,7 +149,16 @@ impl<'a> Session<'a> {
             let seed = step.seed ^ k.wrapping_mul(0x9e37_79b9); // other random changes in each batch
             let gradient_decay = k as f32 / (k + 1) as f32;
             let valid = batch.len() as u32;
-            self.feed(split, batch, Step { seed, ring_slot: slot, valid, gradient_decay, ..step });
+            let step = Step { seed, ring_slot: slot, valid, gradient_decay, ..step };
+            match self.lowered.layout.resident {
+                Some(resident) => {
+                    split.labels_of(batch, &mut self.labels);
+                    self.exec.write(resident.picks, batch);
+                    self.exec.write(self.lowered.layout.labels, &self.labels);
+                    self.exec.write_as(self.lowered.layout.step, &[step]);
+                }
+                None => self.feed(split, batch, step),
+            }
             self.pending.push(slot);
             self.exec.run(programs.train)?;
         }

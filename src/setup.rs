@@ -1,7 +1,7 @@
 //! From a configuration to a network, its quantizers and its plan.
 
 use crate::Result;
-use crate::config::Config;
+use crate::config::{Config, Pictures};
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
 use crate::net::Net;
@@ -37,6 +37,21 @@ pub fn lower_config(config: &Config, classes: usize, caps: &Caps) -> Result<Lowe
     lower_fitting(&net, quant.as_ref(), &options(config, caps)?)
 }
 
+/// As [`lower_config`], for training with `pictures` pictures, which the device keeps where `device.pictures` says so.
+///
+/// # Errors
+/// As [`lower_config`]; also pictures that do not fit where they have to.
+pub fn lower_for_training(config: &Config, classes: usize, caps: &Caps, pictures: usize) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    let with = |resident| lower_fitting(&net, quant.as_ref(), &Options { resident, ..options(config, caps)? });
+    match config.device.pictures {
+        Pictures::Host => with(0),
+        Pictures::Device => with(pictures),
+        Pictures::Auto if caps.software => with(0),
+        Pictures::Auto => with(pictures).or_else(|_| with(0)),
+    }
+}
+
 /// As [`lower_config`], with a smaller batch where the configuration's does not fit.
 ///
 /// # Errors
@@ -59,6 +74,7 @@ fn options(config: &Config, caps: &Caps) -> Result<Options> {
         smoothing: config.train.label_smoothing,
         optimizer: config.train.optimizer.clone(),
         accumulate: config.train.accumulate,
+        resident: 0,
         host_input: false,
         keep_all: false,
     })

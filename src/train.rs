@@ -66,6 +66,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>> {
         let normalisation = Normalisation::of(data);
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
+        session.keep(&data.train);
         session.set_state(&start_tensors(config, lowered)?)?;
         let folder = create()?;
         let mut trainer = Trainer {
@@ -117,6 +118,7 @@ impl<'a> Trainer<'a> {
         }
         let codes = report::stored_codes(&tensors)?;
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &meta.normalisation);
+        session.keep(&data.train);
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);

@@ -39,10 +39,17 @@ fn pictures(count: usize) -> (Vec<u8>, Vec<f32>) {
 
 fn augmented(bytes: &[u8], table: &[f32], crop_padding: u32, flip: u32, cutout: u32) -> Vec<f32> {
     let batch = (bytes.len() / PICTURE_BYTES) as u32;
-    let p = AugmentParams { batch, size: SIDE as u32, crop_padding, flip, cutout, codes: 0, pad: [0; 2] };
+    let p = AugmentParams { batch, size: SIDE as u32, crop_padding, flip, cutout, codes: 0, first: 7, pad: 0 };
     let mut out = vec![0; batch as usize * SIDE * SIDE * 4];
-    let words: Vec<u32> = bytemuck::pod_collect_to_vec(bytes);
-    run(&AUGMENT, &p, &[&words, &step(Step { seed: 11, ..Step::default() }), cast_slice(table)], &mut [&mut out]);
+    let picks: Vec<u32> = (0..batch).collect();
+    let (first, more) = bytes.split_at(bytes.len().min(7 * PICTURE_BYTES));
+    let [first, more]: [Vec<u32>; 2] = [first, more].map(bytemuck::pod_collect_to_vec);
+    run(
+        &AUGMENT,
+        &p,
+        &[&first, &more, &picks, &step(Step { seed: 11, ..Step::default() }), cast_slice(table)],
+        &mut [&mut out],
+    );
     out.into_iter().map(f32::from_bits).collect()
 }
 

@@ -55,6 +55,19 @@ fn a_tiny_network_learns_64_pictures_by_heart() {
     }
 }
 
+#[test]
+fn where_the_pictures_lie_changes_nothing() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(41, 8));
+    let trained = |place: &str| {
+        let out = folder.path().join(place);
+        let config = tiny(&[&format!("device.pictures={place}"), "train.float_epochs=2", "train.quant_epochs=1"]);
+        assert_eq!(common::lowered(&config, &data, &gpu).layout.resident.is_some(), place == "device");
+        train(&config, &data, &gpu, &out, None).unwrap();
+        last(&out).tensors
+    };
+    assert!(trained("host") == trained("device"));
+}
+
 /// The trainer knows devices only by their trait: the CPU reference trains the same network to the same losses.
 #[test]
 fn the_cpu_reference_trains_as_the_device_does() {

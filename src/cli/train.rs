@@ -12,7 +12,7 @@ use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, Versions, now};
-use crate::setup::{self, lower_config};
+use crate::setup::{self, lower_for_training};
 use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result, tune};
 
@@ -90,10 +90,13 @@ impl TrainArgs {
         let (data, _) = load_run_data(&config, self.data.as_ref())?;
         let gpu = global.open(Some(&config))?;
         let classes = run_classes(&config, &data)?;
-        let lowered = lower_config(&config, classes, &gpu.caps).map_err(|e| match e.kind() {
-            ErrorKind::Device => e.hint("a run keeps its batch: resume it on the device it began on, or free memory"),
-            _ => e,
-        })?;
+        let lowered =
+            lower_for_training(&config, classes, &gpu.caps, data.train.len()).map_err(|e| match e.kind() {
+                ErrorKind::Device => {
+                    e.hint("a run keeps its batch: resume it on the device it began on, or free memory")
+                }
+                _ => e,
+            })?;
         greet(&data, &gpu, global);
         let _interrupts = Interrupts::take(SAVING);
         let mut trainer = Trainer::resume(&config, &data, &gpu, &lowered, folder, checkpoint, global.quiet)?;
@@ -119,7 +122,7 @@ pub(super) fn start(
     check_batch(&config, data)?;
     config.network.classes = Some(classes as u32);
     let gpu = global.open(Some(&config))?;
-    let lowered = lower_config(&config, classes, &gpu.caps)?;
+    let lowered = lower_for_training(&config, classes, &gpu.caps, data.train.len())?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         versions: Versions::now(),

@@ -84,7 +84,8 @@ impl Workers {
     pub(super) fn start(pipelines: Vec<Arc<Pipeline>>, software: bool) -> Workers {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if software { 1 } else { processors.min(MOST_WORKERS) };
-        let (pipelines, next, stop) = (Arc::new(pipelines), Arc::new(AtomicUsize::new(0)), Arc::<AtomicBool>::default());
+        let (pipelines, next, stop) =
+            (Arc::new(pipelines), Arc::new(AtomicUsize::new(0)), Arc::<AtomicBool>::default());
         let start = || {
             let (pipelines, next, stop) = (pipelines.clone(), next.clone(), stop.clone());
             std::thread::spawn(move || {

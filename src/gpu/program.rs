@@ -73,7 +73,15 @@ impl<'a> GpuProgram<'a> {
                 .caused_by(e));
         }
         gpu.faults.check()?;
-        Ok(GpuProgram { gpu, plan: plan.clone(), buffers, programs, in_flight: VecDeque::new(), timer, _workers: workers })
+        Ok(GpuProgram {
+            gpu,
+            plan: plan.clone(),
+            buffers,
+            programs,
+            in_flight: VecDeque::new(),
+            timer,
+            _workers: workers,
+        })
     }
 
     /// Runs a program alone and measures it.

@@ -25,14 +25,23 @@ pub struct AugmentParams {
     pub cutout: u32,
     /// 1: the table and the output hold signed 8-bit codes.
     pub codes: u32,
+    /// Pictures in `images`; those after them are in `more`.
+    pub first: u32,
     /// Padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 /// `augment.wgsl`.
 pub static AUGMENT: KernelDef = KernelDef {
     name: "augment",
-    bindings: &[("images", Access::Read), ("step", Access::Read), ("table", Access::Read), ("out", Access::ReadWrite)],
+    bindings: &[
+        ("images", Access::Read),
+        ("more", Access::Read),
+        ("picks", Access::Read),
+        ("step", Access::Read),
+        ("table", Access::Read),
+        ("out", Access::ReadWrite),
+    ],
     params_bytes: size_of::<AugmentParams>(),
     twin: augment,
 };
@@ -50,11 +59,15 @@ pub fn random(seed: u32, sample: u32, draw: u32) -> u32 {
 
 fn augment(t: &mut Twin) {
     let p: AugmentParams = t.params();
-    let (images, step, table) = (t.words(0), t.step(1), t.words(2));
-    let out = t.words_mut(3);
+    let (images, more, picks, step, table) = (t.words(0), t.words(1), t.words(2), t.step(3), t.words(4));
+    let out = t.words_mut(5);
     let s = p.size;
     let span = 2 * p.crop_padding + 1;
     for n in 0..p.batch {
+        let (from, at) = match picks[n as usize] {
+            pick if pick < p.first => (images, pick),
+            pick => (more, pick - p.first),
+        };
         let draw = |d| random(step.seed, n, d);
         let (dy, dx) = (draw(0) % span, draw(1) % span);
         let flipped = p.flip == 1 && draw(2) & 1 == 1;
@@ -67,8 +80,8 @@ fn augment(t: &mut Twin) {
                 let cut = p.cutout > 0 && cy.wrapping_sub(y + 1) < p.cutout && cx.wrapping_sub(x + 1) < p.cutout;
                 let v = [0, 1, 2].map(|c| {
                     let raw = if inside {
-                        let byte = ((n * 3 + c) * s + sy) * s + sx;
-                        (images[byte as usize / 4] >> (8 * (byte & 3))) & 255
+                        let byte = ((at * 3 + c) * s + sy) * s + sx;
+                        (from[byte as usize / 4] >> (8 * (byte & 3))) & 255
                     } else {
                         0
                     };

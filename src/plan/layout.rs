@@ -96,6 +96,8 @@ pub struct Needs {
     pub averages: bool,
     /// A step has several batches.
     pub accumulates: bool,
+    /// Training pictures that the device keeps.
+    pub resident: usize,
     /// The device is a software adapter: it decides how many partial statistics there are.
     pub software: bool,
 }
@@ -109,6 +111,17 @@ pub struct Statistics {
     pub blocked: TensorId,
     /// Row of [`Layout::range_table`], where it is quantized.
     pub entry: Option<u32>,
+}
+
+/// Training pictures on the device, in two parts: on many devices 50,000 of CIFAR's are more than one binding may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Resident {
+    /// Raw pictures, u8.
+    pub parts: [TensorId; 2],
+    /// Pictures of the first part.
+    pub first: usize,
+    /// Which of them are the batch.
+    pub picks: TensorId,
 }
 
 /// All persistent tensors.
@@ -171,8 +184,12 @@ pub struct Layout {
     pub histogram: TensorId,
     /// The step's uniform.
     pub step: TensorId,
-    /// Raw pictures, u8.
+    /// Raw pictures of a batch, u8.
     pub images: TensorId,
+    /// 0, 1, 2, ...: which of `images` are the batch.
+    pub in_order: TensorId,
+    /// The training pictures, where the device keeps them.
+    pub resident: Option<Resident>,
     /// Labels.
     pub labels: TensorId,
     /// Input lookup tables: f32 values, and codes.
@@ -190,7 +207,7 @@ pub struct Layout {
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
     pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
-        let Needs { averages, accumulates, software } = needs;
+        let Needs { averages, accumulates, resident, software } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -275,6 +292,7 @@ impl Layout {
             });
             statistics[id] = Some(Statistics { seen, blocked, entry });
         }
+        let picture_words = |count: usize| (count * 3 * net.size * net.size).div_ceil(4);
         let rows = weight_rows(plan, net, &weights, quant, (batch, &range_rows));
         let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
         let average = averages.then(|| Values {
@@ -309,7 +327,19 @@ impl Layout {
             rows,
             histogram: plan.own("histogram", row_count * BINS),
             step: plan.own("step", size_of::<kernels::Step>() / 4),
-            images: plan.own("images", (batch * 3 * net.size * net.size).div_ceil(4)),
+            images: plan.own("images", picture_words(batch)),
+            in_order: plan.own("in order", batch),
+            resident: (resident > 0).then(|| {
+                let first = resident.div_ceil(2);
+                Resident {
+                    parts: [
+                        plan.own("training pictures 0", picture_words(first)),
+                        plan.own("training pictures 1", picture_words((resident - first).max(1))),
+                    ],
+                    first,
+                    picks: plan.own("picks", batch),
+                }
+            }),
             labels: plan.own("labels", batch),
             input_tables: (plan.own("input values", TABLE_WORDS), plan.own("input codes", TABLE_WORDS)),
             clip: plan.own("gradient clip", 4),

@@ -38,6 +38,8 @@ pub struct Options {
     pub host_input: bool,
     /// How matrix units multiply real numbers.
     pub precision: Precision,
+    /// Training pictures that the device keeps; 0: the host sends each batch.
+    pub resident: usize,
     /// Every scratch tensor keeps its value after the step; for tests.
     pub keep_all: bool,
 }
@@ -55,6 +57,7 @@ impl Options {
             accumulate: 1,
             host_input: false,
             precision: Precision::F32,
+            resident: 0,
             keep_all: false,
         }
     }
@@ -117,6 +120,7 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         averages: options.optimizer.ema_decay.is_some(),
         accumulates: options.accumulate > 1,
         software: options.caps.software,
+        resident: options.resident,
     };
     let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
     let mut pass = |name, mode, quantized| {

@@ -16,7 +16,7 @@ use cqat::gpu::{Gpu, OpenOptions};
 use cqat::kernels::input::random;
 use cqat::plan::lower::Lowered;
 use cqat::run::{FORMAT_VERSION, Manifest, RunFolder, Versions};
-use cqat::setup::lower_config;
+use cqat::setup::lower_for_training;
 use cqat::train::{Outcome, Trainer};
 use cqat::tune;
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub fn embedded(train: usize, test: usize) -> DataSet {
 
 /// The network of `config` for `data`.
 pub fn lowered(config: &Config, data: &DataSet, device: &dyn Device) -> Lowered {
-    lower_config(config, data.classes, device.caps()).unwrap_or_else(|e| panic!("{e}"))
+    lower_for_training(config, data.classes, device.caps(), data.train.len()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Starts a run in `out` and trains it.

@@ -71,6 +71,11 @@ impl Pass<'_> {
         let out = self.scratch("value", words);
         let augment = self.mode == Mode::Train;
         let on = |v: u32| if augment { v } else { 0 };
+        let layout = self.layout;
+        let ([images, more], first, picks) = match layout.resident.filter(|_| augment) {
+            Some(resident) => (resident.parts, resident.first, resident.picks),
+            None => ([layout.images; 2], self.options.batch, layout.in_order),
+        };
         let params = AugmentParams {
             batch: self.options.batch as u32,
             size: shape.h as u32,
@@ -78,11 +83,12 @@ impl Pass<'_> {
             flip: on(u32::from(self.options.augment.flip)),
             cutout: on(self.options.augment.cutout),
             codes: u32::from(codes),
-            pad: [0; 2],
+            first: first as u32,
+            pad: 0,
         };
         let tables = self.layout.input_tables;
         let table = if codes { tables.1 } else { tables.0 };
-        let bind = [self.layout.images, self.layout.step, table, out];
+        let bind = [images, more, picks, self.layout.step, table, out];
         self.emit_only(&AUGMENT, &params, &bind, flat_grid(self.options.batch * shape.pixels()));
         self.values[id] = Some(Value { tensor: out, format, row, layer: id });
     }

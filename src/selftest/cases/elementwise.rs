@@ -57,11 +57,13 @@ pub(super) fn cases() -> Vec<Case> {
 fn input_cases(cases: &mut Vec<Case>) {
     for (crop_padding, flip, cutout, codes) in [(0, 0, 0, 0), (4, 1, 0, 0), (3, 1, 8, 1), (4, 0, 5, 0), (0, 1, 0, 1)] {
         let (batch, size) = (3u32, 12u32);
-        let p = AugmentParams { batch, size, crop_padding, flip, cutout, codes, pad: [0; 2] };
+        let p = AugmentParams { batch, size, crop_padding, flip, cutout, codes, first: 2, pad: 0 };
         let pixels = (batch * size * size) as usize;
         let out = unset(if codes == 1 { pixels } else { 4 * pixels });
         let seeded = step(Step { seed: 77, ..Step::default() });
-        let data = vec![bits(pixels * 3 / 4, 1), seeded, bits(input::TABLE_WORDS, 2), out];
+        let picks = vec![3, 0, 1];
+        let data =
+            vec![bits(pixels * 2 / 4, 1), bits(pixels * 2 / 4, 3), picks, seeded, bits(input::TABLE_WORDS, 2), out];
         let name = format!("crop {crop_padding} flip {flip} cutout {cutout} codes {codes}");
         cases.push(Case::new(&input::AUGMENT, only(&input::AUGMENT), name, &p, flat_grid(pixels), data).exact());
     }
