@@ -245,6 +245,8 @@ impl Gpu {
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),
             matrix,
+            // Metal has no such instruction, software adapters have slow ones.
+            dot4: !summary.software && info.backend != wgpu::Backend::Metal,
             submission_flops: if summary.software { u64::MAX } else { SUBMISSION_FLOPS },
             tuned: Choices::new(),
         };

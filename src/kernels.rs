@@ -204,6 +204,8 @@ pub struct Caps {
     pub subgroup: u32,
     /// Side of the matrices that a subgroup multiplies at once, of f16 into f32: 16 or 8; 0: no matrix units, or not to be trusted.
     pub matrix: u32,
+    /// Whether four products of codes at a time are worth a try (dot4I8Packed).
+    pub dot4: bool,
     /// Floating-point operations that one submission may hold.
     pub submission_flops: u64,
     /// What `cqat tune` found for the device.
@@ -220,6 +222,7 @@ impl Caps {
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },
             matrix: 0,
+            dot4: !software,
             submission_flops: u64::MAX,
             tuned: select::Choices::new(),
         }

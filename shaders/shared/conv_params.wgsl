@@ -1,4 +1,4 @@
-// Parameters of conv_lane, conv_tiled and conv_coop. Twin: ConvParams in src/kernels/conv.rs.
+// Parameters of conv_lane, conv_tiled, conv_dot4 and conv_coop. Twin: ConvParams in src/kernels/conv.rs.
 struct Params {
     batch: u32,
     in_h: u32,
@@ -23,5 +23,5 @@ struct Params {
     terms: u32,
     x_max: u32,
     w_max: u32,
-    pad0: u32,
+    narrow: u32,
 }

@@ -57,8 +57,8 @@ pub struct ConvParams {
     pub x_max: u32,
     /// The same of `w`.
     pub w_max: u32,
-    /// Padding.
-    pub pad0: u32,
+    /// 1: `x` holds codes that fit in signed 8 bits.
+    pub narrow: u32,
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -193,7 +193,7 @@ fn taps(p: &ConvParams, parity: u32) -> Vec<(u32, i32)> {
         .collect()
 }
 
-/// `conv_lane.wgsl`, `conv_tiled.wgsl`, `conv_coop.wgsl`.
+/// `conv_lane.wgsl`, `conv_tiled.wgsl`, `conv_dot4.wgsl`, `conv_coop.wgsl`.
 pub static CONV: KernelDef = KernelDef {
     name: "conv",
     bindings: &[("x", Access::Read), ("w", Access::Read), ("maxima", Access::Read), ("out", Access::ReadWrite)],

@@ -114,7 +114,14 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
                 Choice::new(variant, family, tile)
             };
-            let tiled = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes).into_iter().map(choice);
+            let sides = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes);
+            let tiled = sides.iter().copied().map(choice);
+            let dot4 = |&tile: &[u32; 2]| {
+                let variant = tiled_variant("conv_dot4", "", stored, tile, [p.q_h, p.q_w]);
+                let variant = Variant { name: "dot4".into(), files: Vec::new(), ..variant };
+                Choice::new(variant, family, tile)
+            };
+            let fits_dot4 = caps.dot4 && p.narrow == 1 && p.w_codes == 1 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);
             let (x_codes, w_codes) = (stored != Format::F32, p.w_codes == 1);
             let coop = || {
                 let terms = [terms(x_codes, p.terms), terms(w_codes, p.terms)];
@@ -122,6 +129,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
             };
             match (x_codes && w_codes, caps.matrix > 0 && p.integer == 0) {
                 (true, true) => std::iter::once(coop()).chain(tiled).collect(),
+                (true, false) if fits_dot4 => sides.iter().map(dot4).chain(tiled).collect(),
                 (false, true) if p.terms > 0 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w) => vec![coop()],
                 _ => tiled.collect(),
             }

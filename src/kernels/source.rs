@@ -20,6 +20,7 @@ static FILES: &[(&str, &str)] = shaders![
     "bias_grad",
     "clear",
     "conv_coop",
+    "conv_dot4",
     "conv_lane",
     "conv_tiled",
     "copy",

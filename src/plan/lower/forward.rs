@@ -14,7 +14,7 @@ use crate::kernels::select::select_conv;
 use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
 use crate::plan::TensorId;
-use crate::quant::{Quant, QuantSpec, Tracking};
+use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
 const EXACT_IN_F32: u64 = 1 << 24;
@@ -98,6 +98,16 @@ impl Pass<'_> {
         Geometry::of(&self.net.layers[id], self.options.batch).expect("the layer is a product")
     }
 
+    /// Whether the codes of a value fit in signed 8 bits.
+    fn is_narrow(&self, value: Value) -> bool {
+        let fits = |q: Quantizer| q.quant.hi <= i32::from(i8::MAX);
+        match value.format {
+            Format::F32 => false,
+            Format::I8 => true,
+            Format::U8 => self.quantizer(value.layer).is_some_and(fits),
+        }
+    }
+
     /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
     fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
@@ -108,6 +118,7 @@ impl Pass<'_> {
             terms: if self.has_maximum(input) { self.terms(false) } else { 0 },
             x_max: layout.value_max(input.layer),
             w_max: layout.weight_max(id),
+            narrow: u32::from(self.is_narrow(input)),
             ..g.forward(input.format)
         };
         let choice = select_conv(&params, input.format, &self.options.caps, self.options.family);

@@ -4,7 +4,7 @@
 use super::{Case, bits, integers, reals, unset};
 use crate::config::Kernels;
 use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
-use crate::kernels::select::{KernelFamily, select_conv, select_wgrad};
+use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
 use crate::kernels::{Caps, Format, maxima};
 use crate::net::Shape;
 
@@ -61,9 +61,13 @@ const FORMATS: [Format; 3] = [Format::F32, Format::U8, Format::I8];
 /// A convolution on a device.
 fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvParams, data: [Vec<u32>; 3]) -> Case {
     let ([x, w, out], (caps, family)) = (data, device);
+    let choice = select_conv(&p, Format::from_number(p.x_format), caps, family);
+    conv_case_of(choice, name, g, p, [x, w, out])
+}
+
+fn conv_case_of(choice: Choice, name: &str, g: &Geometry, p: ConvParams, [x, w, out]: [Vec<u32>; 3]) -> Case {
     let maxima = [&x, &w].map(|values| largest(values));
     let p = ConvParams { x_max: 0, w_max: 1, ..p };
-    let choice = select_conv(&p, Format::from_number(p.x_format), caps, family);
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
     let w = [integers(12, 77, -16, 15), w].concat();
     let p = ConvParams { w_base: 3, ..p };
@@ -138,8 +142,32 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
             }
         }
     }
+    cases.extend(packed_codes(caps));
     cases.extend(split_wgrad(caps));
     cases.extend(large_sums(caps));
+    cases
+}
+
+/// Codes multiplied four at a time, whether the device would choose that or not, with several tiles: some as large as they get.
+fn packed_codes(caps: &Caps) -> Vec<Case> {
+    let caps = Caps { dot4: true, matrix: 0, ..caps.clone() };
+    let mut cases = Vec::new();
+    for shape in [[3, 9, 7, 40, 72, 3, 2], [2, 9, 8, 24, 136, 1, 1], [1, 13, 11, 72, 16, 3, 1]] {
+        let g = geometry(shape);
+        for format in [Format::U8, Format::I8] {
+            let p = ConvParams { narrow: 1, ..g.forward(format) };
+            let x = operand(format, g.batch * g.from.len(), 1);
+            let x: Vec<u32> = x.iter().map(|v| if format == Format::U8 { v & 0x7f7f_7f7f } else { *v }).collect();
+            let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -128, 127);
+            let candidates = conv_candidates(&p, format, &caps, KernelFamily::Tiled);
+            let packed = candidates.into_iter().filter(|c| c.variant.shader == "conv_dot4");
+            for choice in packed.step_by(3) {
+                let name = format!("packed {format:?} {}", choice.variant.title());
+                let data = [x.clone(), w.clone(), unset(g.batch * g.to.len())];
+                cases.push(conv_case_of(choice, &name, &g, p, data).exact());
+            }
+        }
+    }
     cases
 }
 

@@ -1,0 +1,119 @@
+// out[n, oy, ox, co] = sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution of codes, four products at
+// a time (dot4I8Packed), for GPUs without matrix units. Codes of x lie in -128 .. 127, as those of w do. Sums are exact in i32.
+// x: NHWC, four codes a word; w: (taps, c_in, c_out), codes as f32, packed as they are loaded.
+// Tile TILE_M x TILE_N x TILE_K in workgroup memory, 8 x 8 outputs a thread in four 4 x 4 blocks, half a tile apart so that
+// neighbours read neighbouring words. The next tile is loaded into registers while this one is multiplied.
+// Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
+//use conv_params
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+const TILE_K = 16u;
+const K4 = TILE_K / 4u;
+const M4 = TILE_M / 4u;
+const N4 = TILE_N / 4u;
+const THREADS = TILE_M * TILE_N / 64u;
+const X_LOADS = TILE_M * K4 / THREADS;
+// Four by four channels each: as many as threads where TILE_M is 64, half as many where it is 128.
+const W_LOADS = K4 * N4;
+const X_STRIDE = M4 + 1u;
+var<workgroup> tile_x: array<vec4<u32>, K4 * X_STRIDE>; // four pixels, four codes each
+var<workgroup> tile_w: array<vec4<u32>, W_LOADS>;       // four output channels, four codes each
+
+fn dots(a: u32, b: vec4<u32>) -> vec4<i32> {
+    return vec4<i32>(dot4I8Packed(a, b.x), dot4I8Packed(a, b.y), dot4I8Packed(a, b.z), dot4I8Packed(a, b.w));
+}
+
+fn pack(v: vec4<f32>) -> u32 {
+    return pack4xI8(vec4<i32>(v));
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let rows = p.batch * Q_H * Q_W;
+    let ci4 = p.in_c / 4u;
+    let co4 = p.out_c / 4u;
+    let m0 = wg.x * TILE_M;
+    let n4 = wg.y * N4;
+    // What this thread loads of x: four channels of X_LOADS pixels.
+    let load_c = lid % K4;
+    var y0: array<i32, X_LOADS>;
+    var x0: array<i32, X_LOADS>;
+    var image: array<u32, X_LOADS>;
+    for (var r = 0u; r < X_LOADS; r++) { // unrolled
+        let m = m0 + (lid + r * THREADS) / K4;
+        // A pixel too many reads zeros.
+        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) - i32(p.pad), m < rows);
+        x0[r] = i32(m % Q_W * p.q_stride) - i32(p.pad);
+        image[r] = m / (Q_H * Q_W) * p.in_h;
+    }
+    let tn = lid % (N4 / 2u);
+    let tm = lid / (N4 / 2u);
+    var acc: array<vec4<i32>, 16>;
+    let chunks = (ci4 + K4 - 1u) / K4;
+    let steps = p.kernel * p.kernel * chunks;
+    for (var step = 0u; step <= steps; step++) {
+        var next_x: array<u32, X_LOADS>;
+        var next_w = vec4<u32>(0u);
+        if (step < steps) {
+            let tap = step / chunks;
+            let c4 = step % chunks * K4;
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                let iy = y0[r] + i32(tap / p.kernel);
+                let ix = x0[r] + i32(tap % p.kernel);
+                let c = c4 + load_c;
+                next_x[r] = 0u;
+                if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
+                    next_x[r] = x[((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c];
+                }
+            }
+            let c = c4 + lid / N4;
+            let n = n4 + lid % N4;
+            if (lid < W_LOADS && c < ci4 && n < co4) {
+                let o = p.w_base + (tap * p.in_c + 4u * c) * co4 + n;
+                let v = transpose(mat4x4<f32>(w[o], w[o + co4], w[o + 2u * co4], w[o + 3u * co4]));
+                next_w = vec4<u32>(pack(v[0]), pack(v[1]), pack(v[2]), pack(v[3]));
+            }
+        }
+        if (step > 0u) {
+            for (var k = 0u; k < K4; k++) {
+                let a0 = tile_x[k * X_STRIDE + tm];
+                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
+                let b0 = tile_w[k * N4 + tn];
+                let b1 = tile_w[k * N4 + N4 / 2u + tn];
+                for (var i = 0u; i < 4u; i++) { // unrolled
+                    acc[i] += dots(a0[i], b0);
+                    acc[4u + i] += dots(a0[i], b1);
+                    acc[8u + i] += dots(a1[i], b0);
+                    acc[12u + i] += dots(a1[i], b1);
+                }
+            }
+        }
+        workgroupBarrier();
+        if (step < steps) {
+            for (var r = 0u; r < X_LOADS; r++) { // unrolled
+                let m = (lid + r * THREADS) / K4;
+                tile_x[load_c * X_STRIDE + m / 4u][m % 4u] = next_x[r];
+            }
+            if (lid < W_LOADS) {
+                tile_w[lid] = next_w;
+            }
+        }
+        workgroupBarrier();
+    }
+    for (var h = 0u; h < 2u; h++) { // unrolled
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            let m = m0 + h * (TILE_M / 2u) + tm * 4u + i;
+            if (m < rows) {
+                for (var j = 0u; j < 2u; j++) { // unrolled
+                    let n = n4 + j * (N4 / 2u) + tn;
+                    if (n < co4) {
+                        out[m * co4 + n] = vec4<f32>(acc[8u * h + 4u * j + i]);
+                    }
+                }
+            }
+        }
+    }
+}
