@@ -116,4 +116,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             }
         }
     }
+    finish(m0, n4, lid);
 }

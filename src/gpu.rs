@@ -145,8 +145,8 @@ const SUBMISSION_FLOPS: u64 = 20_000_000_000;
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 /// What matrix units need.
 const MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
-/// Workgroup memory of `conv_coop` with matrices of side 16, both operands in two terms.
-const COOP_BYTES: u32 = 22 << 10;
+/// Workgroup memory of `conv_coop` with matrices of side 16, both operands in two terms, and statistics.
+const COOP_BYTES: u32 = 24 << 10;
 
 /// [`Caps::matrix`] as the adapter has it.
 fn matrix_side(adapter: &wgpu::Adapter, subgroup: u32) -> u32 {

@@ -52,6 +52,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &weights::SCALE,
     &weights::PREPARE,
     &conv::CONV,
+    &conv::CONV_NORM,
     &conv::WGRAD,
     &weights::REDUCE,
     &norm::STATS,

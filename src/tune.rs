@@ -14,7 +14,7 @@ use crate::digest::hexadecimal;
 use crate::exec::{AdapterSummary, Executor as _};
 use crate::files::write_atomically;
 use crate::gpu::{Gpu, GpuProgram};
-use crate::kernels::conv::{CONV, ConvParams, WGRAD, WgradParams};
+use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, WGRAD, WgradParams};
 use crate::kernels::input::random;
 use crate::kernels::select::{
     Choice, Choices, KernelFamily, conv_candidates, conv_shape, wgrad_candidates, wgrad_shape,
@@ -42,7 +42,7 @@ pub enum Product {
 impl Product {
     /// The product that a dispatch computes, if it is one.
     fn of(d: &Dispatch) -> Option<Product> {
-        if std::ptr::eq(d.kernel, &CONV) {
+        if [&CONV, &CONV_NORM].iter().any(|kernel| std::ptr::eq(d.kernel, *kernel)) {
             let p: ConvParams = bytemuck::pod_read_unaligned(&d.params);
             Some(Product::Conv(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
         } else if std::ptr::eq(d.kernel, &WGRAD) {

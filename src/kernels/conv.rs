@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Access, Format, KernelDef, Twin};
+use super::{Access, Format, KernelDef, Twin, norm};
 use crate::net::{Layer, Shape};
 
 /// Parameters of `conv` (all variants).
@@ -202,11 +202,12 @@ pub static CONV: KernelDef = KernelDef {
 };
 
 fn conv(t: &mut Twin) {
-    let p: ConvParams = t.params();
+    product(&t.params(), t.words(0), t.f32(1), t.f32_mut(3));
+}
+
+fn product(p: &ConvParams, x: &[u32], w: &[f32], out: &mut [f32]) {
     let format = Format::from_number(p.x_format);
-    let x = t.words(0);
-    let w = &t.f32(1)[4 * p.w_base as usize..];
-    let out = t.f32_mut(3);
+    let w = &w[4 * p.w_base as usize..];
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     for n in 0..p.batch {
         for oy in 0..p.out_h {
@@ -214,8 +215,8 @@ fn conv(t: &mut Twin) {
                 let (qy, qx) = (oy / p.parities, ox / p.parities);
                 let mut acc = vec![0f32; co];
                 let mut exact = vec![0i32; co];
-                for &(ky, dy) in &taps(&p, oy % p.parities) {
-                    for &(kx, dx) in &taps(&p, ox % p.parities) {
+                for &(ky, dy) in &taps(p, oy % p.parities) {
+                    for &(kx, dx) in &taps(p, ox % p.parities) {
                         let (iy, ix) = ((qy * p.q_stride) as i32 + dy, (qx * p.q_stride) as i32 + dx);
                         if iy < 0 || iy >= p.in_h as i32 || ix < 0 || ix >= p.in_w as i32 {
                             continue;
@@ -243,6 +244,28 @@ fn conv(t: &mut Twin) {
             }
         }
     }
+}
+
+/// As [`CONV`] forward, and leaves the statistics of its output as `norm_stats` does, of [`norm::FINISH_CHUNK`] rows each.
+pub static CONV_NORM: KernelDef = KernelDef {
+    name: "conv_norm",
+    bindings: &[
+        ("x", Access::Read),
+        ("w", Access::Read),
+        ("maxima", Access::Read),
+        ("out", Access::ReadWrite),
+        ("part", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<ConvParams>(),
+    twin: conv_norm,
+};
+
+fn conv_norm(t: &mut Twin) {
+    let p: ConvParams = t.params();
+    let (out, part) = (t.f32_mut(3), t.f32_mut(4));
+    product(&p, t.words(0), t.f32(1), out);
+    let rows = (p.batch * p.out_h * p.out_w) as usize;
+    norm::moments(out, [rows, norm::FINISH_CHUNK], p.out_c as usize, part);
 }
 
 /// Parameters of `wgrad` (all variants).

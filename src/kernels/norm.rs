@@ -32,14 +32,19 @@ pub static STATS: KernelDef = KernelDef {
     twin: stats,
 };
 
+/// Rows that a convolution which leaves the statistics of its output itself takes together.
+pub const FINISH_CHUNK: usize = 64;
+
 fn stats(t: &mut Twin) {
     let p: StatsParams = t.params();
-    let y = t.f32(0);
-    let part = t.f32_mut(1);
-    let channels = p.cols4 as usize * 4;
-    for k in 0..p.chunks as usize {
-        let first = k * p.chunk as usize;
-        let last = (first + p.chunk as usize).min(p.rows as usize);
+    moments(t.f32(0), [p.rows, p.chunk].map(|n| n as usize), p.cols4 as usize * 4, t.f32_mut(1));
+}
+
+/// (mean, sum of squared deviations) of `chunk` of the `rows` rows of `y` and each channel.
+pub(super) fn moments(y: &[f32], [rows, chunk]: [usize; 2], channels: usize, part: &mut [f32]) {
+    for k in 0..rows.div_ceil(chunk) {
+        let first = k * chunk;
+        let last = (first + chunk).min(rows);
         for c in 0..channels {
             let column = || (first..last).map(|r| y[r * channels + c]);
             let mean = column().sum::<f32>() / (last - first) as f32;

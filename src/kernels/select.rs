@@ -62,6 +62,16 @@ impl Choice {
         Choice { variant: Variant { tile: Some(tile), ..variant }, family, tile }
     }
 
+    /// The same for [`super::conv::CONV_NORM`], where it can be: workgroups have to have enough invocations.
+    pub fn with_statistics(mut self, caps: &Caps) -> Option<Choice> {
+        let enough = self.variant.shader != "conv_coop" || 8 * caps.subgroup >= caps.matrix * caps.matrix;
+        if self.family == KernelFamily::Lane || !enough {
+            return None;
+        }
+        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = "finish_norm");
+        Some(self)
+    }
+
     /// Workgroups of a convolution.
     pub fn conv_grid(&self, p: &ConvParams) -> [u32; 3] {
         let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
@@ -111,14 +121,15 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
         KernelFamily::Tiled => {
             let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
             let choice = |tile: [u32; 2]| {
-                let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums]);
+                let variant =
+                    tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums, FINISH_NONE]);
                 Choice::new(variant, family, tile)
             };
             let sides = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes);
             let tiled = sides.iter().copied().map(choice);
             let dot4 = |&tile: &[u32; 2]| {
                 let variant = tiled_variant("conv_dot4", "", stored, tile, [p.q_h, p.q_w]);
-                let variant = Variant { name: "dot4".into(), files: Vec::new(), ..variant };
+                let variant = Variant { name: "dot4".into(), files: vec![FINISH_NONE], ..variant };
                 Choice::new(variant, family, tile)
             };
             let fits_dot4 = caps.dot4 && p.narrow == 1 && p.w_codes == 1 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);
@@ -226,6 +237,9 @@ fn tiles(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> Vec<[u32; 2
     all
 }
 
+/// What follows a matrix product that nothing follows.
+const FINISH_NONE: &str = "finish_none";
+
 /// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.
 fn shuffled(caps: &Caps) -> bool {
     caps.subgroup <= 8
@@ -253,7 +267,8 @@ fn coop_variant(
     let matrix = |name: &str, of: &str, role| format!("alias {name} = coop_mat{side}x{side}<{of}, {role}>;");
     let [left, right] = terms.map(|t| t.unwrap_or(1));
     let suffix = if terms == [None; 2] { String::new() } else { format!("-f16x{}", left + right - 1) };
-    let variant = Variant { name: format!("coop{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand()]);
+    let variant =
+        Variant { name: format!("coop{suffix}"), ..Variant::only(shader) }.with_files(&[stored.operand(), FINISH_NONE]);
     let variant = variant.with_line("enable f16;").with_line("enable wgpu_cooperative_matrix;");
     let variant = variant.with_line(matrix("Left", "f16", "A")).with_line(matrix("Right", "f16", "B"));
     let mut variant = variant.with_line(matrix("Result", "f32", "C"));

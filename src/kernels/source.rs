@@ -47,6 +47,8 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_tiled",
     "shared/conv_params",
     "shared/divide",
+    "shared/finish_none",
+    "shared/finish_norm",
     "shared/gather",
     "shared/halves",
     "shared/index",

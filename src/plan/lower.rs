@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
-use crate::kernels::conv::{CONV, ConvParams};
+use crate::kernels::conv::{CONV, CONV_NORM, ConvParams};
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
 use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
@@ -313,12 +313,21 @@ impl<'a> Pass<'a> {
         self.list.push(dispatch);
     }
 
-    /// Appends a convolution with the weights of layer `id`. Bound are those of all layers, in `weights`.
-    fn emit_conv(&mut self, id: LayerId, choice: Choice, params: &ConvParams, [x, w, out]: [TensorId; 3], flops: u64) {
-        let bind = [x, w, self.layout.maxima, out];
+    /// Appends a convolution with the weights of layer `id`: `w` is those of all layers. It leaves statistics where `part` is.
+    fn emit_conv(
+        &mut self,
+        id: LayerId,
+        choice: Choice,
+        params: &ConvParams,
+        [x, w, out]: [TensorId; 3],
+        part: Option<TensorId>,
+        flops: u64,
+    ) {
+        let kernel = if part.is_some() { &CONV_NORM } else { &CONV };
+        let bind: Vec<TensorId> = [x, w, self.layout.maxima, out].into_iter().chain(part).collect();
         let others = self.plan.tensor(bind[1]).words - self.layout.weights_of(id).1.words();
         let grid = choice.conv_grid(params);
-        self.emit(&CONV, choice.variant, params, &bind, grid, flops);
+        self.emit(kernel, choice.variant, params, &bind, grid, flops);
         self.leave_out(others);
     }
 

@@ -99,7 +99,7 @@ impl Pass<'_> {
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
         let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-        self.emit_conv(id, choice, &params, [dy, self.layout.transposed, dx], geometry.flops());
+        self.emit_conv(id, choice, &params, [dy, self.layout.transposed, dx], None, geometry.flops());
     }
 
     fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {

@@ -108,8 +108,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Emits a convolution of `input` with the codes of layer `id`; returns its output.
-    fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value) -> TensorId {
+    /// Emits a convolution of `input` with the codes of layer `id`; returns its output and, where they are wanted and the kernel leaves
+    /// them, the statistics of that.
+    fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value, statistics: bool) -> (TensorId, Option<TensorId>) {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
         let layout = self.layout;
         let params = ConvParams {
@@ -124,21 +125,29 @@ impl Pass<'_> {
         let choice = select_conv(&params, input.format, &self.options.caps, self.options.family);
         let y = self.scratch("y", g.batch * g.to.len());
         let params = ConvParams { w_base: layout.weights_of(id).1.offset4, ..params };
-        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, y], g.flops());
-        y
+        let finishing = choice.clone().with_statistics(&self.options.caps).filter(|_| statistics);
+        let part = finishing.is_some().then(|| {
+            let chunks = (g.batch * g.to.pixels()).div_ceil(norm::FINISH_CHUNK);
+            self.scratch("norm part", 2 * chunks * g.to.c)
+        });
+        let choice = finishing.unwrap_or(choice);
+        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, y], part, g.flops());
+        (y, part)
     }
 
     fn conv(&mut self, id: LayerId, c: &Conv) {
         let g = self.geometry(id);
         let input = self.value(c.input);
-        let y = self.convolve(id, &g, input);
+        let evaluate = self.mode == Mode::Evaluate;
+        let (y, finished) = self.convolve(id, &g, input, !evaluate);
         let rows = g.batch * c.to.pixels();
         let channels = c.to.c;
-        let chunk = self.row_chunk(rows, channels);
+        let chunk = if finished.is_some() { norm::FINISH_CHUNK } else { self.row_chunk(rows, channels) };
         let chunks = rows.div_ceil(chunk);
         let layout = self.layout;
-        let evaluate = self.mode == Mode::Evaluate;
-        let part = if evaluate {
+        let part = if let Some(part) = finished {
+            part
+        } else if evaluate {
             y // bound, never read
         } else {
             let part = self.scratch("norm part", 2 * chunks * channels);
@@ -305,7 +314,7 @@ impl Pass<'_> {
     fn linear(&mut self, id: LayerId, l: &Linear) -> TensorId {
         let g = self.geometry(id);
         let input = self.value(l.input);
-        let y = self.convolve(id, &g, input);
+        let (y, _) = self.convolve(id, &g, input, false);
         let dlogits = self.scratch("dlogits", g.batch * l.padded());
         let layout = self.layout;
         let params = SoftmaxParams {

@@ -3,7 +3,8 @@
 
 use super::{Case, bits, integers, reals, unset};
 use crate::config::Kernels;
-use crate::kernels::conv::{CONV, ConvParams, Geometry, WGRAD, WgradParams};
+use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, Geometry, WGRAD, WgradParams};
+use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
 use crate::kernels::{Caps, Format, maxima};
 use crate::net::Shape;
@@ -143,6 +144,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
         }
     }
     cases.extend(packed_codes(caps));
+    cases.extend(statistics(caps));
     cases.extend(split_wgrad(caps));
     cases.extend(large_sums(caps));
     cases
@@ -166,6 +168,31 @@ fn packed_codes(caps: &Caps) -> Vec<Case> {
                 let data = [x.clone(), w.clone(), unset(g.batch * g.to.len())];
                 cases.push(conv_case_of(choice, &name, &g, p, data).exact());
             }
+        }
+    }
+    cases
+}
+
+/// Convolutions that leave statistics: rows that fill no tile, and few columns.
+fn statistics(caps: &Caps) -> Vec<Case> {
+    let plain = Caps { dot4: false, matrix: 0, ..caps.clone() };
+    let devices = [caps.clone(), Caps { dot4: true, ..plain.clone() }, plain];
+    let mut cases = Vec::new();
+    for (k, shape) in [[3, 9, 7, 40, 72, 3, 2], [5, 8, 8, 16, 8, 1, 1], [1, 5, 6, 8, 136, 3, 1]].into_iter().enumerate()
+    {
+        let g = geometry(shape);
+        let outputs = g.batch * g.to.len();
+        for caps in &devices {
+            let p = ConvParams { narrow: 1, ..g.forward(Format::I8) };
+            let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled);
+            let Some(choice) = choice.with_statistics(caps) else { continue };
+            let x = operand(Format::I8, g.batch * g.from.len(), k as u32);
+            let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -16, 15);
+            let title = format!("statistics {}", choice.variant.title());
+            let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
+            case.kernel = &CONV_NORM;
+            case.data.push(unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c));
+            cases.push(case);
         }
     }
     cases
