@@ -16,6 +16,7 @@ use crate::files::write_atomically;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, WGRAD, WgradParams};
 use crate::kernels::input::random;
+use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{
     Choice, Choices, KernelFamily, conv_candidates, conv_shape, wgrad_candidates, wgrad_shape,
 };
@@ -35,6 +36,8 @@ const CLEARLY_FASTER: f64 = 0.97;
 pub enum Product {
     /// Forward, or data gradient.
     Conv(ConvParams),
+    /// Forward, with batch norm behind it, whose statistics it leaves where the kernels can.
+    ConvNorm(ConvParams),
     /// Weight gradient.
     Wgrad(WgradParams),
 }
@@ -42,10 +45,12 @@ pub enum Product {
 impl Product {
     /// The product that a dispatch computes, if it is one.
     fn of(d: &Dispatch) -> Option<Product> {
-        if [&CONV, &CONV_NORM].iter().any(|kernel| std::ptr::eq(d.kernel, *kernel)) {
+        let is = |kernel: &'static KernelDef| std::ptr::eq(d.kernel, kernel);
+        if is(&CONV) || is(&CONV_NORM) {
             let p: ConvParams = bytemuck::pod_read_unaligned(&d.params);
-            Some(Product::Conv(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
-        } else if std::ptr::eq(d.kernel, &WGRAD) {
+            let product = if is(&CONV) { Product::Conv } else { Product::ConvNorm };
+            Some(product(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
+        } else if is(&WGRAD) {
             let p: WgradParams = bytemuck::pod_read_unaligned(&d.params);
             Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, part4: 0, ..p }))
         } else {
@@ -55,7 +60,7 @@ impl Product {
 
     fn x_format(&self) -> Format {
         Format::from_number(match self {
-            Product::Conv(p) => p.x_format,
+            Product::Conv(p) | Product::ConvNorm(p) => p.x_format,
             Product::Wgrad(p) => p.x_format,
         })
     }
@@ -63,7 +68,7 @@ impl Product {
     /// Its key in [`Choices`].
     pub fn shape(&self) -> String {
         match self {
-            Product::Conv(p) => conv_shape(p, self.x_format()),
+            Product::Conv(p) | Product::ConvNorm(p) => conv_shape(p, self.x_format()),
             Product::Wgrad(p) => wgrad_shape(p, self.x_format()),
         }
     }
@@ -71,6 +76,10 @@ impl Product {
     fn candidates(&self, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
         match self {
             Product::Conv(p) => conv_candidates(p, self.x_format(), caps, family),
+            Product::ConvNorm(p) => {
+                let candidates = conv_candidates(p, self.x_format(), caps, family).into_iter();
+                candidates.map(|choice| choice.clone().with_statistics(caps).unwrap_or(choice)).collect()
+            }
             Product::Wgrad(p) => wgrad_candidates(p, self.x_format(), caps, family),
         }
     }
@@ -79,7 +88,7 @@ impl Product {
     fn values(&self) -> [usize; 3] {
         let volume = |sizes: [u32; 4]| sizes.iter().map(|&n| n as usize).product();
         match self {
-            Product::Conv(p) => [
+            Product::Conv(p) | Product::ConvNorm(p) => [
                 volume([p.batch, p.in_h, p.in_w, p.in_c]),
                 volume([p.kernel, p.kernel, p.in_c, p.out_c]),
                 volume([p.batch, p.out_h, p.out_w, p.out_c]),
@@ -92,16 +101,21 @@ impl Product {
         }
     }
 
-    fn dispatch(&self, choice: &Choice, bind: &[TensorId], flops: u64) -> Dispatch {
+    /// The product of the first two tensors; its result is the fourth, statistics the fifth.
+    fn dispatch(&self, choice: &Choice, bind: &[TensorId; 5], flops: u64) -> Dispatch {
         fn with<P: Pod>(kernel: &'static KernelDef, params: &P, grid: [u32; 3], choice: &Choice) -> Dispatch {
             let (variant, params) = (choice.variant.clone(), bytemuck::bytes_of(params).to_vec());
             Dispatch { kernel, variant, params, bind: Vec::new(), grid, layer: None, work: Work::default() }
         }
         let dispatch = match self {
-            Product::Conv(p) => with(&CONV, p, choice.conv_grid(p), choice),
+            Product::Conv(p) | Product::ConvNorm(p) => {
+                let kernel = if choice.leaves_statistics() { &CONV_NORM } else { &CONV };
+                with(kernel, p, choice.conv_grid(p), choice)
+            }
             Product::Wgrad(p) => with(&WGRAD, p, choice.wgrad_grid(p), choice),
         };
-        Dispatch { bind: bind.to_vec(), work: Work { flops, bytes: 0 }, ..dispatch }
+        let bind = bind[..dispatch.kernel.bindings.len()].to_vec();
+        Dispatch { bind, work: Work { flops, bytes: 0 }, ..dispatch }
     }
 }
 
@@ -151,8 +165,12 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     let candidates = product.candidates(&gpu.caps, family);
     let mut plan = Plan::default();
     let [x, second, out] = product.values();
+    let part = match product {
+        Product::ConvNorm(p) => 2 * ((p.batch * p.out_h * p.out_w) as usize).div_ceil(FINISH_CHUNK) * p.out_c as usize,
+        Product::Conv(_) | Product::Wgrad(_) => 1,
+    };
     let x = plan.own("x", product.x_format().words(x));
-    let bind = [x, plan.own("w or dy", second), plan.own("maxima", 2), plan.own("out", out)];
+    let bind = [x, plan.own("w or dy", second), plan.own("maxima", 2), plan.own("out", out), plan.own("part", part)];
     let programs: Vec<ProgramId> =
         candidates.iter().map(|c| plan.program("candidate", vec![product.dispatch(c, &bind, flops)])).collect();
     plan.assert_sound();
@@ -166,7 +184,8 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     };
     exec.write(bind[0], &first);
     let weight_codes = |i| ((random(2, i, 0) % 32) as f32 - 16.0).to_bits();
-    let of_codes = matches!(product, Product::Conv(p) if p.backward == 0) && product.x_format() != Format::F32;
+    let of_codes = matches!(product, Product::Conv(p) | Product::ConvNorm(p) if p.backward == 0)
+        && product.x_format() != Format::F32;
     let other: Vec<u32> = match of_codes {
         true => words(bind[1]).map(weight_codes).collect(),
         false => words(bind[1]).map(reals(2)).collect(),
@@ -175,11 +194,11 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     exec.write(bind[2], &[0.5f32.to_bits(); 2]);
     let before: Vec<u32> = words(bind[3]).map(reals(3)).collect();
     let mut equal = Vec::new();
-    let mut expected: Option<Vec<u32>> = None;
+    let mut expected: Option<[Vec<u32>; 2]> = None;
     for &program in &programs {
         exec.write(bind[3], &before);
         exec.run(program)?;
-        let result = exec.read(bind[3])?;
+        let result = [exec.read(bind[3])?, exec.read(bind[4])?];
         equal.push(*expected.get_or_insert_with(|| result.clone()) == result);
     }
     let mut times = vec![Vec::new(); programs.len()];

@@ -20,9 +20,10 @@ fn every_variant_gives_the_bits_of_the_default() {
     for (from, to, stride) in [(shape(8, 64), shape(8, 128), 1), (shape(7, 16), shape(4, 24), 2)] {
         let g = Geometry { batch: 3, from, to, kernel: 3, stride };
         for family in [KernelFamily::of(&gpu.caps), KernelFamily::Tiled] {
-            let convs = [g.forward(Format::U8), g.forward(Format::F32), g.data_gradient(true)].map(Product::Conv);
+            let convs = [g.forward(Format::F32), g.data_gradient(true)].map(Product::Conv);
+            let normed = [g.forward(Format::U8)].map(Product::ConvNorm);
             let wgrads = [g.weight_gradient(Format::U8)].map(Product::Wgrad);
-            for product in convs.into_iter().chain(wgrads) {
+            for product in convs.into_iter().chain(normed).chain(wgrads) {
                 let race = race(&gpu, family, &product, g.flops()).unwrap();
                 assert!(race.trials.len() > 1 || from.c < 32, "{race:?}");
                 let different: BTreeSet<&str> = race.trials.iter().map(|t| t.variant.as_str()).collect();

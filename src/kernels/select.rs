@@ -68,8 +68,13 @@ impl Choice {
         if self.family == KernelFamily::Lane || !enough {
             return None;
         }
-        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = "finish_norm");
+        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = FINISH_NORM);
         Some(self)
+    }
+
+    /// Whether it is one for [`super::conv::CONV_NORM`].
+    pub fn leaves_statistics(&self) -> bool {
+        self.variant.files.contains(&FINISH_NORM)
     }
 
     /// Workgroups of a convolution.
@@ -239,6 +244,8 @@ fn tiles(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> Vec<[u32; 2
 
 /// What follows a matrix product that nothing follows.
 const FINISH_NONE: &str = "finish_none";
+/// The statistics of batch norm.
+const FINISH_NORM: &str = "finish_norm";
 
 /// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.
 fn shuffled(caps: &Caps) -> bool {
