@@ -18,7 +18,8 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::Result;
 use crate::config::{Config, Kernels};
@@ -63,6 +64,7 @@ impl Global {
 #[derive(Debug, Args)]
 struct ConfigArgs {
     /// A YAML file, or a preset's name (see `cqat presets`)
+    #[arg(value_hint = ValueHint::FilePath)]
     config: String,
     /// Override one key, such as --set train.batch=64; may be repeated
     #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
@@ -113,6 +115,7 @@ enum Command {
     /// List the presets, or print one
     Presets {
         /// The preset to print
+        #[arg(value_parser = PossibleValuesParser::new(crate::config::presets().iter().map(|p| p.0)))]
         name: Option<String>,
     },
     /// Print a completion script for a shell

@@ -46,7 +46,16 @@ fn main() -> ExitCode {
             writeln!(out, "[{style}{level:5}{style:#}] {text}")
         })
         .init();
-    match cqat::cli::Cli::parse().run(start) {
+    let cli = match cqat::cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and the version are errors too, on standard output, and wanted.
+            let printed = e.print();
+            let is_lost = !e.use_stderr() && printed.is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
+            return ExitCode::from(if is_lost { cqat::ErrorKind::Training.exit_code() } else { e.exit_code() as u8 });
+        }
+    };
+    match cli.run(start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             // Whether or not anybody reads it, the exit code tells.

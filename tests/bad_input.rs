@@ -60,7 +60,7 @@ fn truncated_data_files() {
         "unpack it again",
     );
     let folder = data("empty", &[]);
-    training_fails(&["--data", &folder], 3, "the training file of CIFAR-100 is missing", "put the training file");
+    training_fails(&["--data", &folder], 3, "the training file of CIFAR-100 is missing", "download the data set again");
 }
 
 #[test]

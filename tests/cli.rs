@@ -154,7 +154,8 @@ fn presets_are_listed_and_printed() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo.yaml");
     assert_eq!(printed(&["presets", "demo"]), std::fs::read_to_string(file).unwrap());
     let ran = Ran::of(command(place(), &["presets", "dmeo"]));
-    ran.fails(2, "there is no preset dmeo", "the presets are demo, cqat, paper,");
+    let ran = ran.fails(2, "invalid value 'dmeo'", "");
+    assert!(ran.err.contains("[possible values: demo, cqat, paper,"), "{}", ran.err);
 }
 
 #[test]

@@ -249,8 +249,8 @@ fn a_file_cut_short_is_named() {
     refused(&files, "CIFAR-100 records of 3074 bytes and 2924 bytes more", "download");
     // Cut within the first record.
     files[0].1.truncate(1000);
-    refused(&files, "the training file of CIFAR-100 is missing: ", "beside it");
-    refused(&files, "train.bin (1000 bytes) is not made of such records", "beside it");
+    refused(&files, "the training file of CIFAR-100 is missing: ", "download the data set again");
+    refused(&files, "train.bin (1000 bytes) is not made of such records", "download");
 
     let mut files = small_cifar10();
     files[2].1.pop();
@@ -302,8 +302,8 @@ fn a_missing_file_is_named() {
     refused(&[test], "the training file of CIFAR-100 is missing", "put the training file");
     refused(&[("train.bin", cifar10(5, 0))], "the test file of CIFAR-10 is missing", "put the test file");
     refused(&small_cifar10()[5..], "the training file of CIFAR-10 is missing", "put the training file");
-    refused(&small_cifar10()[..5], "`test` in its name, found none", "leave the files");
-    refused(&small_cifar10()[1..], "expected five CIFAR-10 files", "leave the files");
+    refused(&small_cifar10()[..5], "`test` in its name, found none", "one data set alone");
+    refused(&small_cifar10()[1..], "expected five CIFAR-10 training files", "one data set alone");
 }
 
 #[test]
@@ -312,20 +312,20 @@ fn ambiguous_files_are_listed() {
     files[5].0 = "data_batch_6.bin";
     refused(
         &files,
-        "expected one CIFAR-10 file with `test` in its name, found none; there are 6: data_batch_1.bin (20 pictures)",
-        "leave",
+        "expected one CIFAR-10 file with `test` in its name, found none; found: data_batch_1.bin (20 pictures)",
+        "one data set",
     );
     files[4].0 = "test_1.bin";
     files[5].0 = "test_2.bin";
-    refused(&files, "found several", "leave the files");
+    refused(&files, "found several", "one data set alone");
     let mut files = small_cifar10();
     files[0].1.truncate(RECORD_10);
-    refused(&files, "expected the training files of CIFAR-10 to have one size", "leave the files");
+    refused(&files, "expected the training files of CIFAR-10 to have one size", "one data set alone");
     let mut files = small_cifar100();
     files.push(("extra.bin", cifar100(30, 0)));
-    refused(&files, "there are 3: extra.bin (30 pictures), test.bin (50 pictures)", "leave the files");
+    refused(&files, "found: extra.bin (30 pictures), test.bin (50 pictures)", "one data set alone");
     let swapped = [("train.bin", cifar100(50, 0)), ("test.bin", cifar100(200, 0))];
-    refused(&swapped, "expected the file named test to be the smaller one", "leave the files");
+    refused(&swapped, "expected the file named test to be the smaller one", "one data set alone");
     refused(&[small_cifar100(), small_cifar10()].concat(), "files of CIFAR-10 and of CIFAR-100", "a folder of its own");
     let two = [("a/x", cifar100(2, 0)), ("b/x", cifar10(2, 0))];
     refused(&two, "2 sub-folders of", "name one of them");

@@ -226,10 +226,12 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn the_command_fetches_and_describes() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| common::Ran::of(command(folder.path(), arguments));
-    run(&["data", "fetch", "imagenet"]).fails(
+    let ran = run(&["data", "fetch", "imagenet"]).fails(2, "invalid value 'imagenet' for '<NAME>'", "");
+    assert!(ran.err.contains("[possible values: cifar100, cifar10,"), "{}", ran.err);
+    run(&["data", "fetch", "cifar10", "--mirror", "example.org/a"]).fails(
         2,
-        "there is no data set imagenet to fetch",
-        "cifar100 (CIFAR-100, binary",
+        "is no address, expected http://",
+        "such as",
     );
     let mut away = command(folder.path(), &["data", "fetch", "cifar100", "--quiet"]);
     away.env("CQAT_MIRRORS", "http://127.0.0.1:9/a http://127.0.0.1:9/b");
@@ -255,6 +257,23 @@ fn the_command_fetches_and_describes() {
         text.contains("1200 training and 800 test pictures of 32 x 32 pixels") && text.contains("Trouser"),
         "{text}"
     );
+}
+
+/// A device is no file to be replaced, and a link leads somewhere.
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_and_links_are_written_through() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let sheet =
+        |to: &str| common::Ran::of(command(folder.path(), &["data", "info", "embedded", "--contact-sheet", to]));
+    sheet("/dev/full").fails(3, "/dev/full cannot be written", "room");
+    assert!(std::fs::metadata("/dev/full").unwrap().file_type().is_char_device());
+    std::os::unix::fs::symlink("behind.png", folder.path().join("link.png")).unwrap();
+    std::fs::write(folder.path().join("behind.png"), "old").unwrap();
+    sheet("link.png").ok();
+    assert!(folder.path().join("link.png").is_symlink());
+    assert!(std::fs::read(folder.path().join("behind.png")).unwrap().starts_with(b"\x89PNG"));
 }
 
 /// Ctrl-C keeps what has arrived, and says so; it does not wait for a server that stalls.

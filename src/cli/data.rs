@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use super::interrupts::Interrupts;
 use super::{DEFAULT_DATA, Global};
 use crate::data::{DataSet, Request, Split, load_as};
 use crate::digest::published_as;
-use crate::fetch::{self, PUBLISHED, Published, fetch};
+use crate::fetch::{self, PUBLISHED, fetch};
 use crate::files::write_atomically;
 use crate::progress::say;
 use crate::terminal::one_line;
@@ -35,24 +36,29 @@ impl DataCommand {
 #[derive(Debug, Args)]
 pub(super) struct FetchArgs {
     /// cifar100, cifar10, cifar100-python or cifar10-python
+    #[arg(value_parser = PossibleValuesParser::new(PUBLISHED.map(|p| PossibleValue::new(p.name).help(p.about))))]
     name: String,
     /// Folder to put the archive in
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
     out: PathBuf,
-    /// Address of a folder that holds the archive; may be repeated; default: CQAT_MIRRORS, else the authors' own
+    /// Address of a folder that holds the archive; may be repeated; default: those in CQAT_MIRRORS, with spaces between them, else the
+    /// authors' own
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
 }
 
 impl FetchArgs {
     fn run(&self, global: &Global) -> Result<()> {
-        let published: &Published = PUBLISHED.iter().find(|p| p.name == self.name).ok_or_else(|| {
-            let names = PUBLISHED.map(|p| format!("{} ({})", p.name, p.about)).join(", ");
-            Error::config(format!("there is no data set {} to fetch", self.name)).hint(format!("expected {names}"))
-        })?;
+        let published = PUBLISHED.iter().find(|p| p.name == self.name).expect("the parser knows the names");
         let defaults = fetch::Options::default();
         let named = (!self.mirrors.is_empty()).then(|| self.mirrors.clone());
         let mirrors = named.or_else(fetch::mirrors_of_environment).unwrap_or(defaults.mirrors);
+        if let Some(wrong) =
+            mirrors.iter().find(|m| !["http://", "https://"].iter().any(|scheme| m.starts_with(scheme)))
+        {
+            return Err(Error::config(format!("the mirror {wrong} is no address, expected http:// or https://"))
+                .hint("name the folder that holds the archive, such as https://example.org/data"));
+        }
         let _interrupts = Interrupts::take("stopping; what has arrived stays for the next call");
         let path = fetch(published, &self.out, &fetch::Options { mirrors, quiet: global.quiet, ..defaults })?;
         println!("{}", path.display());

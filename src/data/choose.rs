@@ -75,7 +75,11 @@ fn cifar10(parts: &[Part]) -> Choice {
         }
         (1, _) => log::warn!("{}: one training file, the published set has five", train[0].file.path.display()),
         (5, _) => {}
-        _ => return Err(Unclear::Ambiguous("expected five CIFAR-10 files (or a single one) beside the test file")),
+        _ => {
+            return Err(Unclear::Ambiguous(
+                "expected five CIFAR-10 training files (or a single one) beside the test file",
+            ));
+        }
     }
     if train.iter().any(|part| part.pictures != train[0].pictures) {
         return Err(Unclear::Ambiguous("expected the training files of CIFAR-10 to have one size"));

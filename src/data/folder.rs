@@ -32,7 +32,7 @@ pub(super) struct Folder {
     archives: Vec<DataFile>,
     /// Archives that are not read, and their kinds.
     unread: Vec<(PathBuf, &'static str)>,
-    /// Files ending in `.bin` that hold nothing like records.
+    /// Files named like CIFAR's that hold nothing like records.
     strange: Vec<DataFile>,
     texts: Vec<DataFile>,
     folders: Vec<PathBuf>,
@@ -258,7 +258,7 @@ impl Folder {
             Kind::Broken(error) => self.broken.push((file.path, error)),
             Kind::Archive => self.archives.push(file),
             Kind::Unread(kind) => self.unread.push((file.path, kind)),
-            Kind::Other if has_extension(&file.path, &["bin"]) => self.strange.push(file),
+            Kind::Other if may_be_meant(&file) => self.strange.push(file),
             Kind::Other => log::debug!("{}: not a CIFAR file", file.path.display()),
         }
     }
@@ -325,18 +325,21 @@ impl Folder {
                 ))
                 .hint(match packed {
                     Some(path) => format!("if it is in {}, name that, or unpack it", file_name(path)),
+                    None if !self.strange.is_empty() => "unpack or download the data set again".into(),
                     None => format!("put the {which} file of {title} beside it"),
                 })
             }
             Unclear::Ambiguous(expected) => {
-                let describe = |part: &Part| format!("{} ({} pictures)", part.file.name(), part.pictures);
+                let describe = |part: &Part| {
+                    let name = part.file.path.strip_prefix(&self.path).unwrap_or(&part.file.path);
+                    format!("{} ({} pictures)", name.display(), part.pictures)
+                };
                 let list: Vec<String> = self.parts.iter().take(12).map(describe).collect();
                 Error::data(format!(
-                    "training and test files in {place} are ambiguous: {expected}; there are {}: {}",
-                    self.parts.len(),
+                    "training and test files in {place} are ambiguous: {expected}; found: {}",
                     list.join(", ")
                 ))
-                .hint("leave the files of one data set alone in the folder, the test file with `test` in its name")
+                .hint("name a place with the files of one data set alone, the test file with `test` in its name")
             }
         }
     }
@@ -356,6 +359,13 @@ impl Folder {
             numbered_class_names(classes)
         })
     }
+}
+
+/// Whether a file is named as the published ones are: `train.bin`, `data_batch_1`.
+fn may_be_meant(file: &DataFile) -> bool {
+    let bare =
+        file.path.extension().is_none() && ["train", "test", "batch"].iter().any(|word| file.name().contains(word));
+    bare || has_extension(&file.path, &["bin"])
 }
 
 /// The lines of a text file that is small enough for a list of names.

@@ -91,7 +91,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value<'_>, Refused> {
         let at = machine.next;
         match machine.step() {
             Ok(None) => {}
-            Ok(Some(value)) => return Ok(value),
+            Ok(Some(value)) if machine.next == bytes.len() => return Ok(value),
+            Ok(Some(_)) => {
+                let what = format!("{} bytes follow its end", bytes.len() - machine.next);
+                return Err(Refused { at: machine.next, what });
+            }
             Err(what) => return Err(Refused { at, what }),
         }
     }

@@ -19,7 +19,12 @@ pub(super) fn recognise(file: &DataFile) -> Kind {
         if let Some(names) = class_names(&value) {
             return Ok(Kind::Names(names));
         }
-        let Some(layout) = layout(&value) else { return Ok(Kind::Other) };
+        let Some(layout) = layout(&value) else {
+            return match value.get("data") {
+                Some(_) => Err(wrong(file, "holds pictures, and neither fine_labels nor labels")),
+                None => Ok(Kind::Other),
+            };
+        };
         let (pictures, _) = contents(file, &value, layout)?;
         let pictures = (pictures.len() / PICTURE_BYTES) as u64;
         Ok(Kind::Pictures(Part { file: file.clone(), layout, form: Form::Python, pictures }))
