@@ -1,6 +1,6 @@
 // Batch norm backward, per channel: merges the partial sums of act_bwd, writes the gradients of gamma and beta and the
 // coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries s_w from here on).
-// part: three vec4 a (chunk, 4 channels): sum dz, sum dz * xhat of the main branch, of the projection.
+// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them. blocked: the sum of (blocked |d|, |d| of positive values) over these channels.
 // grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one workgroup of 64 a four channels.
 //use ranges
 struct Params {
@@ -20,8 +20,10 @@ struct Params {
 @group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read_write> grads: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> blocked: array<vec2<f32>>;
 var<workgroup> share_sum: array<vec4<f32>, 64>;
 var<workgroup> share_dot: array<vec4<f32>, 64>;
+var<workgroup> share_blocked: array<vec2<f32>, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -29,18 +31,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let cols4 = p.channels / 4u;
     var sum = vec4<f32>(0.0);
     var dot = vec4<f32>(0.0);
+    var gone = vec2<f32>(0.0);
     for (var k = lid; k < p.chunks; k += 64u) {
-        let o = 3u * (k * cols4 + col);
+        let o = 4u * (k * cols4 + col);
         sum += part[o];
         dot += part[o + p.branch];
+        gone += part[o + 3u].xy;
     }
     share_sum[lid] = sum;
     share_dot[lid] = dot;
+    share_blocked[lid] = gone;
     workgroupBarrier();
     for (var half = 32u; half > 0u; half /= 2u) {
         if (lid < half) {
             share_sum[lid] += share_sum[lid + half];
             share_dot[lid] += share_dot[lid + half];
+            share_blocked[lid] += share_blocked[lid + half];
         }
         workgroupBarrier();
     }
@@ -49,6 +55,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     sum = share_sum[0];
     dot = share_dot[0];
+    blocked[col] = share_blocked[0];
     grads[col] = dot;
     grads[cols4 + col] = sum;
     var s = 1.0;

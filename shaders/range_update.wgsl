@@ -1,4 +1,4 @@
-// Activation quantizers `first`, `first` + 1, ... of the table: merges the statistics of act_fwd and act_bwd, moves the tracked
+// Activation quantizers `first`, `first` + 1, ... of the table: merges the statistics of act_fwd and norm_bwd_merge, moves the tracked
 // range and makes the scale from it. Frozen ranges keep their scale; statistics go on.
 // seen: two vec4 a part: (max a, saturated, positive, 0), (sum a, sum a^2, 0, 0). blocked: (blocked |d|, |d| of positive values).
 // Grid: one workgroup of 64 a quantizer.
@@ -36,12 +36,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     var a = vec4<f32>(0.0);
     var b = vec4<f32>(0.0);
     for (var i = t.part + lid; i < t.part + t.parts; i += 64u) {
-        var stopped = vec2<f32>(0.0);
-        if (p.count_step == 1u) {
-            stopped = blocked[i];
+        a = merge(a, vec4<f32>(seen[2u * i].xyz, 0.0));
+        b += vec4<f32>(seen[2u * i + 1u].xy, 0.0, 0.0);
+    }
+    if (p.count_step == 1u) {
+        for (var i = t.blocked_part + lid; i < t.blocked_part + t.blocked_parts; i += 64u) {
+            a.w += blocked[i].x;
+            b.z += blocked[i].y;
         }
-        a = merge(a, vec4<f32>(seen[2u * i].xyz, stopped.x));
-        b += vec4<f32>(seen[2u * i + 1u].xy, stopped.y, 0.0);
     }
     share_a[lid] = a;
     share_b[lid] = b;

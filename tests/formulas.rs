@@ -202,7 +202,9 @@ fn ranges_move_as_their_names_say() {
             count_step: 0,
             pad: 0,
         };
-        let table = cast_slice(&[TableRow { row: 0, values: 6, parts: 2, part: 0, rule }]).to_vec();
+        let table =
+            cast_slice(&[TableRow { row: 0, values: 6, parts: 2, part: 0, blocked_parts: 1, blocked_part: 0, rule }])
+                .to_vec();
         let mut ranges = cast_slice(&[RangeRow { range: 2.0, calibrated, ..RangeRow::UNIT }]).to_vec();
         run(
             &UPDATE,

@@ -64,6 +64,7 @@ fn rust_fields(name: &str, texts: &[&str]) -> Fields {
         offset += match ty {
             "u32" | "i32" | "f32" => 4,
             "Quant" => size_of::<cqat::quant::Quant>() as u32,
+            "ActParams" => size_of::<cqat::kernels::activation::ActParams>() as u32,
             "ScaleRule" => size_of::<cqat::quant::ScaleRule>() as u32,
             array => 4 * array.strip_prefix("[u32; ")?.strip_suffix(']')?.parse::<u32>().ok()?,
         };
@@ -104,15 +105,17 @@ fn structs_of_shaders_lie_as_those_of_the_host() {
             }
         }
         for (handle, ty) in module.types.iter() {
-            if let Some(rust) =
-                ty.name.as_deref().filter(|n| ["Quant", "RangeRow", "ScaleRule", "Step", "WeightRow"].contains(n))
+            if let Some(rust) = ty
+                .name
+                .as_deref()
+                .filter(|n| ["ActParams", "Quant", "RangeRow", "ScaleRule", "Step", "WeightRow"].contains(n))
             {
                 assert_eq!(wgsl_fields(&module, handle), rust_fields(rust, &shared_sources), "{name}: {rust}");
                 shared.insert(rust.to_string());
             }
         }
     }
-    assert_eq!(shared.len(), 5, "{shared:?}");
+    assert_eq!(shared.len(), 6, "{shared:?}");
 }
 
 fn kernel(name: &str) -> &'static KernelDef {

@@ -4,5 +4,7 @@ struct TableRow {
     values: u32,
     parts: u32,
     part: u32,
+    blocked_parts: u32,
+    blocked_part: u32,
     rule: ScaleRule,
 }

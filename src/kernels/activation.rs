@@ -161,6 +161,31 @@ fn forward(t: &mut Twin) {
     }
 }
 
+/// What the way back needs of an activation (`Act` in `shared/act.wgsl`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct ActParams {
+    /// This activation's row of ranges.
+    pub range_row: u32,
+    /// The shortcut's row of ranges, -1: scale 1.
+    pub shortcut_row: i32,
+    /// What `shortcut` is; fixed in the variant, read by the twin.
+    pub shortcut: u32,
+    /// [`Format`] of the shortcut; likewise.
+    pub shortcut_format: u32,
+    /// The quantizer, for its mask.
+    pub quant: Quant,
+}
+
+impl ActParams {
+    /// Of no activation.
+    pub const NONE: ActParams =
+        ActParams { range_row: 0, shortcut_row: -1, shortcut: 0, shortcut_format: 0, quant: Quant::OFF };
+}
+
+/// vec4s of a part of [`BACKWARD`].
+pub const BACKWARD_PART: usize = 4;
+
 /// Parameters of `act_bwd`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -173,16 +198,8 @@ pub struct BackwardParams {
     pub chunk: u32,
     /// Padding.
     pub pad: u32,
-    /// This activation's row of ranges.
-    pub range_row: u32,
-    /// The shortcut's row of ranges, -1: scale 1.
-    pub shortcut_row: i32,
-    /// What `shortcut` is; fixed in the variant, read by the twin.
-    pub shortcut: u32,
-    /// [`Format`] of the shortcut; likewise.
-    pub shortcut_format: u32,
-    /// The quantizer, for its mask.
-    pub quant: Quant,
+    /// The activation.
+    pub act: ActParams,
 }
 
 /// `act_bwd.wgsl`.
@@ -196,7 +213,6 @@ pub static BACKWARD: KernelDef = KernelDef {
         ("shortcut_context", Access::Read),
         ("ranges", Access::Read),
         ("part", Access::ReadWrite),
-        ("blocked", Access::ReadWrite),
     ],
     params_bytes: size_of::<BackwardParams>(),
     twin: backward,
@@ -204,38 +220,57 @@ pub static BACKWARD: KernelDef = KernelDef {
 
 fn backward(t: &mut Twin) {
     let p: BackwardParams = t.params();
-    let ranges = t.f32(5);
+    let saved =
+        Saved { y: t.f32(1), context: t.f32(2), shortcut: t.words(3), shortcut_context: t.f32(4), ranges: t.f32(5) };
+    let (d, part) = (t.f32_mut(0), t.f32_mut(6));
+    let chunks = (0..p.rows).step_by(p.chunk as usize).map(|first| first..(first + p.chunk).min(p.rows));
+    back_through(&p.act, &saved, p.cols4 as usize, chunks.map(|rows| rows.map(|r| r as usize)), d, part);
+}
+
+/// What the forward pass has left.
+pub(super) struct Saved<'a> {
+    pub(super) y: &'a [f32],
+    pub(super) context: &'a [f32],
+    pub(super) shortcut: &'a [u32],
+    pub(super) shortcut_context: &'a [f32],
+    pub(super) ranges: &'a [f32],
+}
+
+/// Takes `d` back through an activation, and leaves a part for each of `chunks`, which are the rows that it sums, and four channels.
+pub(super) fn back_through<R: Iterator<Item = usize> + Clone>(
+    act: &ActParams,
+    saved: &Saved,
+    cols4: usize,
+    chunks: impl Iterator<Item = R>,
+    d: &mut [f32],
+    part: &mut [f32],
+) {
     let b = Branches {
-        channels: p.cols4 as usize * 4,
-        y: t.f32(1),
-        context: t.f32(2),
-        shortcut: t.words(3),
-        shortcut_context: t.f32(4),
-        kind: p.shortcut,
-        format: Format::from_number(p.shortcut_format),
-        identity_scale: range::scale_or_one(ranges, p.shortcut_row),
+        channels: 4 * cols4,
+        y: saved.y,
+        context: saved.context,
+        shortcut: saved.shortcut,
+        shortcut_context: saved.shortcut_context,
+        kind: act.shortcut,
+        format: Format::from_number(act.shortcut_format),
+        identity_scale: range::scale_or_one(saved.ranges, act.shortcut_row),
     };
-    let d = t.f32_mut(0);
-    let (part, statistics) = (t.f32_mut(6), t.f32_mut(7));
-    let inv = range::row(ranges, p.range_row).inv_scale;
-    for (item, o) in part.chunks_exact_mut(12).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
-        let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
-        let first = chunk * p.chunk as usize;
-        let last = (first + p.chunk as usize).min(p.rows as usize);
-        let [mut bias, mut gain, mut shortcut_gain] = [[0f32; 4]; 3];
-        let (mut blocked, mut reaching) = (0f32, 0f32);
-        for r in first..last {
+    let inv = range::row(saved.ranges, act.range_row).inv_scale;
+    let items = chunks.flat_map(|rows| (0..cols4).map(move |col| (rows.clone(), col)));
+    for ((rows, col), o) in items.zip(part.chunks_exact_mut(4 * BACKWARD_PART)) {
+        let [mut bias, mut gain, mut shortcut_gain, mut blocked] = [[0f32; 4]; BACKWARD_PART];
+        for r in rows {
             for k in 0..4 {
                 let i = r * b.channels + col * 4 + k;
                 let z = b.z(i);
                 let alive = if z > 0.0 { d[i] } else { 0.0 };
                 let mut dz = alive;
-                if p.quant.enabled == 1 {
-                    if !p.quant.passes(z, inv) {
+                if act.quant.enabled == 1 {
+                    if !act.quant.passes(z, inv) {
                         dz = 0.0;
                     }
-                    reaching += alive.abs();
-                    blocked += (alive - dz).abs();
+                    blocked[0] += (alive - dz).abs();
+                    blocked[1] += alive.abs();
                 }
                 d[i] = dz;
                 bias[k] += dz;
@@ -243,7 +278,6 @@ fn backward(t: &mut Twin) {
                 shortcut_gain[k] += dz * b.shortcut_xhat(i);
             }
         }
-        o.copy_from_slice([bias, gain, shortcut_gain].as_flattened());
-        statistics[2 * item..2 * item + 2].copy_from_slice(&[blocked, reaching]);
+        o.copy_from_slice([bias, gain, shortcut_gain, blocked].as_flattened());
     }
 }

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::activation::BACKWARD_PART;
 use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant, maxima};
 
@@ -170,6 +171,7 @@ pub static BWD_MERGE: KernelDef = KernelDef {
         ("ranges", Access::Read),
         ("grads", Access::ReadWrite),
         ("coefficients", Access::ReadWrite),
+        ("blocked", Access::ReadWrite),
     ],
     params_bytes: size_of::<BwdMergeParams>(),
     twin: bwd_merge,
@@ -178,17 +180,21 @@ pub static BWD_MERGE: KernelDef = KernelDef {
 fn bwd_merge(t: &mut Twin) {
     let p: BwdMergeParams = t.params();
     let (part, affine, context, ranges) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
-    let (grads, coefficients) = (t.f32_mut(4), t.f32_mut(5));
+    let (grads, coefficients, blocked) = (t.f32_mut(4), t.f32_mut(5), t.f32_mut(6));
     let channels = p.channels as usize;
     for c in 0..channels {
         let (mut sum, mut dot) = (0f32, 0f32);
         for k in 0..p.chunks as usize {
-            let o = k * 3 * channels + (c / 4) * 12 + c % 4;
+            let o = BACKWARD_PART * (k * channels + c / 4 * 4) + c % 4;
             sum += part[o];
             dot += part[o + 4 * p.branch as usize];
         }
         grads[c] = dot;
         grads[channels + c] = sum;
+        if c % 4 < 2 {
+            let of = |k: usize| part[BACKWARD_PART * (k * channels + c / 4 * 4) + 12 + c % 4];
+            blocked[c / 4 * 2 + c % 4] = (0..p.chunks as usize).map(of).sum();
+        }
         let s = scale_or_one(ranges, p.x_row);
         coefficients[c] = affine[c] * context[2 * channels + c] / s;
         coefficients[channels + c] = sum / p.rows as f32;

@@ -73,13 +73,17 @@ pub struct TableRow {
     pub parts: u32,
     /// The first of them.
     pub part: u32,
+    /// Partial sums of what is blocked.
+    pub blocked_parts: u32,
+    /// The first of them.
+    pub blocked_part: u32,
     /// Scale rule.
     pub rule: ScaleRule,
 }
 
 /// Words of one partial statistic of `act_fwd`.
 pub const SEEN_WORDS: usize = 8;
-/// Words of one partial statistic of `act_bwd`.
+/// Words of one partial sum of what is blocked.
 pub const BLOCKED_WORDS: usize = 2;
 
 /// Parameters of `range_update`.
@@ -120,10 +124,11 @@ pub static UPDATE: KernelDef = KernelDef {
 
 fn range_update(t: &mut Twin) {
     let p: UpdateParams = t.params();
-    let table: &[TableRow] = bytemuck::cast_slice(t.words(0));
+    let rows = t.words(0).chunks_exact(size_of::<TableRow>() / 4);
     let (seen, blocked, step) = (t.f32(1), t.f32(2), t.step(3));
     let ranges = t.f32_mut(4);
-    for entry in &table[p.first as usize..][..p.count as usize] {
+    for words in rows.skip(p.first as usize).take(p.count as usize) {
+        let entry: TableRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(words));
         let parts = entry.part as usize..(entry.part + entry.parts) as usize;
         let (mut top, mut saturated, mut positive, mut sum, mut squares) = (0f32, 0f32, 0f32, 0f32, 0f32);
         let (mut stopped, mut reaching) = (0f32, 0f32);
@@ -134,6 +139,8 @@ fn range_update(t: &mut Twin) {
             positive += q[2];
             sum += q[4];
             squares += q[5];
+        }
+        for i in (entry.blocked_part as usize..).take(entry.blocked_parts as usize) {
             stopped += blocked[BLOCKED_WORDS * i];
             reaching += blocked[BLOCKED_WORDS * i + 1];
         }

@@ -45,6 +45,7 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_lane",
     "wgrad_reduce",
     "wgrad_tiled",
+    "shared/act",
     "shared/conv_params",
     "shared/divide",
     "shared/finish_none",

@@ -107,7 +107,7 @@ pub struct Needs {
 pub struct Statistics {
     /// Of `act_fwd`.
     pub seen: TensorId,
-    /// Of `act_bwd`.
+    /// Of `norm_bwd_merge`.
     pub blocked: TensorId,
     /// Row of [`Layout::range_table`], where it is quantized.
     pub entry: Option<u32>,
@@ -273,19 +273,19 @@ impl Layout {
         for (row, (id, activation)) in net.activations().enumerate() {
             let (rows, cols4) = (batch * activation.shape.pixels(), activation.shape.c / 4);
             let parts = rows.div_ceil(row_chunk(rows, cols4, software)) * cols4;
-            // So many that both arenas have the same number before each activation.
-            let room = parts.next_multiple_of(ALIGN_WORDS / BLOCKED_WORDS);
-            let seen = plan.member(Arena::Seen, format!("{}.seen", activation.name), SEEN_WORDS * room);
-            let blocked = plan.member(Arena::Blocked, format!("{}.blocked", activation.name), BLOCKED_WORDS * room);
-            let part = plan.offset(seen) / SEEN_WORDS;
-            assert_eq!(part, plan.offset(blocked) / BLOCKED_WORDS, "the arenas go in step");
+            let seen = plan.member(Arena::Seen, format!("{}.seen", activation.name), SEEN_WORDS * parts);
+            let blocked = plan.member(Arena::Blocked, format!("{}.blocked", activation.name), BLOCKED_WORDS * cols4);
+            let [part, blocked_part] =
+                [plan.offset(seen) / SEEN_WORDS, plan.offset(blocked) / BLOCKED_WORDS].map(|first| first as u32);
             let entry = quant.and_then(|q| q.layer(id)).map(|quantizer| {
                 let (row, values) = (row as u32 + 1, (4 * rows * cols4) as u32);
                 range_entries.push(TableRow {
                     row,
                     values,
                     parts: parts as u32,
-                    part: part as u32,
+                    part,
+                    blocked_parts: cols4 as u32,
+                    blocked_part,
                     rule: quantizer.rule,
                 });
                 range_entries.len() as u32 - 1

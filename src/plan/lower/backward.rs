@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::Pass;
-use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant};
+use crate::kernels::activation::{ActParams, BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
 use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams};
 use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
@@ -27,6 +27,17 @@ struct Gradients {
     grads: HashMap<LayerId, TensorId>,
     /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
     pending: HashMap<LayerId, (TensorId, TensorId)>,
+}
+
+/// What has come back through an activation.
+struct Back {
+    activation: LayerId,
+    /// Gradient of the value before the ReLU.
+    d: TensorId,
+    /// Partial sums of it.
+    part: TensorId,
+    chunks: usize,
+    rows: usize,
 }
 
 /// Workgroups that add up the squares of the gradients.
@@ -140,44 +151,36 @@ impl Pass<'_> {
         let main = self.conv_state(a.main);
         let s = self.shortcut_operand(a);
         let d = g.grads[&id];
-        let part = self.scratch("act_bwd part", 12 * items);
-        let blocked = self.layout.statistics[id].expect("an activation has statistics").blocked;
+        let part = self.scratch("act_bwd part", 4 * BACKWARD_PART * items);
         let params = BackwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
             chunk: chunk as u32,
             pad: 0,
-            range_row: row,
-            shortcut_row: s.row,
-            shortcut: s.kind,
-            shortcut_format: s.format as u32,
-            quant: q.map_or(Quant::OFF, |q| q.quant),
+            act: ActParams {
+                range_row: row,
+                shortcut_row: s.row,
+                shortcut: s.kind,
+                shortcut_format: s.format as u32,
+                quant: q.map_or(Quant::OFF, |q| q.quant),
+            },
         };
         let variant = backward_variant(s.kind, s.format);
-        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part, blocked];
+        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part];
         self.emit(&BACKWARD, variant, &params, &bind, flat_grid(items), 0);
-        self.norm_backward_merge(a.main, part, chunks, rows, 1, d, g);
+        let back = Back { activation: id, d, part, chunks, rows };
+        self.norm_backward_merge(a.main, &back, 1, g);
         match a.shortcut {
             Shortcut::None => {}
             Shortcut::Identity(source) => {
                 let previous = g.grads.insert(source, d);
                 assert!(previous.is_none(), "an identity shortcut comes before the other branch in reverse order");
             }
-            Shortcut::Projection(conv) => self.norm_backward_merge(conv, part, chunks, rows, 2, d, g),
+            Shortcut::Projection(conv) => self.norm_backward_merge(conv, &back, 2, g),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two call sites next to each other")]
-    fn norm_backward_merge(
-        &mut self,
-        conv: LayerId,
-        part: TensorId,
-        chunks: usize,
-        rows: usize,
-        branch: u32,
-        d: TensorId,
-        g: &mut Gradients,
-    ) {
+    fn norm_backward_merge(&mut self, conv: LayerId, back: &Back, branch: u32, g: &mut Gradients) {
         let layout = self.layout;
         let norm = layout.norm_of(conv);
         let coefficients = self.scratch("coefficients", 3 * norm.channels);
@@ -187,16 +190,17 @@ impl Pass<'_> {
         };
         let params = BwdMergeParams {
             channels: norm.channels as u32,
-            rows: rows as u32,
-            chunks: chunks as u32,
+            rows: back.rows as u32,
+            chunks: back.chunks as u32,
             branch,
             x_row: input.row,
             pad: [0; 3],
         };
         let context = self.conv_state(conv).context;
-        let bind = [part, norm.affine, context, layout.ranges, norm.grad, coefficients];
+        let blocked = layout.statistics[back.activation].expect("an activation has statistics").blocked;
+        let bind = [back.part, norm.affine, context, layout.ranges, norm.grad, coefficients, blocked];
         self.emit_only(&norm::BWD_MERGE, &params, &bind, [norm.channels as u32 / 4, 1, 1]);
-        g.pending.insert(conv, (d, coefficients));
+        g.pending.insert(conv, (back.d, coefficients));
     }
 
     fn conv_backward(&mut self, id: LayerId, c: &Conv, g: &mut Gradients) {

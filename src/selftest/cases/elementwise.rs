@@ -3,7 +3,9 @@
 use bytemuck::Zeroable;
 
 use super::{Case, bits, constant, integers, only, quarters, reals, step, unset};
-use crate::kernels::activation::{self, BackwardParams, ForwardParams, backward_variant, forward_variant};
+use crate::kernels::activation::{
+    self, ActParams, BACKWARD_PART, BackwardParams, ForwardParams, backward_variant, forward_variant,
+};
 use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
 use crate::kernels::input::{self, AugmentParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
@@ -205,12 +207,13 @@ fn norm_cases(cases: &mut Vec<Case>) {
         for (branch, x_row) in [(1, -1), (2, 1)] {
             let p = BwdMergeParams { channels, rows, chunks, branch, x_row, pad: [0; 3] };
             let data = vec![
-                reals(3 * chunks as usize * n, 6, -1.0, 1.0),
+                reals(BACKWARD_PART * chunks as usize * n, 6, -1.0, 1.0),
                 reals(2 * n, 7, -1.0, 1.0),
                 reals(4 * n, 8, 0.1, 1.0),
                 ranges(2),
                 unset(2 * n),
                 unset(3 * n),
+                unset(n / 2),
             ];
             cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, [cols4, 1, 1], data));
         }
@@ -275,14 +278,10 @@ fn activation_cases(cases: &mut Vec<Case>) {
                 cols4,
                 chunk,
                 pad: 0,
-                range_row,
-                shortcut_row,
-                shortcut,
-                shortcut_format,
-                quant,
+                act: ActParams { range_row, shortcut_row, shortcut, shortcut_format, quant },
             };
             let d = integers(words, 5, -9, 9);
-            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(12 * items), unset(2 * items)];
+            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(4 * BACKWARD_PART * items)];
             let variant = backward_variant(shortcut, format);
             cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
         }
@@ -292,7 +291,7 @@ fn activation_cases(cases: &mut Vec<Case>) {
 fn range_cases(cases: &mut Vec<Case>) {
     let entry = |row, parts, part, pow2, shift| {
         let rule = ScaleRule { levels: 255.0, factor: 8.0, pow2, shift };
-        TableRow { row, values: 64 * parts, parts, part, rule }
+        TableRow { row, values: 64 * parts, parts, part, blocked_parts: parts / 2, blocked_part: part / 2, rule }
     };
     for mode in 0..5 {
         for (frozen, use_sigma, pow2, shift) in [(0, 0, 0, 0), (0, 1, 0, 3), (0, 0, 1, 0), (1, 0, 0, 0)] {
