@@ -19,6 +19,7 @@ test:
 test-without-gpu:
 	cargo test --locked --lib --test batches --test config --test data --test data_forms --test fetch --test formulas --test gradcheck \
 		--test fuzz_seeds --test integer --test planner --test quantizer --test shaders
+	cargo test --locked --test pictures broken::
 
 setup:
 	scripts/setup-vulkan.sh

@@ -19,11 +19,16 @@ const X_LOADS = TILE_M * K4 / THREADS;
 // Four by four channels each: as many as threads where TILE_M is 64, half as many where it is 128.
 const W_LOADS = K4 * N4;
 const X_STRIDE = M4 + 1u;
-var<workgroup> tile_x: array<vec4<u32>, K4 * X_STRIDE>; // four pixels, four codes each
+// Neighbours write neighbouring words, so these are no vectors: a vector may be written as a whole.
+var<workgroup> tile_x: array<u32, 4u * K4 * X_STRIDE>; // four codes
 var<workgroup> tile_w: array<vec4<u32>, W_LOADS>;       // four output channels, four codes each
 
 fn dots(a: u32, b: vec4<u32>) -> vec4<i32> {
     return vec4<i32>(dot4I8Packed(a, b.x), dot4I8Packed(a, b.y), dot4I8Packed(a, b.z), dot4I8Packed(a, b.w));
+}
+
+fn pixels(i: u32) -> vec4<u32> {
+    return vec4<u32>(tile_x[4u * i], tile_x[4u * i + 1u], tile_x[4u * i + 2u], tile_x[4u * i + 3u]);
 }
 
 fn pack(v: vec4<f32>) -> u32 {
@@ -79,8 +84,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         if (step > 0u) {
             for (var k = 0u; k < K4; k++) {
-                let a0 = tile_x[k * X_STRIDE + tm];
-                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
+                let a0 = pixels(k * X_STRIDE + tm);
+                let a1 = pixels(k * X_STRIDE + M4 / 2u + tm);
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
                 for (var i = 0u; i < 4u; i++) { // unrolled
@@ -95,7 +100,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         if (step < steps) {
             for (var r = 0u; r < X_LOADS; r++) { // unrolled
                 let m = (lid + r * THREADS) / K4;
-                tile_x[load_c * X_STRIDE + m / 4u][m % 4u] = next_x[r];
+                tile_x[load_c * (4u * X_STRIDE) + m] = next_x[r];
             }
             if (lid < W_LOADS) {
                 tile_w[lid] = next_w;

@@ -20,8 +20,13 @@ const X_LOADS = TILE_M * K4 / THREADS;
 const W_LOADS = TILE_K * N4 / THREADS;
 // A row of x is one vec4 longer than it has to be: writes of neighbouring channels go to different banks.
 const X_STRIDE = M4 + 1u;
-var<workgroup> tile_x: array<Sum4, TILE_K * X_STRIDE>;
+// Neighbours write neighbouring values, so these are no vectors: a vector may be written as a whole.
+var<workgroup> tile_x: array<Sum, 4u * TILE_K * X_STRIDE>;
 var<workgroup> tile_w: array<Sum4, TILE_K * N4>;
+
+fn pixels(i: u32) -> Sum4 {
+    return Sum4(tile_x[4u * i], tile_x[4u * i + 1u], tile_x[4u * i + 2u], tile_x[4u * i + 3u]);
+}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -81,8 +86,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         if (step > 0u) {
             for (var k = 0u; k < TILE_K; k++) {
-                let a0 = tile_x[k * X_STRIDE + tm];
-                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
+                let a0 = pixels(k * X_STRIDE + tm);
+                let a1 = pixels(k * X_STRIDE + M4 / 2u + tm);
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
                 for (var i = 0u; i < 4u; i++) { // unrolled
@@ -98,7 +103,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             for (var r = 0u; r < X_LOADS; r++) { // unrolled
                 let m = (lid + r * THREADS) / K4;
                 for (var i = 0u; i < 4u; i++) { // unrolled
-                    tile_x[(load_c * 4u + i) * X_STRIDE + m / 4u][m % 4u] = next_x[r][i];
+                    tile_x[(load_c * 4u + i) * (4u * X_STRIDE) + m] = next_x[r][i];
                 }
             }
             for (var r = 0u; r < W_LOADS; r++) { // unrolled

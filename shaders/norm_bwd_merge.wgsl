@@ -1,6 +1,7 @@
 // Batch norm backward, per channel: merges the partial sums of act_bwd, writes the gradients of gamma and beta and the
 // coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries s_w from here on).
-// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them. blocked: the sum of (blocked |d|, |d| of positive values) over these channels.
+// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them. blocked: the sum of (blocked |d|, |d| of positive values) over these channels;
+// where there is a projection, both branches find the same.
 // grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one workgroup of 64 a four channels.
 //use ranges
 struct Params {

@@ -200,12 +200,22 @@ pub struct Request {
     pub skip_broken: bool,
     /// Seed of the choice of validation and test pictures.
     pub seed: u64,
+    /// No progress is shown while pictures are decoded.
+    pub quiet: bool,
 }
 
 impl Request {
     /// The pictures in `dir` as they come.
     pub fn of(dir: &str) -> Request {
-        Request { dir: dir.into(), size: SIDE, validation: 0, test_fraction: 0.2, skip_broken: false, seed: 0 }
+        Request {
+            dir: dir.into(),
+            size: SIDE,
+            validation: 0,
+            test_fraction: 0.2,
+            skip_broken: false,
+            seed: 0,
+            quiet: true,
+        }
     }
 }
 

@@ -32,8 +32,26 @@ pub fn list(folder: &Path, most: usize) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// Replaces a file's contents so that a reader, or a crash, sees the old or the new, never half. What a link points to is replaced,
-/// not the link; into a device or a pipe is written.
+/// Writes a file that the user has named: as [`write_atomically`], but through a link, and into a device or a pipe.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_output(path: &Path, bytes: &[u8], kind: ErrorKind) -> Result<()> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if !std::fs::metadata(&target).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        return write_atomically(&target, bytes, kind);
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(&target);
+    file.and_then(|mut f| f.write_all(bytes)).map_err(|e| unwritten(path, kind, e))
+}
+
+fn unwritten(path: &Path, kind: ErrorKind, e: std::io::Error) -> Error {
+    Error::new(kind, format!("{} cannot be written", path.display()))
+        .hint("check that the disk has room and the folder is writable; what was there before is untouched")
+        .caused_by(e)
+}
+
+/// Replaces a file's contents so that a reader, or a crash, sees the old or the new, never half.
 ///
 /// # Errors
 /// Any failure to write, as one of `kind`; the old file, if there is one, is untouched.
@@ -50,16 +68,6 @@ pub fn write_atomically_with(
     kind: ErrorKind,
     write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
 ) -> Result<()> {
-    let fail = |e: std::io::Error| {
-        Error::new(kind, format!("{} cannot be written", path.display()))
-            .hint("check that the disk has room and the folder is writable; what was there before is untouched")
-            .caused_by(e)
-    };
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if std::fs::metadata(&target).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
-        return std::fs::OpenOptions::new().write(true).open(&target).and_then(|mut f| write(&mut f)).map_err(fail);
-    }
-    let path = target.as_path();
     // Processes of other machines may have the same number and write into the same folder.
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let temporary = path.with_extension(format!("{random}.tmp"));
@@ -71,7 +79,7 @@ pub fn write_atomically_with(
     };
     attempt().map_err(|e| {
         let _ = std::fs::remove_file(&temporary);
-        fail(e)
+        unwritten(path, kind, e)
     })?;
     // The rename itself must survive a crash too. The new file is in place, whatever comes of this.
     if let Some(Ok(folder)) = path

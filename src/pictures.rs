@@ -118,15 +118,16 @@ pub fn read(path: &Path, side: usize) -> Result<Vec<u8>> {
     })
 }
 
-/// [`read`] of each of `paths`, in their order, on all processors.
-pub fn read_all<P: AsRef<Path> + Sync>(paths: &[P], side: usize) -> Vec<Result<Vec<u8>>> {
+/// [`read`] of each of `paths`, in their order, on all processors; `done` after each.
+pub fn read_all<P: AsRef<Path> + Sync>(paths: &[P], side: usize, done: impl Fn() + Sync) -> Vec<Result<Vec<u8>>> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut done = Vec::new();
+        let mut some = Vec::new();
         while let Some((i, path)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, paths.get(i)?))) {
-            done.push((i, read(path.as_ref(), side)));
+            some.push((i, read(path.as_ref(), side)));
+            done();
         }
-        done
+        some
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len());
     let mut all: Vec<(usize, Result<Vec<u8>>)> = std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Progress on standard error: a bar with images/s and ETA on a terminal, a plain line now and then elsewhere.
 
 use std::io::IsTerminal as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -116,7 +117,7 @@ pub struct Download {
     last_line: Instant,
 }
 
-/// Time between two plain lines of a download.
+/// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Download {
@@ -146,6 +147,44 @@ impl Download {
 }
 
 impl Drop for Download {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Progress of work that consists of so many pieces, on several threads: a bar on a terminal, a line now and then elsewhere.
+pub struct Count {
+    bar: ProgressBar,
+    name: &'static str,
+    plain: bool,
+    last_line: Mutex<Instant>,
+}
+
+impl Count {
+    /// Before the first of `count` pieces.
+    pub fn start(name: &'static str, count: u64, quiet: bool) -> Count {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(count) };
+        bar.set_length(count);
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} ETA {eta}");
+        bar.set_style(style.expect("the template is valid"));
+        bar.set_prefix(name);
+        let plain = !quiet && !std::io::stderr().is_terminal();
+        Count { bar, name, plain, last_line: Mutex::new(Instant::now()) }
+    }
+
+    /// One more is done.
+    pub fn one_more(&self) {
+        self.bar.inc(1);
+        if let (true, Ok(mut last)) = (self.plain, self.last_line.try_lock())
+            && last.elapsed() >= LINE_EVERY
+        {
+            *last = Instant::now();
+            say!("{}: {} of {}", self.name, self.bar.position(), self.bar.length().unwrap_or_default());
+        }
+    }
+}
+
+impl Drop for Count {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

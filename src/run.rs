@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::exec::AdapterSummary;
 use crate::files::write_atomically;
 use crate::kernels::select::Choices;
+use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
 /// Version of `metrics.jsonl` and `manifest.json`.
@@ -155,7 +156,7 @@ impl RunFolder {
         if !found.is_empty() {
             return Err(Error::training(format!("{} already holds a run", path.display())).hint(format!(
                 "go on with it: cqat train --resume {}; or choose another folder with --out",
-                path.display()
+                shell_word(path)
             )));
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::config::{Config, Pictures};
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
 use crate::net::Net;
-use crate::plan::lower::{Lowered, Options, lower_fitting, lower_shrinking};
+use crate::plan::lower::{Lowered, Options, lower, lower_fitting, lower_shrinking};
 use crate::quant::QuantSpec;
 
 /// The network and quantizers of a configuration.
@@ -46,9 +46,15 @@ pub fn lower_for_training(config: &Config, classes: usize, caps: &Caps, pictures
     let with = |resident| lower_fitting(&net, quant.as_ref(), &Options { resident, ..options(config, caps)? });
     match config.device.pictures {
         Pictures::Host => with(0),
-        Pictures::Device => with(pictures),
+        Pictures::Device => with(pictures).map_err(|e| match with(0) {
+            Ok(_) => e.hint("the batch fits without the training pictures: --set device.pictures=host"),
+            Err(_) => e,
+        }),
         Pictures::Auto if caps.software => with(0),
-        Pictures::Auto => with(pictures).or_else(|_| with(0)),
+        Pictures::Auto => {
+            let lowered = lower(&net, quant.as_ref(), &Options { resident: pictures, ..options(config, caps)? })?;
+            if lowered.plan.fits(caps).is_ok() { Ok(lowered) } else { with(0) }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::schedule::learning_rate;
 use crate::score::Totals;
 use crate::session::{Form, Session};
 use crate::tensors;
+use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
 /// How a call of [`Trainer::run`] ended.
@@ -249,7 +250,7 @@ impl<'a> Trainer<'a> {
 
     fn was_saved(&self) -> Error {
         Error::new(ErrorKind::Interrupted, "interrupted; the run was saved")
-            .hint(format!("go on with: cqat train --resume {}", self.folder.path().display()))
+            .hint(format!("go on with: cqat train --resume {}", shell_word(self.folder.path())))
     }
 
     fn save_last(&mut self) -> Result<()> {

@@ -269,6 +269,23 @@ fn a_run_that_another_process_trains() {
 
 /// A start that cannot write leaves nothing that stands in the way of the next one.
 #[cfg(unix)]
+/// Runs of a sweep may all begin in the same second; each gets a folder, and one that cannot start leaves none.
+#[test]
+fn runs_that_are_started_at_once() {
+    let place = common::workplace();
+    let arguments =
+        ["train", "tiny.yaml", "--data", "data", "--set", "train.float_epochs=1", "--set", "train.quant_epochs=0"];
+    let start = || common::on_device(place.path(), &arguments).spawn().unwrap();
+    let children: Vec<_> = (0..3).map(|_| start()).collect();
+    let folders: std::collections::BTreeSet<String> =
+        children.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap()).ok().out).collect();
+    assert_eq!(folders.len(), 3, "{folders:?}");
+    assert_eq!(std::fs::read_dir(place.path().join("runs")).unwrap().count(), 3);
+    let empty = common::workplace();
+    cqat(empty.path(), &["train", "tiny.yaml", "--data", "nowhere"]).fails(3, "does not exist", "check the path");
+    assert!(!empty.path().join("runs").exists());
+}
+
 #[test]
 fn a_start_that_cannot_write() {
     place();

@@ -212,6 +212,19 @@ fn a_damaged_python_file_is_named() {
     }
 }
 
+/// The oldest form of tar has no mark of its own.
+#[test]
+fn an_old_archive_is_read() {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in &cifar100()[0] {
+        let mut header = tar::Header::new_old();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    let (_dir, path) = archive("old", &builder.into_inner().unwrap());
+    assert_eq!(load_path(&path).unwrap().train.len(), 210);
+}
+
 #[test]
 fn a_damaged_archive_is_refused() {
     let packed = tar("cifar-100-python", &cifar100()[1]);

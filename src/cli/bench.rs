@@ -10,7 +10,7 @@ use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::bench::{Ceilings, measure};
 use crate::config::{Config, Method};
-use crate::files::write_atomically;
+use crate::files::write_output;
 use crate::gpu::Gpu;
 use crate::kernels::select::KernelFamily;
 use crate::plan::lower::Lowered;
@@ -69,7 +69,7 @@ impl BenchArgs {
                 Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
                     .hint("leave --trace out, or choose another adapter with --device")
             })?;
-            write_atomically(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
+            write_output(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
         }
         if self.json {
             let p = m.profile.as_ref();

@@ -86,7 +86,10 @@ fn describe(path: &Path) -> Result<Described> {
         Error::training(format!("{} cannot be read", folder.file(name).display()))
             .hint("is it a run folder? The file is missing or damaged")
     };
-    let text = |name: &str| std::fs::read_to_string(folder.file(name)).map_err(|e| damaged(name).caused_by(e));
+    let text = |name: &str| {
+        let bytes = std::fs::read(folder.file(name)).map_err(|e| damaged(name).caused_by(e))?;
+        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
     let config = serde_json::to_value(folder.config()?).map_err(|e| damaged("config.yaml").caused_by(e))?;
     let manifest: Value =
         serde_json::from_str(&text("manifest.json")?).map_err(|e| damaged("manifest.json").caused_by(e))?;

@@ -11,7 +11,7 @@ use super::{DEFAULT_DATA, Global};
 use crate::data::{DataSet, Request, Split, load_as};
 use crate::digest::published_as;
 use crate::fetch::{self, PUBLISHED, fetch};
-use crate::files::write_atomically;
+use crate::files::write_output;
 use crate::progress::say;
 use crate::terminal::one_line;
 use crate::{Error, ErrorKind, Result, pictures};
@@ -28,7 +28,7 @@ impl DataCommand {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         match self {
             DataCommand::Fetch(args) => args.run(global),
-            DataCommand::Info(args) => args.run(),
+            DataCommand::Info(args) => args.run(global),
         }
     }
 }
@@ -99,7 +99,7 @@ const COLUMNS: usize = 10;
 const MOST_SHEET_BYTES: usize = 256 << 20;
 
 impl InfoArgs {
-    fn run(&self) -> Result<()> {
+    fn run(&self, global: &Global) -> Result<()> {
         let environment = std::env::var("CQAT_DATA").ok().filter(|d| !d.is_empty());
         let place = self.place.clone().or(environment).unwrap_or_else(|| DEFAULT_DATA.into());
         let request = Request {
@@ -107,13 +107,14 @@ impl InfoArgs {
             test_fraction: self.test_fraction,
             skip_broken: self.skip_broken,
             seed: self.seed,
+            quiet: global.quiet,
             ..Request::of(&place)
         };
         let set = load_as(&request)?;
         let sources =
             set.sources.iter().map(|path| Ok((path.as_path(), published(path)?))).collect::<Result<Vec<_>>>()?;
         if let Some(path) = &self.contact_sheet {
-            write_atomically(path, &contact_sheet(&set)?, ErrorKind::Data)?;
+            write_output(path, &contact_sheet(&set)?, ErrorKind::Data)?;
         }
         match self.json {
             true => println!("{:#}", to_json(&set, &sources)),

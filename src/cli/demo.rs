@@ -32,17 +32,18 @@ impl DemoArgs {
             ));
         }
         setup::check(&config)?;
-        let (data, dir) = train::load_data(&config, None)?;
+        let (data, dir) = train::load_data(&config, None, true)?;
         config.data.dir = Some(dir);
         let (net, spec) = network(&config, train::new_classes(&config, &data)?)?;
         let spec = spec.expect("every method but none has quantizers");
         IntegerNet::check(&net, &spec)?; // before the training, not after it
-        let out = self.out.clone().unwrap_or_else(|| train::default_folder("demo"));
-        train::start(config.clone(), &data, &out, global, None)?;
+        let folder = train::NewFolder::choose(self.out.as_ref(), "demo")?;
+        let out = &folder.path;
+        train::start(config.clone(), &data, out, global, None)?;
         let gpu = global.open(Some(&config))?;
         let score = |l: &Loaded, kind| l.evaluate(kind, &data.test, net.classes, Some(&gpu));
         let float = score(&Loaded::read(&out.join("float.safetensors"))?, Kind::Float)?;
-        let quantized = Loaded::read(&out)?;
+        let quantized = Loaded::read(out)?;
         let integers = score(&quantized, Kind::Folded)?;
         let fake = score(&quantized, Kind::FakeQuant)?;
         let q = &config.quant;

@@ -59,7 +59,7 @@ pub(super) struct EvalArgs {
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let loaded = Loaded::read(&self.run)?;
-        let (data, found) = train::load_run_data(&loaded.config, self.data.as_ref())?;
+        let (data, found) = train::load_run_data(&loaded.config, self.data.as_ref(), global.quiet)?;
         let same_data = data.sha256 == loaded.checkpoint.meta.data_sha256;
         if !same_data {
             let message = format!("{found} holds other pictures ({}) than the run was trained on", data.name);
@@ -67,7 +67,10 @@ impl EvalArgs {
                 return Err(Error::data(message)
                     .hint("point --data at the run's data set; --data also scores other pictures on purpose"));
             }
-            log::warn!("{message}");
+            let names = loaded.class_names();
+            let others =
+                if data.class_names == names { "" } else { ", of other classes: its labels mean something else" };
+            log::warn!("{message}{others}");
         }
         let split = match self.split {
             SplitName::Test => &data.test,

@@ -60,7 +60,7 @@ impl InferArgs {
         for some in paths.chunks(AT_ONCE) {
             let mut split = Split::with_capacity(side, some.len());
             let mut readable = Vec::new();
-            for (path, picture) in some.iter().zip(pictures::read_all(some, side)) {
+            for (path, picture) in some.iter().zip(pictures::read_all(some, side, || ())) {
                 match picture {
                     Ok(picture) => {
                         split.images.extend(picture);

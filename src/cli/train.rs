@@ -13,6 +13,7 @@ use crate::gpu::Gpu;
 use crate::progress::say;
 use crate::run::{FORMAT_VERSION, Manifest, RunFolder, Versions, now};
 use crate::setup::{self, lower_for_training};
+use crate::terminal::shell_word;
 use crate::train::{Outcome, Trainer};
 use crate::{Error, ErrorKind, Result, tune};
 
@@ -48,12 +49,12 @@ impl TrainArgs {
             (None, Some(spec)) => {
                 let mut config = Config::load(spec, &self.sets)?;
                 setup::check(&config)?;
-                let out = self.out.clone().unwrap_or_else(|| default_folder(spec));
-                RunFolder::check_free(&out)?; // before the data takes its time
-                let (data, dir) = load_data(&config, self.data.as_ref())?;
+                let out = NewFolder::choose(self.out.as_ref(), spec)?;
+                RunFolder::check_free(&out.path)?; // before the data takes its time
+                let (data, dir) = load_data(&config, self.data.as_ref(), global.quiet)?;
                 config.data.dir = Some(dir);
-                start(config, &data, &out, global, self.stop_after)?;
-                println!("run folder: {}", out.display());
+                start(config, &data, &out.path, global, self.stop_after)?;
+                println!("run folder: {}", out.path.display());
                 Ok(())
             }
             (None, None) => Err(Error::config("train needs a CONFIG, or --resume RUN")
@@ -87,7 +88,7 @@ impl TrainArgs {
                 folder.last().display()
             )));
         }
-        let (data, _) = load_run_data(&config, self.data.as_ref())?;
+        let (data, _) = load_run_data(&config, self.data.as_ref(), global.quiet)?;
         let gpu = global.open(Some(&config))?;
         let classes = run_classes(&config, &data)?;
         let lowered =
@@ -150,23 +151,23 @@ fn greet(data: &DataSet, gpu: &Gpu, global: &Global) {
 /// Trains to the end, or as far as asked.
 fn train(trainer: &mut Trainer, stop_after: Option<u32>, run: &Path, global: &Global) -> Result<()> {
     if trainer.run(stop_after)? == Outcome::Stopped && !global.quiet {
-        say!("stopped as asked; go on with: cqat train --resume {}", run.display());
+        say!("stopped as asked; go on with: cqat train --resume {}", shell_word(run));
     }
     Ok(())
 }
 
 /// The pictures of a run: where `--data` says, else where they were when it began, else as for a new run. And the place.
-pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
+pub(super) fn load_run_data(config: &Config, option: Option<&PathBuf>, quiet: bool) -> Result<(DataSet, String)> {
     let own = config.data.dir.as_ref().map(PathBuf::from).filter(|place| place.exists());
     let moved = option.is_none() && own.is_none() && config.data.dir.as_deref() != Some(data::EMBEDDED);
-    load_data(config, option.or(own.as_ref())).map_err(|e| match moved {
+    load_data(config, option.or(own.as_ref()), quiet).map_err(|e| match moved {
         true => e.hint("point --data at the data set that the run was trained on"),
         false => e,
     })
 }
 
 /// The pictures, and where they were found: an absolute path, so that a run can be resumed from anywhere.
-pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(DataSet, String)> {
+pub(super) fn load_data(config: &Config, option: Option<&PathBuf>, quiet: bool) -> Result<(DataSet, String)> {
     let dir = data_location(option, config);
     let c = &config.data;
     let data = data::load_as(&data::Request {
@@ -176,6 +177,7 @@ pub(super) fn load_data(config: &Config, option: Option<&PathBuf>) -> Result<(Da
         test_fraction: c.test_fraction,
         skip_broken: c.skip_broken,
         seed: config.train.seed,
+        quiet,
     })?;
     let found = if dir == data::EMBEDDED { None } else { std::path::absolute(&dir).ok() };
     Ok((data, found.map_or(dir, |path| path.display().to_string())))
@@ -218,11 +220,49 @@ fn check_batch(config: &Config, data: &DataSet) -> Result<()> {
         }))
 }
 
-/// A free folder for a run of the configuration `spec`, a file or a preset.
-pub(super) fn default_folder(spec: &str) -> PathBuf {
-    let stem = Path::new(spec).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
-    let base = format!("{stem}-{}", now());
-    let free = |name: &str| !Path::new("runs").join(name).exists();
-    let name = if free(&base) { base } else { format!("{base}-{}", std::process::id()) };
-    Path::new("runs").join(name)
+/// Where runs lie that are given no other folder.
+const RUNS: &str = "runs";
+
+/// The folder of a new run.
+pub(super) struct NewFolder {
+    pub(super) path: PathBuf,
+    /// Made by this program, so that it is removed again where nothing comes into it.
+    made: bool,
+}
+
+impl NewFolder {
+    /// `wanted`, else a new one that no other process has, however many are started at once. `spec`: a file or a preset.
+    pub(super) fn choose(wanted: Option<&PathBuf>, spec: &str) -> Result<NewFolder> {
+        if let Some(path) = wanted {
+            return Ok(NewFolder { path: path.clone(), made: false });
+        }
+        let stem = Path::new(spec).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+        let base = format!("{stem}-{}", now());
+        let attempt = || -> std::io::Result<PathBuf> {
+            let mut k = 1;
+            loop {
+                std::fs::create_dir_all(RUNS)?;
+                let path = Path::new(RUNS).join(if k == 1 { base.clone() } else { format!("{base}-{k}") });
+                match std::fs::create_dir(&path) {
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => k += 1,
+                    made => return made.map(|()| path),
+                }
+            }
+        };
+        let path = attempt().map_err(|e| {
+            Error::training(format!("a run folder cannot be made in {RUNS}"))
+                .hint("choose a folder you may write with --out DIR")
+                .caused_by(e)
+        })?;
+        Ok(NewFolder { path, made: true })
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        if self.made {
+            // A folder with something in it stays.
+            let _ = std::fs::remove_dir(&self.path).and_then(|()| std::fs::remove_dir(RUNS));
+        }
+    }
 }

@@ -39,7 +39,8 @@ impl WatchArgs {
         let mut finished = 0;
         for look in 0.. {
             let path = folder.file("metrics.jsonl");
-            let text = std::fs::read_to_string(&path).map_err(|e| {
+            // A line that is damaged is passed over.
+            let text = std::fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(|e| {
                 Error::training(format!("{} cannot be read", path.display()))
                     .hint("the file is missing or damaged: every run has it from its beginning")
                     .caused_by(e)

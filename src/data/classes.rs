@@ -9,6 +9,7 @@ use super::cache::{Cache, Picture};
 use super::file::{Labelled, file_name};
 use super::{Contents, Request, Split, picture_bytes};
 use crate::error::{Error, Result};
+use crate::progress::Count;
 use crate::{files, pictures, rng};
 
 /// Folders that may hold the test pictures, beside a folder `train`.
@@ -45,8 +46,8 @@ pub(super) fn read(dir: &Path, request: &Request) -> Result<Option<Contents>> {
     let images = match cache.read() {
         Some(images) => images,
         None => {
-            log::info!("decoding {} pictures", files.len());
-            let images = pictures::read_all(&files, request.size);
+            let progress = Count::start("decoding pictures", files.len() as u64, request.quiet);
+            let images = pictures::read_all(&files, request.size, || progress.one_more());
             // What could not be read may be readable next time: that is not remembered.
             let lasts = !images.iter().any(|image| image.as_ref().is_err_and(is_unread));
             let images: Vec<Picture> = images.into_iter().map(|image| image.map_err(|e| why(&e))).collect();
@@ -99,7 +100,12 @@ fn find(dir: &Path) -> Result<Option<Found>> {
     let positions: HashMap<&String, u16> = class_names.iter().zip(0..).collect();
     if let Some(stray) = test_names.iter().find(|name| !positions.contains_key(name)) {
         return Err(Error::data(format!("{} has a class {stray}, which {} has not", test.display(), train.display()))
-            .hint("both need the same class folders"));
+            .hint(match *stray == IMAGES {
+                true => {
+                    format!("both need the same class folders; or their labels belong into {}", list_of(test).display())
+                }
+                false => "both need the same class folders".into(),
+            }));
     }
     let tested: HashSet<&String> = test_names.iter().collect();
     if let Some(missing) = class_names.iter().find(|name| !tested.contains(name)) {
@@ -124,15 +130,20 @@ fn test_classes<'p>(tests: &[&'p PathBuf], class_names: &[String]) -> Result<(&'
         if !unlabelled {
             break;
         }
-        log::warn!("the pictures in {} have no labels", test.display());
+        log::warn!("the pictures in {} have no labels: it has no {}", test.display(), list_of(test).display());
     }
     Ok(last.expect("there is a folder at least"))
+}
+
+/// The list of labels of a folder that has no class folders.
+fn list_of(folder: &Path) -> PathBuf {
+    folder.join(format!("{}_annotations.txt", file_name(folder)))
 }
 
 /// Pictures in `images` with their classes in a list beside that, as Tiny ImageNet has them: `val_annotations.txt`, a line a
 /// picture, its name and its class between tabs.
 fn annotated(folder: &Path) -> Result<Option<Classes>> {
-    let list = folder.join(format!("{}_annotations.txt", file_name(folder)));
+    let list = list_of(folder);
     if !list.is_file() {
         return Ok(None);
     }

@@ -62,7 +62,7 @@ fn recognise(file: &DataFile) -> Kind {
         let start = file.start(512)?;
         Ok(match &start[..] {
             [0x1f, 0x8b, ..] => Kind::Archive,
-            _ if start.get(257..262) == Some(b"ustar") => Kind::Archive,
+            _ if is_tar(&start) => Kind::Archive,
             [b'P', b'K', 3, 4, ..] => Kind::Unread("a zip"),
             [b'B', b'Z', b'h', ..] => Kind::Unread("a bzip2"),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Kind::Unread("an xz"),
@@ -74,6 +74,15 @@ fn recognise(file: &DataFile) -> Kind {
         })
     };
     attempt().unwrap_or_else(|e| Kind::Broken(file.unreadable(e)))
+}
+
+/// Whether a file that starts so is a tar archive: the first header's checksum is right, which all versions have.
+fn is_tar(start: &[u8]) -> bool {
+    let Some(header) = start.first_chunk::<512>() else { return false };
+    let text = std::str::from_utf8(&header[148..156]).unwrap_or_default();
+    let stated = u32::from_str_radix(text.trim_matches(['\0', ' ']), 8);
+    let blank = |(i, byte): (usize, &u8)| if (148..156).contains(&i) { 32 } else { u32::from(*byte) };
+    stated == Ok(header.iter().enumerate().map(blank).sum())
 }
 
 /// What a search came to.

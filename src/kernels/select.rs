@@ -62,9 +62,10 @@ impl Choice {
         Choice { variant: Variant { tile: Some(tile), ..variant }, family, tile }
     }
 
-    /// The same for [`super::conv::CONV_NORM`], where it can be: workgroups have to have enough invocations.
+    /// The same for [`super::conv::CONV_NORM`], where the device's kernels can be: workgroups of matrix units have to have enough
+    /// invocations. All of a device's variants take the same rows together, or none does.
     pub fn with_statistics(mut self, caps: &Caps) -> Option<Choice> {
-        let enough = self.variant.shader != "conv_coop" || 8 * caps.subgroup >= caps.matrix * caps.matrix;
+        let enough = caps.matrix == 0 || 8 * caps.subgroup >= caps.matrix * caps.matrix;
         if self.family == KernelFamily::Lane || !enough {
             return None;
         }

@@ -1,10 +1,13 @@
 //! Batch norm's running statistics, estimated anew once training is done.
 
+use std::time::Duration;
+
 use super::{Trainer, step_seed};
 use crate::Result;
 use crate::data::Batches;
 use crate::interrupt;
 use crate::kernels::Step;
+use crate::progress::Progress;
 use crate::score::Totals;
 use crate::session::{Form, Norms};
 
@@ -22,6 +25,9 @@ impl Trainer<'_> {
         let counted = self.session.executor().read(ranges)?;
         let order = self.order();
         let all = Batches::training(&order, self.session.lowered.batch)?;
+        let every = Duration::from_secs_f32(self.config.train.heartbeat_seconds);
+        let mut progress =
+            Progress::start("re-estimation", batches as u64, 0, self.session.lowered.batch, every, self.quiet);
         for (k, indices) in all.cycle().take(batches).enumerate() {
             if interrupt::requested() {
                 break; // the evaluation sees it too
@@ -34,7 +40,12 @@ impl Trainer<'_> {
             if self.session.undrained() >= self.config.train.log_every as usize {
                 self.session.drain(&mut Totals::default())?;
             }
+            progress.update(k as u64 + 1);
+            if let Some(beat) = progress.beat() {
+                self.log_heartbeat(&beat)?;
+            }
         }
+        progress.finish();
         self.session.drain(&mut Totals::default())?;
         self.session.executor().write(ranges, &counted); // the metrics count the steps that taught
         Ok(Some(before))
