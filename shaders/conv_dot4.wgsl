@@ -15,20 +15,18 @@ const K4 = TILE_K / 4u;
 const M4 = TILE_M / 4u;
 const N4 = TILE_N / 4u;
 const THREADS = TILE_M * TILE_N / 64u;
-const X_LOADS = TILE_M * K4 / THREADS;
+// An invocation loads four channels of four pixels, X_TURNS times, or not at all where there are enough others: vectors of pixels
+// are written as a whole.
+const X_ITEMS = M4 * K4;
+const X_LOADS = 4u * X_TURNS;
 // Four by four channels each: as many as threads where TILE_M is 64, half as many where it is 128.
 const W_LOADS = K4 * N4;
 const X_STRIDE = M4 + 1u;
-// Neighbours write neighbouring words, so these are no vectors: a vector may be written as a whole.
-var<workgroup> tile_x: array<u32, 4u * K4 * X_STRIDE>; // four codes
+var<workgroup> tile_x: array<vec4<u32>, K4 * X_STRIDE>; // four pixels, four codes each
 var<workgroup> tile_w: array<vec4<u32>, W_LOADS>;       // four output channels, four codes each
 
 fn dots(a: u32, b: vec4<u32>) -> vec4<i32> {
     return vec4<i32>(dot4I8Packed(a, b.x), dot4I8Packed(a, b.y), dot4I8Packed(a, b.z), dot4I8Packed(a, b.w));
-}
-
-fn pixels(i: u32) -> vec4<u32> {
-    return vec4<u32>(tile_x[4u * i], tile_x[4u * i + 1u], tile_x[4u * i + 2u], tile_x[4u * i + 3u]);
 }
 
 fn pack(v: vec4<f32>) -> u32 {
@@ -42,15 +40,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let co4 = p.out_c / 4u;
     let m0 = wg.x * TILE_M;
     let n4 = wg.y * N4;
-    // What this thread loads of x: four channels of X_LOADS pixels.
     let load_c = lid % K4;
     var y0: array<i32, X_LOADS>;
     var x0: array<i32, X_LOADS>;
     var image: array<u32, X_LOADS>;
     for (var r = 0u; r < X_LOADS; r++) { // unrolled
-        let m = m0 + (lid + r * THREADS) / K4;
+        let item = lid + r / 4u * THREADS;
+        let m = m0 + item / K4 * 4u + r % 4u;
         // A pixel too many reads zeros.
-        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) - i32(p.pad), m < rows);
+        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) - i32(p.pad), item < X_ITEMS && m < rows);
         x0[r] = i32(m % Q_W * p.q_stride) - i32(p.pad);
         image[r] = m / (Q_H * Q_W) * p.in_h;
     }
@@ -84,8 +82,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         if (step > 0u) {
             for (var k = 0u; k < K4; k++) {
-                let a0 = pixels(k * X_STRIDE + tm);
-                let a1 = pixels(k * X_STRIDE + M4 / 2u + tm);
+                let a0 = tile_x[k * X_STRIDE + tm];
+                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
                 for (var i = 0u; i < 4u; i++) { // unrolled
@@ -98,9 +96,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         workgroupBarrier();
         if (step < steps) {
-            for (var r = 0u; r < X_LOADS; r++) { // unrolled
-                let m = (lid + r * THREADS) / K4;
-                tile_x[load_c * (4u * X_STRIDE) + m] = next_x[r];
+            for (var t = 0u; t < X_TURNS; t++) { // unrolled
+                let item = lid + t * THREADS;
+                if (item < X_ITEMS) {
+                    let v = vec4<u32>(next_x[4u * t], next_x[4u * t + 1u], next_x[4u * t + 2u], next_x[4u * t + 3u]);
+                    tile_x[load_c * X_STRIDE + item / K4] = v;
+                }
             }
             if (lid < W_LOADS) {
                 tile_w[lid] = next_w;

@@ -16,17 +16,15 @@ const K4 = TILE_K / 4u;
 const M4 = TILE_M / 4u;
 const N4 = TILE_N / 4u;
 const THREADS = TILE_M * TILE_N / 64u;
-const X_LOADS = TILE_M * K4 / THREADS;
+// An invocation loads four channels of four pixels, X_TURNS times, or not at all where there are enough others: vectors of pixels
+// are written as a whole.
+const X_ITEMS = M4 * K4;
+const X_LOADS = 4u * X_TURNS;
 const W_LOADS = TILE_K * N4 / THREADS;
 // A row of x is one vec4 longer than it has to be: writes of neighbouring channels go to different banks.
 const X_STRIDE = M4 + 1u;
-// Neighbours write neighbouring values, so these are no vectors: a vector may be written as a whole.
-var<workgroup> tile_x: array<Sum, 4u * TILE_K * X_STRIDE>;
+var<workgroup> tile_x: array<Sum4, TILE_K * X_STRIDE>;
 var<workgroup> tile_w: array<Sum4, TILE_K * N4>;
-
-fn pixels(i: u32) -> Sum4 {
-    return Sum4(tile_x[4u * i], tile_x[4u * i + 1u], tile_x[4u * i + 2u], tile_x[4u * i + 3u]);
-}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -39,15 +37,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let px = wg.z % p.parities;
     let ay = axis(p.backward, py, p.kernel, p.pad, p.stride);
     let ax = axis(p.backward, px, p.kernel, p.pad, p.stride);
-    // What this thread loads of x: four channels of X_LOADS pixels.
     let load_c = lid % K4;
     var y0: array<i32, X_LOADS>;
     var x0: array<i32, X_LOADS>;
     var image: array<u32, X_LOADS>;
     for (var r = 0u; r < X_LOADS; r++) { // unrolled
-        let m = m0 + (lid + r * THREADS) / K4;
+        let item = lid + r / 4u * THREADS;
+        let m = m0 + item / K4 * 4u + r % 4u;
         // A pixel too many reads zeros.
-        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) + ay.offset, m < rows);
+        y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) + ay.offset, item < X_ITEMS && m < rows);
         x0[r] = i32(m % Q_W * p.q_stride) + ax.offset;
         image[r] = m / (Q_H * Q_W) * p.in_h;
     }
@@ -86,8 +84,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         if (step > 0u) {
             for (var k = 0u; k < TILE_K; k++) {
-                let a0 = pixels(k * X_STRIDE + tm);
-                let a1 = pixels(k * X_STRIDE + M4 / 2u + tm);
+                let a0 = tile_x[k * X_STRIDE + tm];
+                let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
                 for (var i = 0u; i < 4u; i++) { // unrolled
@@ -100,10 +98,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         }
         workgroupBarrier();
         if (step < steps) {
-            for (var r = 0u; r < X_LOADS; r++) { // unrolled
-                let m = (lid + r * THREADS) / K4;
-                for (var i = 0u; i < 4u; i++) { // unrolled
-                    tile_x[(load_c * 4u + i) * (4u * X_STRIDE) + m] = next_x[r][i];
+            for (var t = 0u; t < X_TURNS; t++) { // unrolled
+                let item = lid + t * THREADS;
+                if (item < X_ITEMS) {
+                    for (var i = 0u; i < 4u; i++) { // unrolled
+                        let v = Sum4(next_x[4u * t][i], next_x[4u * t + 1u][i], next_x[4u * t + 2u][i], next_x[4u * t + 3u][i]);
+                        tile_x[(load_c * 4u + i) * X_STRIDE + item / K4] = v;
+                    }
                 }
             }
             for (var r = 0u; r < W_LOADS; r++) { // unrolled

@@ -1,16 +1,17 @@
-// Gradients of the weights of all layers, from the parts that wgrad left:
+// Gradients of the weights of some layers, neighbours in the parameters, from the parts that wgrad left:
 //   grad[i] = mask(w[i]) * s_x / s_w[c] * sum over splits of part[split, i]
 // The incoming gradient carries s_w already, and x is in codes. Fixed order, so results repeat. quantize = 0: x and w are real.
-// blocks[b]: the table row of the 256 words that start at 256 b. Grid: one invocation a vec4 of the parameters that decay.
+// blocks[b]: the table row of the 256 words that start at 256 b. Grid: one invocation a vec4 of `words` words from
+// `first`.
 //use index
 //use quant
 //use ranges
 //use weight_table
 struct Params {
+    first: u32,
     words: u32,
     quantize: u32,
     pad0: u32,
-    pad1: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> table: array<WeightRow>;
@@ -23,10 +24,11 @@ struct Params {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let i = flat_index(wg, groups, lid);
-    if (4u * i >= p.words) {
+    let flat = flat_index(wg, groups, lid);
+    if (4u * flat >= p.words) {
         return;
     }
+    let i = p.first / 4u + flat;
     let b = blocks[i / 64u];
     let first = table[b].offset4;
     let cols4 = table[b].cols4;

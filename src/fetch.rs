@@ -96,22 +96,25 @@ impl Default for Options {
 /// stays for the next call, unless its hash was wrong.
 pub fn fetch(published: &Published, to: &Path, options: &Options) -> Result<PathBuf> {
     let target = to.join(published.file);
-    if target.exists() {
-        return match published.digest.is_of(&target).map_err(|e| unwritable(&target, e))? {
-            true => Ok(target),
-            false => Err(Error::data(format!("{} is there already and is not the published file", target.display()))
-                .hint("move it away, or fetch into another folder with --out")),
-        };
+    let is_there = || match target.exists() && !published.digest.is_of(&target).map_err(|e| unwritable(&target, e))? {
+        false => Ok(target.exists()),
+        true => Err(Error::data(format!("{} is there already and is not the published file", target.display()))
+            .hint("move it away, or fetch into another folder with --out")),
+    };
+    if is_there()? {
+        return Ok(target);
     }
     std::fs::create_dir_all(to).map_err(|e| unwritable(to, e))?;
     let part = to.join(format!("{}.part", published.file));
     let lock = to.join(format!(".{}.lock", published.file));
     let _alone = hold(&lock, published.file)?;
+    if is_there()? {
+        return Ok(target); // another process has just brought it
+    }
     let outcome = from_mirrors(published, &target, &part, options);
     if std::fs::metadata(&part).is_ok_and(|m| m.is_file() && m.len() == 0) {
         std::fs::remove_file(&part).map_err(|e| unwritable(&part, e))?;
     }
-    let _ = std::fs::remove_file(&lock);
     outcome?;
     Ok(target)
 }

@@ -37,7 +37,9 @@ pub fn list(folder: &Path, most: usize) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// As [`write_atomically`].
 pub fn write_output(path: &Path, bytes: &[u8], kind: ErrorKind) -> Result<()> {
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    // A link to nothing yet leads to what is to be made.
+    let behind = || Some(path.parent()?.join(std::fs::read_link(path).ok()?));
+    let target = std::fs::canonicalize(path).ok().or_else(behind).unwrap_or_else(|| path.to_path_buf());
     if !std::fs::metadata(&target).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
         return write_atomically(&target, bytes, kind);
     }

@@ -240,7 +240,7 @@ impl Gpu {
         };
         let caps = Caps {
             software: summary.software,
-            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)), // shaders count bytes in 32 bits
             max_buffer_bytes: limits.max_buffer_size,
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),

@@ -197,6 +197,7 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     let mut expected: Option<[Vec<u32>; 2]> = None;
     for &program in &programs {
         exec.write(bind[3], &before);
+        exec.write(bind[4], &vec![0; part]);
         exec.run(program)?;
         let result = [exec.read(bind[3])?, exec.read(bind[4])?];
         equal.push(*expected.get_or_insert_with(|| result.clone()) == result);

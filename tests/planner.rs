@@ -15,6 +15,7 @@ use cqat::plan::lower::{Lowered, Options, lower, lower_fitting};
 use cqat::plan::{BufferId, Home, Plan, Program, TensorId};
 use cqat::quant::QuantSpec;
 use cqat::session::{load_parameters, upload_constants};
+use cqat::setup::lower_for_training;
 use cqat::tensors;
 use proptest::prelude::*;
 
@@ -301,4 +302,35 @@ fn a_step_of_width_64_and_batch_128_stays_under_its_bound() {
         let bytes = case.lower().plan.bytes();
         assert!(bytes < 12 * (1 << 30) / 10, "{bytes} bytes");
     }
+}
+
+/// What WebGPU lets a shader bind, 128 MiB, is enough for all parameters of ResNet-18 up to width 104, and what is made of them.
+#[test]
+fn a_wide_network_fits_small_bindings() {
+    let config = Config::load("cqat", &[]).unwrap();
+    for (width, fits) in [(64, true), (104, true), (112, false)] {
+        let net = Net::resnet(18, width, 100, 32).unwrap();
+        let quant = QuantSpec::new(&config.quant, &net).unwrap();
+        for software in [true, false] {
+            let caps = Caps { budget_bytes: u64::MAX, max_buffer_bytes: u64::MAX, ..Caps::portable(software, 0) };
+            let lowered = lower(&net, quant.as_ref(), &Options::new(128, caps.clone())).unwrap();
+            assert_eq!(lowered.plan.fits(&caps).is_ok(), fits, "{width}: {:?}", lowered.plan.fits(&caps));
+        }
+    }
+}
+
+#[test]
+fn training_pictures_lie_on_a_gpu_where_they_fit() {
+    let place = |software, binding_mib: u64, pictures: &str| {
+        let sets = ["network.width=16".into(), "train.batch=32".into(), format!("device.pictures={pictures}")];
+        let config = Config::load("cqat", &sets).unwrap();
+        let caps = Caps { max_binding_bytes: binding_mib << 20, ..Caps::portable(software, 4096) };
+        lower_for_training(&config, 100, &caps, 50_000).map(|lowered| lowered.layout.resident.is_some())
+    };
+    assert!(place(false, 128, "auto").unwrap() && place(true, 128, "device").unwrap());
+    for (software, binding_mib, pictures) in [(true, 128, "auto"), (false, 64, "auto"), (false, 128, "host")] {
+        assert!(!place(software, binding_mib, pictures).unwrap(), "{software} {binding_mib} {pictures}");
+    }
+    let error = place(false, 64, "device").unwrap_err();
+    assert!(error.hint_text().unwrap().contains("device.pictures=host"), "{error}: {:?}", error.hint_text());
 }

@@ -40,7 +40,9 @@ impl Pipeline {
 
     fn make(&self) -> std::result::Result<wgpu::ComputePipeline, String> {
         let (device, label) = (&self.device, Some(self.variant.shader));
-        let refusals = device.push_error_scope(wgpu::ErrorFilter::Validation); // of this thread
+        // Of this thread. What a driver's compiler refuses is an internal error.
+        let scopes = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]
+            .map(|filter| device.push_error_scope(filter));
         let text = source::compose(&self.variant).text;
         let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
         let module = if self.checked {
@@ -66,10 +68,8 @@ impl Pipeline {
             },
             cache: None,
         });
-        match pollster::block_on(refusals.pop()) {
-            Some(e) => Err(e.to_string()),
-            None => Ok(pipeline),
-        }
+        let refused = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).last();
+        refused.map_or(Ok(pipeline), |e| Err(e.to_string()))
     }
 }
 

@@ -161,7 +161,7 @@ fn forward(t: &mut Twin) {
     }
 }
 
-/// What the way back needs of an activation (`Act` in `shared/act.wgsl`).
+/// What the way back needs of an activation (`ActParams` in `shared/act.wgsl`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct ActParams {
@@ -175,12 +175,6 @@ pub struct ActParams {
     pub shortcut_format: u32,
     /// The quantizer, for its mask.
     pub quant: Quant,
-}
-
-impl ActParams {
-    /// Of no activation.
-    pub const NONE: ActParams =
-        ActParams { range_row: 0, shortcut_row: -1, shortcut: 0, shortcut_format: 0, quant: Quant::OFF };
 }
 
 /// vec4s of a part of [`BACKWARD`].

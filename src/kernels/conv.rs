@@ -1,4 +1,4 @@
-//! Convolution (forward and data gradient share one gather kernel), weight gradient, and its reduction.
+//! Convolution (forward and data gradient share one gather kernel), and weight gradient.
 //! [`super::select`] chooses their variants.
 
 use bytemuck::{Pod, Zeroable};

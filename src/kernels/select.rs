@@ -129,6 +129,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
             let choice = |tile: [u32; 2]| {
                 let variant =
                     tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums, FINISH_NONE]);
+                let variant = variant.with_const("X_TURNS", (32 / tile[1]).max(1)); // of a tile 8 deep
                 Choice::new(variant, family, tile)
             };
             let sides = tiles([&[128, 64], &[128, 64, 32, 16]], rows, p.out_c, classes);
@@ -136,6 +137,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
             let dot4 = |&tile: &[u32; 2]| {
                 let variant = tiled_variant("conv_dot4", "", stored, tile, [p.q_h, p.q_w]);
                 let variant = Variant { name: "dot4".into(), files: vec![FINISH_NONE], ..variant };
+                let variant = variant.with_const("X_TURNS", (64 / tile[1]).max(1)); // 16 deep
                 Choice::new(variant, family, tile)
             };
             let fits_dot4 = caps.dot4 && p.narrow == 1 && p.w_codes == 1 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);

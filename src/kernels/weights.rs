@@ -54,7 +54,7 @@ pub struct WeightRow {
     pub real_rows: u32,
     /// Output channels that carry data.
     pub real_cols: u32,
-    /// First vec4 of the layer in the parts of the weight gradient.
+    /// First vec4 of the layer in the parts of the weight gradients of its group.
     pub part4: u32,
     /// These parts.
     pub splits: u32,
@@ -252,12 +252,14 @@ fn prepare(t: &mut Twin) {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct ReduceParams {
-    /// Words of all layers with weights, padding included.
+    /// The first word of some layers' weights.
+    pub first: u32,
+    /// Words of them, padding included.
     pub words: u32,
     /// 0: the float network, whose weights and inputs are no codes.
     pub quantize: u32,
     /// Padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 /// `wgrad_reduce.wgsl`.
@@ -281,7 +283,7 @@ fn reduce(t: &mut Twin) {
     let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
     let (blocks, part, params, scales, ranges) = (t.words(1), t.f32(2), t.f32(3), t.f32(4), t.f32(5));
     let grads = t.f32_mut(6);
-    for i in 0..p.words as usize {
+    for i in (p.first as usize..).take(p.words as usize) {
         let row = &table[blocks[i / 256] as usize];
         let (cols, local) = (row.channels(), i - row.offset4 as usize * 4);
         let words = row.rows as usize * cols;

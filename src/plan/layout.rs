@@ -2,6 +2,8 @@
 
 mod weight_table;
 
+use std::ops::Range;
+
 use super::{ALIGN_WORDS, Arena, Plan, TensorId};
 use crate::config::RING_ROWS;
 use crate::kernels::input::TABLE_WORDS;
@@ -98,6 +100,8 @@ pub struct Needs {
     pub accumulates: bool,
     /// Training pictures that the device keeps.
     pub resident: usize,
+    /// Words that the parts of the weight gradients of several layers may have together.
+    pub most_part_words: u64,
     /// The device is a software adapter: it decides how many partial statistics there are.
     pub software: bool,
 }
@@ -180,6 +184,8 @@ pub struct Layout {
     pub blocks: TensorId,
     /// Rows of the weight table.
     pub rows: Vec<WeightRow>,
+    /// Those whose weight gradients are added up together.
+    pub part_groups: Vec<Range<usize>>,
     /// Calibration counts, [`BINS`] a row of ranges.
     pub histogram: TensorId,
     /// The step's uniform.
@@ -207,7 +213,7 @@ pub struct Layout {
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
     pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
-        let Needs { averages, accumulates, resident, software } = needs;
+        let Needs { averages, accumulates, resident, software, most_part_words } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -293,7 +299,7 @@ impl Layout {
             statistics[id] = Some(Statistics { seen, blocked, entry });
         }
         let picture_words = |count: usize| (count * 3 * net.size * net.size).div_ceil(4);
-        let rows = weight_rows(plan, net, &weights, quant, (batch, &range_rows));
+        let (rows, part_groups) = weight_rows(plan, net, &weights, quant, (batch, &range_rows), most_part_words);
         let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
         let average = averages.then(|| Values {
             params: copy("average params", Arena::Params),
@@ -325,6 +331,7 @@ impl Layout {
             table: plan.own("weight table", rows.len() * size_of::<WeightRow>() / 4),
             blocks: plan.own("weight blocks", decayed_words / ALIGN_WORDS),
             rows,
+            part_groups,
             histogram: plan.own("histogram", row_count * BINS),
             step: plan.own("step", size_of::<kernels::Step>() / 4),
             images: plan.own("images", picture_words(batch)),
@@ -394,9 +401,10 @@ impl Layout {
         each.flat_map(|(i, r)| std::iter::repeat_n(i as u32, blocks(r) as usize)).collect()
     }
 
-    /// vec4s of the parts of the weight gradients.
-    pub fn parts_words4(&self) -> usize {
-        self.rows.last().map_or(0, |r| (r.part4 + r.splits * r.rows * r.cols4) as usize)
+    /// vec4s of the parts of a group of weight gradients.
+    pub fn parts_words4(&self, group: &Range<usize>) -> usize {
+        let last = &self.rows[group.end - 1];
+        (last.part4 + last.splits * last.rows * last.cols4) as usize
     }
 
     /// vec4s of the `weight_stats` output.

@@ -120,6 +120,7 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         averages: options.optimizer.ema_decay.is_some(),
         accumulates: options.accumulate > 1,
         software: options.caps.software,
+        most_part_words: options.caps.max_binding_bytes.min(MOST_PART_BYTES) / 4,
         resident: options.resident,
     };
     let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
@@ -164,6 +165,9 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     let (net, quant) = (net.clone(), quant.cloned());
     Ok(Lowered { plan, layout, net, quant, batch: options.batch, float, quantized, calibrate })
 }
+
+/// The parts of weight gradients wait for each other up to this.
+const MOST_PART_BYTES: u64 = 256 << 20;
 
 /// A convolution multiplies codes either as f32, exact below 2^24, or as i32.
 fn check_sums(net: &Net, quant: &QuantSpec) -> Result<()> {

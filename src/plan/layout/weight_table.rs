@@ -1,5 +1,7 @@
 //! The table of weight quantizers, a row a layer with weights.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 
 use super::{Plan, Weights};
@@ -23,16 +25,19 @@ fn codes_row(net: &Net, quant: Option<&QuantSpec>, layer: LayerId, range_rows: &
     quant.filter(|q| are_codes(q)).and(range_rows[layer]).map_or(-1, |row| row as i32)
 }
 
-/// The table, for batches of so many pictures; the rows of ranges that layers have.
+/// The table, for batches of so many pictures and the rows of ranges that layers have. The parts of the weight gradients of layers in a
+/// group follow each other, up to `most_words`; a single layer's may be more.
 pub(super) fn weight_rows(
     plan: &Plan,
     net: &Net,
     weights: &[Weights],
     quant: Option<&QuantSpec>,
     (batch, range_rows): (usize, &[Option<u32>]),
-) -> Vec<WeightRow> {
+    most_words: u64,
+) -> (Vec<WeightRow>, Vec<Range<usize>>) {
     let (mut stats, mut part4) = (0, 0);
     let mut rows = Vec::new();
+    let mut groups: Vec<Range<usize>> = Vec::new();
     for w in weights {
         let layer = &net.layers[w.layer];
         let geometry = Geometry::of(layer, batch).expect("a layer with weights is a product");
@@ -64,14 +69,21 @@ pub(super) fn weight_rows(
             fixed: config.map_or(0.0, |c| rule.range_of_step((c.fixed_log2_scale as f32).exp2())),
             real_rows: (w.taps * w.real_in) as u32,
             real_cols: w.real_out as u32,
-            part4,
             splits: geometry.wgrad_splits().0 as u32,
             x_row: codes_row(net, quant, input, range_rows),
             ..WeightRow::zeroed()
         };
         stats += stats_of(&row) as u32;
-        part4 += row.splits * row.rows * row.cols4;
-        rows.push(row);
+        let parts = row.splits * row.rows * row.cols4;
+        match groups.last_mut() {
+            Some(group) if 4 * u64::from(part4 + parts) <= most_words => group.end += 1,
+            _ => {
+                part4 = 0;
+                groups.push(rows.len()..rows.len() + 1);
+            }
+        }
+        rows.push(WeightRow { part4, ..row });
+        part4 += parts;
     }
-    rows
+    (rows, groups)
 }

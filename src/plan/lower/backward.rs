@@ -4,6 +4,7 @@
 //! gradient on in place; the data gradient of the other branch is then added to it by the convolution kernel.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::Pass;
 use crate::kernels::activation::{ActParams, BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
@@ -21,8 +22,8 @@ use crate::plan::{Arena, TensorId};
 use crate::quant::Quant;
 
 struct Gradients {
-    /// Parts of the gradients of all weights.
-    parts: TensorId,
+    /// Parts of the gradients of the weights of a group of layers, by its first.
+    parts: HashMap<usize, TensorId>,
     /// Per activation (and pool): gradient of its output.
     grads: HashMap<LayerId, TensorId>,
     /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
@@ -46,8 +47,7 @@ const MOST_NORM_PARTS: usize = 256;
 impl Pass<'_> {
     pub(super) fn backward(&mut self, dlogits: TensorId) {
         let net = self.net;
-        let parts = self.scratch("wgrad part", 4 * self.layout.parts_words4());
-        let mut g = Gradients { parts, grads: HashMap::new(), pending: HashMap::new() };
+        let mut g = Gradients { parts: HashMap::new(), grads: HashMap::new(), pending: HashMap::new() };
         for (id, layer) in net.layers.iter().enumerate().rev() {
             self.layer = Some(id);
             match layer {
@@ -59,20 +59,22 @@ impl Pass<'_> {
             }
         }
         self.layer = None;
-        self.reduce_weight_gradients(parts);
     }
 
-    /// Adds up the parts of the weight gradients.
-    fn reduce_weight_gradients(&mut self, parts: TensorId) {
+    /// Adds up the parts of the weight gradients of a group of layers.
+    fn reduce_weight_gradients(&mut self, group: &Range<usize>, parts: TensorId) {
         let layout = self.layout;
-        let words = layout.decayed_words;
-        let params = ReduceParams { words: words as u32, quantize: u32::from(self.quant.is_some()), pad: [0; 2] };
+        let first = 4 * layout.rows[group.start].offset4 as usize;
+        let end = layout.rows.get(group.end).map_or(layout.decayed_words, |next| 4 * next.offset4 as usize);
+        let words = end - first;
+        let quantize = u32::from(self.quant.is_some());
+        let params = ReduceParams { first: first as u32, words: words as u32, quantize, pad: 0 };
         let bind = [layout.table, layout.blocks, parts, layout.decayed, layout.scales, layout.ranges, layout.grads];
         self.emit_only(&REDUCE, &params, &bind, flat_grid(words / 4));
     }
 
     /// Weight gradient from the layer's input and `dy`, in parts.
-    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, parts: TensorId) {
+    fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
         let value = self.input_value(input);
         let layout = self.layout;
         let (at, w) = layout.weights_of(id);
@@ -87,11 +89,17 @@ impl Pass<'_> {
             ..geometry.weight_gradient(value.format)
         };
         let choice = select_wgrad(&params, value.format, &self.options.caps, self.options.family);
+        let group = layout.part_groups.iter().find(|group| group.contains(&at)).expect("every layer is in a group");
+        let of_group = |pass: &mut Self| pass.plan.scratch("wgrad part", 4 * layout.parts_words4(group));
+        let parts = *g.parts.entry(group.start).or_insert_with(|| of_group(self));
         let bind = [value.tensor, dy, layout.maxima, parts];
         let others = self.plan.tensor(parts).words - row.splits as usize * w.words();
         let grid = choice.wgrad_grid(&params);
         self.emit(&WGRAD, choice.variant, &params, &bind, grid, geometry.flops());
         self.leave_out(others);
+        if at == group.start {
+            self.reduce_weight_gradients(group, parts);
+        }
     }
 
     /// Data gradient of `dy`, added to what `grads[input]` already holds.
@@ -124,7 +132,7 @@ impl Pass<'_> {
         };
         let scales = layout.weights_of(id).1.scales;
         self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
-        self.weight_gradient(id, l.input, &geometry, dlogits, g.parts);
+        self.weight_gradient(id, l.input, &geometry, dlogits, g);
         self.data_gradient(id, l.input, &geometry, dlogits, g);
     }
 
@@ -222,7 +230,7 @@ impl Pass<'_> {
         let bind = [dz, state.y, state.context, coefficients, dy, self.layout.maxima];
         let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
         self.emit(&norm::BWD, norm::backward_variant(keep_max), &params, &bind, grid, 0);
-        self.weight_gradient(id, c.input, &geometry, dy, g.parts);
+        self.weight_gradient(id, c.input, &geometry, dy, g);
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
             self.data_gradient(id, c.input, &geometry, dy, g);
         }

@@ -147,7 +147,9 @@ fn reduce_cases(cases: &mut Vec<Case>) {
     let blocks: Vec<u32> = (0..words / 256).map(|b| u32::from(b >= 2)).collect();
     for quant in quantizers(W5) {
         for (splits, x_row, quantize) in [(1, -1, 1), (3, 1, 1), (2, 1, 0)] {
-            let p = ReduceParams { words: words as u32, quantize, pad: [0; 2] };
+            // The first layer alone, or both.
+            let (first, count) = if splits == 2 { (0, 512) } else { (0, words as u32) };
+            let p = ReduceParams { first, words: count, quantize, pad: 0 };
             let mut table = weight_table(0, estimate::MAX, quant);
             for (row, part4) in bytemuck::cast_slice_mut::<u32, WeightRow>(&mut table).iter_mut().zip([792, 0]) {
                 (row.part4, row.splits, row.x_row) = (part4 * splits, splits, x_row);

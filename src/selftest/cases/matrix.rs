@@ -186,13 +186,14 @@ fn statistics(caps: &Caps) -> Vec<Case> {
             let p = ConvParams { narrow: 1, ..g.forward(Format::I8) };
             let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled);
             let Some(choice) = choice.with_statistics(caps) else { continue };
-            let x = operand(Format::I8, g.batch * g.from.len(), k as u32);
-            let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -16, 15);
+            // Small, and not about 0: means and deviations are of one size, and each is compared.
+            let x: Vec<u32> = operand(Format::I8, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
+            let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2 + k as u32, 0, 1);
             let title = format!("statistics {}", choice.variant.title());
             let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
             case.kernel = &CONV_NORM;
             case.data.push(unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c));
-            cases.push(case);
+            cases.push(case.each());
         }
     }
     cases
