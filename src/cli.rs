@@ -149,7 +149,7 @@ impl Cli {
             Command::Eval(args) => args.run(&self.global),
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),
-            Command::Devices { json } => info::devices(json),
+            Command::Devices { json } => info::devices(json, self.global.device.as_deref()),
             Command::Doctor(args) => args.run(&self.global),
             Command::Plan(args) => args.run(&self.global),
             Command::Bench(args) => args.run(&self.global, start),

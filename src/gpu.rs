@@ -106,6 +106,14 @@ pub fn list() -> Vec<AdapterSummary> {
     adapters().iter().enumerate().map(|(i, a)| summary(i, &a.get_info())).collect()
 }
 
+/// Index of the adapter that [`OpenOptions::device`] means.
+///
+/// # Errors
+/// No adapter, or none that matches.
+pub fn find(wanted: Option<&str>) -> Result<usize> {
+    choose(&adapters(), wanted)
+}
+
 fn choose(adapters: &[wgpu::Adapter], wanted: Option<&str>) -> Result<usize> {
     let infos: Vec<AdapterSummary> = adapters.iter().enumerate().map(|(i, a)| summary(i, &a.get_info())).collect();
     let names = || infos.iter().map(|i| format!("{}: {} ({})", i.index, i.name, i.kind)).collect::<Vec<_>>().join("; ");

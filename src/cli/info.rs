@@ -12,8 +12,12 @@ use crate::kernels::Caps;
 use crate::plan::lower::Lowered;
 use crate::setup::lower_config;
 
-pub(super) fn devices(json: bool) -> Result<()> {
-    let list = gpu::list();
+pub(super) fn devices(json: bool, wanted: Option<&str>) -> Result<()> {
+    let mut list = gpu::list();
+    if wanted.is_some() {
+        let chosen = gpu::find(wanted)?;
+        list.retain(|a| a.index == chosen);
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&list).expect("summaries are plain data"));
     }
