@@ -187,7 +187,7 @@ fn every_kind_of_failure_has_its_exit_code() {
     assert_eq!(code(&["train", "tiny.yaml", "--data", "nowhere", "--out", "x"]), 3);
     assert_eq!(code(&["plan", "tiny.yaml", "--set", "device.memory_mib=1"]), 4);
     assert_eq!(code(&["train", "tiny.yaml", "--out", "run"]), 5);
-    assert_eq!(Ran::of(command(place(), &["devices", "--device", "ignored"])).code, 0);
+    assert_eq!(Ran::of(command(place(), &["devices", "--device", "no such adapter"])).code, 4);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, bits, integers, reals, unset};
+use super::{Case, bits, constant, integers, reals, unset};
 use crate::config::Kernels;
 use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, Geometry, WGRAD, WgradParams};
 use crate::kernels::norm::FINISH_CHUNK;
@@ -100,7 +100,9 @@ fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradP
     let maxima = [&x, &dy].map(|values| largest(values));
     let p = WgradParams { x_max: 0, dy_max: 1, part4: 5, ..p };
     let choice = select_wgrad(&p, x_format, caps, family);
-    let part = unset(4 * p.part4 as usize + p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c);
+    // Those of another layer come first and stay.
+    let others = constant(4 * p.part4 as usize, 1.0);
+    let part = [others, unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c)].concat();
     let grid = choice.wgrad_grid(&p);
     Case::new(
         &WGRAD,
