@@ -101,7 +101,7 @@ fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradP
     let p = WgradParams { x_max: 0, dy_max: 1, part4: 5, ..p };
     let choice = select_wgrad(&p, x_format, caps, family);
     // Those of another layer come first and stay.
-    let others = constant(4 * p.part4 as usize, 1.0);
+    let others = constant(4 * p.part4 as usize, 0.0);
     let part = [others, unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c)].concat();
     let grid = choice.wgrad_grid(&p);
     Case::new(
