@@ -1,27 +1,18 @@
 // out[n, oy, ox, co] = sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution of codes, four products at
 // a time (dot4I8Packed), for GPUs without matrix units. Codes of x lie in -128 .. 127, as those of w do. Sums are exact in i32.
 // x: NHWC, four codes a word; w: (taps, c_in, c_out), codes as f32, packed as they are loaded.
-// Tile TILE_M x TILE_N x TILE_K in workgroup memory, 8 x 8 outputs a thread in four 4 x 4 blocks, half a tile apart so that
-// neighbours read neighbouring words. The next tile is loaded into registers while this one is multiplied.
+// The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
 //use conv_params
+//use conv_tile
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 const TILE_K = 16u;
-const K4 = TILE_K / 4u;
-const M4 = TILE_M / 4u;
-const N4 = TILE_N / 4u;
-const THREADS = TILE_M * TILE_N / 64u;
-// An invocation loads four channels of four pixels, X_TURNS times, or not at all where there are enough others: vectors of pixels
-// are written as a whole.
-const X_ITEMS = M4 * K4;
-const X_LOADS = 4u * X_TURNS;
 // Four by four channels each: as many as threads where TILE_M is 64, half as many where it is 128.
 const W_LOADS = K4 * N4;
-const X_STRIDE = M4 + 1u;
 var<workgroup> tile_x: array<vec4<u32>, K4 * X_STRIDE>; // four pixels, four codes each
 var<workgroup> tile_w: array<vec4<u32>, W_LOADS>;       // four output channels, four codes each
 

@@ -1,10 +1,10 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution or data gradient
 // (see gather). Implicit GEMM for real GPUs: M = pixels of one parity class (Q_H x Q_W a picture), N = c_out, K = taps x c_in.
 // x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
-// Tile TILE_M x TILE_N x TILE_K in workgroup memory, 8 x 8 outputs a thread in four 4 x 4 blocks, half a tile apart so that
-// neighbours read neighbouring words. The next tile is loaded into registers while this one is multiplied.
+// The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, parity classes).
 //use conv_params
+//use conv_tile
 //use gather
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
@@ -12,17 +12,7 @@
 @group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 const TILE_K = 8u;
-const K4 = TILE_K / 4u;
-const M4 = TILE_M / 4u;
-const N4 = TILE_N / 4u;
-const THREADS = TILE_M * TILE_N / 64u;
-// An invocation loads four channels of four pixels, X_TURNS times, or not at all where there are enough others: vectors of pixels
-// are written as a whole.
-const X_ITEMS = M4 * K4;
-const X_LOADS = 4u * X_TURNS;
 const W_LOADS = TILE_K * N4 / THREADS;
-// A row of x is one vec4 longer than it has to be: writes of neighbouring channels go to different banks.
-const X_STRIDE = M4 + 1u;
 var<workgroup> tile_x: array<Sum4, TILE_K * X_STRIDE>;
 var<workgroup> tile_w: array<Sum4, TILE_K * N4>;
 

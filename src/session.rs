@@ -130,10 +130,14 @@ impl<'a> Session<'a> {
 
     fn feed(&mut self, split: &Split, indices: &[u32], step: Step) {
         split.gather(indices, &mut self.images, &mut self.labels);
-        let layout = &self.lowered.layout;
-        self.exec.write(layout.images, &self.images);
-        self.exec.write(layout.labels, &self.labels);
-        self.exec.write_as(layout.step, &[step]);
+        self.exec.write(self.lowered.layout.images, &self.images);
+        self.hand_over(step);
+    }
+
+    /// Writes the labels of the batch and what changes from step to step.
+    fn hand_over(&mut self, step: Step) {
+        self.exec.write(self.lowered.layout.labels, &self.labels);
+        self.exec.write_as(self.lowered.layout.step, &[step]);
     }
 
     /// One training step on the pictures `indices` of `split`, in as many batches as they fill; their metrics wait for
@@ -154,8 +158,7 @@ impl<'a> Session<'a> {
                 Some(resident) => {
                     split.labels_of(batch, &mut self.labels);
                     self.exec.write(resident.picks, batch);
-                    self.exec.write(self.lowered.layout.labels, &self.labels);
-                    self.exec.write_as(self.lowered.layout.step, &[step]);
+                    self.hand_over(step);
                 }
                 None => self.feed(split, batch, step),
             }

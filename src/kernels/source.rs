@@ -47,6 +47,7 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_tiled",
     "shared/act",
     "shared/conv_params",
+    "shared/conv_tile",
     "shared/divide",
     "shared/finish_none",
     "shared/finish_norm",
