@@ -123,7 +123,11 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         averages: options.optimizer.ema_decay.is_some(),
         accumulates: options.accumulate > 1,
         software: options.caps.software,
-        most_part_words: options.caps.max_binding_bytes.min(MOST_PART_BYTES) / 4,
+        most_part_words: if options.caps.software {
+            0
+        } else {
+            options.caps.max_binding_bytes.min(MOST_PART_BYTES) / 4
+        },
         resident: options.resident,
     };
     let layout = Layout::new(&mut plan, net, quant, options.batch, needs);
@@ -169,7 +173,7 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     Ok(Lowered { plan, layout, net, quant, batch: options.batch, float, quantized, calibrate })
 }
 
-/// The parts of weight gradients wait for each other up to this.
+/// The parts of weight gradients wait for each other up to this; not on software adapters, which add them up while they are in the cache.
 const MOST_PART_BYTES: u64 = 256 << 20;
 
 /// A convolution multiplies codes either as f32, exact below 2^24, or as i32.
