@@ -334,3 +334,21 @@ fn training_pictures_lie_on_a_gpu_where_they_fit() {
     let error = place(false, 64, "device").unwrap_err();
     assert!(error.hint_text().unwrap().contains("device.pictures=host"), "{error}: {:?}", error.hint_text());
 }
+
+/// What docs/performance.md says.
+#[test]
+fn dispatches_of_a_training_step() {
+    let config = Config::load("cqat", &[]).unwrap();
+    let net = Net::resnet(18, 64, 100, 32).unwrap();
+    let quant = QuantSpec::new(&config.quant, &net).unwrap();
+    for (software, matrix, expected) in [(false, 0, 168), (false, 16, 170), (true, 0, 208)] {
+        let caps = Caps { matrix, ..Caps::portable(software, 4096) };
+        let lowered = lower(&net, quant.as_ref(), &Options::new(128, caps)).unwrap();
+        let step = lowered.quantized.unwrap().train;
+        assert_eq!(
+            lowered.plan.programs[step.0].dispatches.len(),
+            expected,
+            "software {software}, matrices of {matrix}"
+        );
+    }
+}
