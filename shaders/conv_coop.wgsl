@@ -3,6 +3,8 @@
 // x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Codes are exact in f16 and are added in f32: of codes and codes
 // this gives the same numbers as any other variant, where no sum passes 2^24. Real operands are lifted and split (see halves).
 // Grid: (M / (8 SIDE), N / (4 SIDE), parity classes).
+//use quant
+//use act_params
 //use conv_params
 //use gather
 //use halves

@@ -3,6 +3,8 @@
 // x: NHWC, four codes a word; w: (taps, c_in, c_out), codes as f32, packed as they are loaded.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
+//use quant
+//use act_params
 //use conv_params
 //use conv_tile
 @group(0) @binding(0) var<uniform> p: Params;
@@ -113,5 +115,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             }
         }
     }
-    finish(m0, n4, lid);
+    finish(m0, n4, wg.z, lid);
 }

@@ -5,6 +5,8 @@
 // x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
 // Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
+//use quant
+//use act_params
 //use conv_params
 //use gather
 //use divide

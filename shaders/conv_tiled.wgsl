@@ -3,6 +3,8 @@
 // x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, parity classes).
+//use quant
+//use act_params
 //use conv_params
 //use conv_tile
 //use gather
@@ -123,5 +125,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
             }
         }
     }
-    finish(m0, n4, lid);
+    finish(m0, n4, wg.z, lid);
 }

@@ -1,27 +1,28 @@
-// Batch norm backward, per channel: merges the partial sums of act_bwd, writes the gradients of gamma and beta and the
-// coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries s_w from here on).
-// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them. blocked: the sum of (blocked |d|, |d| of positive values) over these channels;
-// where there is a projection, both branches find the same.
-// grads: gamma (C), beta (C). coefficients: k (C), m1 (C), m2 (C). Grid: one workgroup of 64 a four channels.
+// Batch norms of the branches that end in one activation on their way back, per channel: merges the partial sums of act_bwd, writes the
+// gradients of gamma and beta and the coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries
+// s_w from here on).
+// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them; all branches have dz in common. blocked: the sum of (blocked |d|, |d| of
+// positive values) over these channels. coefficients: k (C), m1 (C), m2 (C), and the same of the projection behind them.
+// The maxima of the gradients that norm_bwd is about to write begin anew. Grid: one workgroup of 64 a (four channels, branch).
 //use ranges
+//use norm_branch
 struct Params {
     channels: u32,
     rows: u32,
     chunks: u32,
-    branch: u32,     // 1: main, 2: projection
-    x_row: i32,    // row of ranges, -1: scale 1
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    branches: u32,
+    main: NormBranch,
+    projection: NormBranch,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> affine: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> params: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> context: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read_write> grads: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> blocked: array<vec2<f32>>;
+@group(0) @binding(8) var<storage, read_write> maxima: array<u32>;
 var<workgroup> share_sum: array<vec4<f32>, 64>;
 var<workgroup> share_dot: array<vec4<f32>, 64>;
 var<workgroup> share_blocked: array<vec2<f32>, 64>;
@@ -30,13 +31,17 @@ var<workgroup> share_blocked: array<vec2<f32>, 64>;
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let col = wg.x;
     let cols4 = p.channels / 4u;
+    var b = p.main;
+    if (wg.y == 1u) {
+        b = p.projection;
+    }
     var sum = vec4<f32>(0.0);
     var dot = vec4<f32>(0.0);
     var gone = vec2<f32>(0.0);
     for (var k = lid; k < p.chunks; k += 64u) {
         let o = 4u * (k * cols4 + col);
         sum += part[o];
-        dot += part[o + p.branch];
+        dot += part[o + 1u + wg.y];
         gone += part[o + 3u].xy;
     }
     share_sum[lid] = sum;
@@ -56,14 +61,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     sum = share_sum[0];
     dot = share_dot[0];
-    blocked[col] = share_blocked[0];
-    grads[col] = dot;
-    grads[cols4 + col] = sum;
-    var s = 1.0;
-    if (p.x_row >= 0) {
-        s = ranges[p.x_row].scale;
+    if (wg.y == 0u) {
+        blocked[col] = share_blocked[0];
     }
-    coefficients[col] = affine[col] * context[2u * cols4 + col] / s;
-    coefficients[cols4 + col] = sum / f32(p.rows);
-    coefficients[2u * cols4 + col] = dot / f32(p.rows);
+    if (col == 0u) {
+        maxima[b.max_row] = 0u;
+    }
+    grads[b.affine4 + col] = dot;
+    grads[b.affine4 + cols4 + col] = sum;
+    var s = 1.0;
+    if (b.x_row >= 0) {
+        s = ranges[b.x_row].scale;
+    }
+    let out = 3u * wg.y * cols4 + col;
+    coefficients[out] = params[b.affine4 + col] * context[wg.y * p.channels + 2u * cols4 + col] / s;
+    coefficients[out + cols4] = sum / f32(p.rows);
+    coefficients[out + 2u * cols4] = dot / f32(p.rows);
 }

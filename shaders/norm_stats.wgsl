@@ -1,11 +1,11 @@
 // Batch statistics of y (rows, C), per chunk of rows and channel: (mean, sum of squared deviations), two passes over the
-// chunk. part: two vec4 a (chunk, 4 channels). Grid: one invocation a (chunk, 4 channels).
+// chunk. part, from part4 on: two vec4 a (chunk, 4 channels). Grid: one invocation a (chunk, 4 channels).
 //use index
 struct Params {
     rows: u32,
     cols4: u32,
     chunk: u32,
-    chunks: u32,
+    part4: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> y: array<vec4<f32>>;
@@ -30,6 +30,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         let d = y[r * p.cols4 + col] - mean;
         squares += d * d;
     }
-    part[2u * i] = mean;
-    part[2u * i + 1u] = squares;
+    part[p.part4 + 2u * i] = mean;
+    part[p.part4 + 2u * i + 1u] = squares;
 }

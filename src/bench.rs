@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::exec::ExecutorExt as _;
 use crate::gpu::{Gpu, GpuProgram, Interval};
 use crate::kernels::Step;
-use crate::kernels::conv::{CONV, ConvParams};
+use crate::kernels::conv::{CONV, CONV_ACT, ConvParams};
 use crate::kernels::input::random;
 use crate::net::Net;
 use crate::normalisation::Normalisation;
@@ -201,6 +201,7 @@ fn by_kernel(net: &Net, step: &[Timed], ceilings: &Ceilings) -> Vec<KernelTime> 
 /// the word `back`.
 fn shape(net: &Net, d: &Dispatch) -> String {
     let shape = d.layer.map_or("all layers".into(), |id| net.layers[id].shape_text());
-    let back = std::ptr::eq(d.kernel, &CONV) && bytemuck::pod_read_unaligned::<ConvParams>(&d.params).backward == 1;
+    let of_conv = [&CONV, &CONV_ACT].into_iter().any(|kernel| std::ptr::eq(d.kernel, kernel));
+    let back = of_conv && bytemuck::pod_read_unaligned::<ConvParams>(&d.params).backward == 1;
     if back { format!("{shape} back") } else { shape }
 }

@@ -153,6 +153,8 @@ const SUBMISSION_FLOPS: u64 = 20_000_000_000;
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 /// What matrix units need.
 const MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+/// The most that a kernel binds (`conv_act`).
+const MOST_STORAGE_BUFFERS: u32 = 9;
 /// Workgroup memory of `conv_coop` with matrices of side 16, both operands in two terms, and statistics.
 const COOP_BYTES: u32 = 24 << 10;
 
@@ -197,6 +199,7 @@ impl Gpu {
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
             max_buffer_size: has.max_buffer_size,
+            max_storage_buffers_per_shader_stage: has.max_storage_buffers_per_shader_stage.clamp(8, MOST_STORAGE_BUFFERS),
             ..wgpu::Limits::default()
         };
         let mut features = adapter.features() & WANTED;
@@ -249,6 +252,7 @@ impl Gpu {
         let caps = Caps {
             software: summary.software,
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)), // shaders count bytes in 32 bits
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             max_buffer_bytes: limits.max_buffer_size,
             budget_bytes: budget,
             subgroup: subgroup_size(features, &info),

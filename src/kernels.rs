@@ -53,6 +53,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &weights::PREPARE,
     &conv::CONV,
     &conv::CONV_NORM,
+    &conv::CONV_ACT,
     &conv::WGRAD,
     &weights::REDUCE,
     &norm::STATS,
@@ -63,11 +64,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &activation::BACKWARD,
     &range::UPDATE,
     &range::HISTOGRAM,
-    &head::POOL_FORWARD,
-    &head::POOL_BACKWARD,
     &head::SOFTMAX_CE,
-    &head::METRICS,
-    &head::BIAS_GRAD,
     &optimizer::GRAD_NORM,
     &optimizer::GRAD_CLIP,
     &optimizer::AVERAGE,
@@ -197,6 +194,8 @@ pub struct Caps {
     pub software: bool,
     /// Bytes of the largest storage binding.
     pub max_binding_bytes: u64,
+    /// Storage buffers that a shader may bind.
+    pub max_storage_buffers: u32,
     /// Bytes of the largest buffer.
     pub max_buffer_bytes: u64,
     /// Bytes the planner may use in all.
@@ -219,6 +218,7 @@ impl Caps {
         Caps {
             software,
             max_binding_bytes: 128 << 20,
+            max_storage_buffers: 8,
             max_buffer_bytes: 256 << 20,
             budget_bytes: budget_mib << 20,
             subgroup: if software { 8 } else { 32 },

@@ -254,6 +254,27 @@ impl Net {
         }
     }
 
+    /// The activation that a convolution's branch ends in, and whether the branch is its projection.
+    pub fn activation_behind(&self, conv: LayerId) -> (LayerId, bool) {
+        let ends = |a: &Activation| match a.shortcut {
+            _ if a.main == conv => Some(false),
+            Shortcut::Projection(projection) if projection == conv => Some(true),
+            _ => None,
+        };
+        self.activations().find_map(|(id, a)| Some((id, ends(a)?))).expect("branches end in activations")
+    }
+
+    /// The first layer that reads what layer `id` writes.
+    pub fn first_reader(&self, id: LayerId) -> Option<LayerId> {
+        self.layers.iter().position(|layer| match layer {
+            Layer::Input(_) => false,
+            Layer::Conv(c) => c.input == id,
+            Layer::Activation(a) => a.main == id || matches!(a.shortcut, Shortcut::Identity(x) | Shortcut::Projection(x) if x == id),
+            Layer::Pool(p) => p.input == id,
+            Layer::Linear(l) => l.input == id,
+        })
+    }
+
     /// The activation that feeds the pool.
     pub fn last_activation(&self) -> LayerId {
         self.layers.iter().rposition(|l| matches!(l, Layer::Activation(_))).expect("a network has activations")

@@ -215,7 +215,8 @@ impl Oracle {
             }
         }
         self.stem(lowered, exec, compare, program)?;
-        let pooled = exec.read_f32(scratch(lowered, program, "pool.value"))?;
+        let last = self.net.layers[self.net.last_activation()].name();
+        let pooled = exec.read_f32(scratch(lowered, program, &format!("{last}.pooled")))?;
         compare.one("act.pool", &pooled)?;
         let grads = exec.read_f32(layout.grads)?;
         compare.all("grad.", &tensors::extract(plan, layout, &grads))?;
@@ -230,7 +231,7 @@ impl Oracle {
         let (_, conv) = self.net.convs().next().expect("a network has convolutions");
         let c = conv.to.c;
         let y = exec.read_f32(scratch(lowered, program, "conv1.y"))?;
-        let context = exec.read_f32(scratch(lowered, program, "conv1.context"))?;
+        let context = exec.read_f32(scratch(lowered, program, "stem.context"))?;
         let scale = match &self.quant {
             Some(_) => exec.read_f32(lowered.layout.weights[0].scales)?[0],
             None => 1.0,

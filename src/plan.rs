@@ -35,6 +35,8 @@ pub enum Arena {
     Seen,
     /// The same, backward.
     Blocked,
+    /// Losses and hits, of batches and of pictures.
+    Scores,
 }
 
 /// Where a tensor lives.

@@ -18,7 +18,7 @@ pub const MIN_RANGE: f32 = 1e-8;
 /// `c = clamp(c8 >> shift, lo, hi)` (floor, or half up with `round_shift`). The value of a code is
 /// `c * scale`, where `scale` already contains `2^shift`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Quant {
     /// Lowest code of the base grid (-128, or 0 for activations).
     pub base_lo: i32,

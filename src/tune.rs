@@ -14,9 +14,11 @@ use crate::digest::hexadecimal;
 use crate::exec::{AdapterSummary, Executor as _};
 use crate::files::write_atomically;
 use crate::gpu::{Gpu, GpuProgram};
-use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, WGRAD, WgradParams};
+use crate::kernels::activation::{ActParams, BACKWARD_PART};
+use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WGRAD, WgradParams, act_chunks};
 use crate::kernels::input::random;
 use crate::kernels::norm::FINISH_CHUNK;
+use crate::kernels::range::RANGE_WORDS;
 use crate::kernels::select::{
     Choice, Choices, KernelFamily, conv_candidates, conv_shape, wgrad_candidates, wgrad_shape,
 };
@@ -38,6 +40,8 @@ pub enum Product {
     Conv(ConvParams),
     /// Forward, with batch norm behind it, whose statistics it leaves where the kernels can.
     ConvNorm(ConvParams),
+    /// Data gradient that goes back through an activation, where the kernels can.
+    ConvAct(ConvParams),
     /// Weight gradient.
     Wgrad(WgradParams),
 }
@@ -46,10 +50,12 @@ impl Product {
     /// The product that a dispatch computes, if it is one.
     fn of(d: &Dispatch) -> Option<Product> {
         let is = |kernel: &'static KernelDef| std::ptr::eq(d.kernel, kernel);
-        if is(&CONV) || is(&CONV_NORM) {
+        let convs: [(_, fn(ConvParams) -> Product); 3] =
+            [(&CONV, Product::Conv), (&CONV_NORM, Product::ConvNorm), (&CONV_ACT, Product::ConvAct)];
+        if let Some((_, product)) = convs.into_iter().find(|(kernel, _)| is(kernel)) {
             let p: ConvParams = bytemuck::pod_read_unaligned(&d.params);
-            let product = if is(&CONV) { Product::Conv } else { Product::ConvNorm };
-            Some(product(ConvParams { w_base: 0, x_max: 0, w_max: 1, ..p }))
+            let act = ActParams { range_row: 0, shortcut_row: p.act.shortcut_row.min(0), ..p.act };
+            Some(product(ConvParams { w_base: 0, x_max: 0, w_max: 1, part4: 0, act, ..p }))
         } else if is(&WGRAD) {
             let p: WgradParams = bytemuck::pod_read_unaligned(&d.params);
             Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, part4: 0, ..p }))
@@ -60,7 +66,7 @@ impl Product {
 
     fn x_format(&self) -> Format {
         Format::from_number(match self {
-            Product::Conv(p) | Product::ConvNorm(p) => p.x_format,
+            Product::Conv(p) | Product::ConvNorm(p) | Product::ConvAct(p) => p.x_format,
             Product::Wgrad(p) => p.x_format,
         })
     }
@@ -68,7 +74,7 @@ impl Product {
     /// Its key in [`Choices`].
     pub fn shape(&self) -> String {
         match self {
-            Product::Conv(p) | Product::ConvNorm(p) => conv_shape(p, self.x_format()),
+            Product::Conv(p) | Product::ConvNorm(p) | Product::ConvAct(p) => conv_shape(p, self.x_format()),
             Product::Wgrad(p) => wgrad_shape(p, self.x_format()),
         }
     }
@@ -80,6 +86,10 @@ impl Product {
                 let candidates = conv_candidates(p, self.x_format(), caps, family).into_iter();
                 candidates.map(|choice| choice.clone().with_statistics(caps).unwrap_or(choice)).collect()
             }
+            Product::ConvAct(p) => {
+                let candidates = conv_candidates(p, self.x_format(), caps, family).into_iter();
+                candidates.map(|choice| choice.clone().with_activation(&p.act, caps).unwrap_or(choice)).collect()
+            }
             Product::Wgrad(p) => wgrad_candidates(p, self.x_format(), caps, family),
         }
     }
@@ -88,7 +98,7 @@ impl Product {
     fn values(&self) -> [usize; 3] {
         let volume = |sizes: [u32; 4]| sizes.iter().map(|&n| n as usize).product();
         match self {
-            Product::Conv(p) | Product::ConvNorm(p) => [
+            Product::Conv(p) | Product::ConvNorm(p) | Product::ConvAct(p) => [
                 volume([p.batch, p.in_h, p.in_w, p.in_c]),
                 volume([p.kernel, p.kernel, p.in_c, p.out_c]),
                 volume([p.batch, p.out_h, p.out_w, p.out_c]),
@@ -101,16 +111,15 @@ impl Product {
         }
     }
 
-    /// The product of the first two tensors; its result is the fourth, statistics the fifth.
-    fn dispatch(&self, choice: &Choice, bind: &[TensorId; 5], flops: u64) -> Dispatch {
+    /// The product of the first two tensors; its result is the fourth.
+    fn dispatch(&self, choice: &Choice, bind: &[TensorId], flops: u64) -> Dispatch {
         fn with<P: Pod>(kernel: &'static KernelDef, params: &P, grid: [u32; 3], choice: &Choice) -> Dispatch {
             let (variant, params) = (choice.variant.clone(), bytemuck::bytes_of(params).to_vec());
             Dispatch { kernel, variant, params, bind: Vec::new(), grid, layer: None, work: Work::default() }
         }
         let dispatch = match self {
-            Product::Conv(p) | Product::ConvNorm(p) => {
-                let kernel = if choice.leaves_statistics() { &CONV_NORM } else { &CONV };
-                with(kernel, p, choice.conv_grid(p), choice)
+            Product::Conv(p) | Product::ConvNorm(p) | Product::ConvAct(p) => {
+                with(choice.conv_kernel(), p, choice.conv_grid(p), choice)
             }
             Product::Wgrad(p) => with(&WGRAD, p, choice.wgrad_grid(p), choice),
         };
@@ -165,12 +174,20 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     let candidates = product.candidates(&gpu.caps, family);
     let mut plan = Plan::default();
     let [x, second, out] = product.values();
-    let part = match product {
+    let x = plan.own("x", product.x_format().words(x));
+    let mut bind = vec![x, plan.own("w or dy", second), plan.own("maxima", 2), plan.own("out", out)];
+    let words = match product {
         Product::ConvNorm(p) => 2 * ((p.batch * p.out_h * p.out_w) as usize).div_ceil(FINISH_CHUNK) * p.out_c as usize,
+        Product::ConvAct(p) => {
+            let shortcut = Format::from_number(p.act.shortcut_format).words(out);
+            let saved = [("y", out), ("context", 8 * p.out_c as usize), ("shortcut", shortcut), ("ranges", RANGE_WORDS)];
+            bind.extend(saved.map(|(name, words)| plan.own(name, words)));
+            BACKWARD_PART * act_chunks(p) * p.out_c as usize
+        }
         Product::Conv(_) | Product::Wgrad(_) => 1,
     };
-    let x = plan.own("x", product.x_format().words(x));
-    let bind = [x, plan.own("w or dy", second), plan.own("maxima", 2), plan.own("out", out), plan.own("part", part)];
+    let part = plan.own("part", words);
+    bind.push(part);
     let programs: Vec<ProgramId> =
         candidates.iter().map(|c| plan.program("candidate", vec![product.dispatch(c, &bind, flops)])).collect();
     plan.assert_sound();
@@ -193,13 +210,16 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     exec.write(bind[1], &other);
     exec.write(bind[2], &[0.5f32.to_bits(); 2]);
     let before: Vec<u32> = words(bind[3]).map(reals(3)).collect();
+    for &saved in &bind[4..] {
+        exec.write(saved, &words(saved).map(reals(4)).collect::<Vec<_>>());
+    }
     let mut equal = Vec::new();
     let mut expected: Option<[Vec<u32>; 2]> = None;
     for &program in &programs {
         exec.write(bind[3], &before);
-        exec.write(bind[4], &vec![0; part]);
+        exec.write(part, &words(part).map(|_| 0).collect::<Vec<u32>>());
         exec.run(program)?;
-        let result = [exec.read(bind[3])?, exec.read(bind[4])?];
+        let result = [exec.read(bind[3])?, exec.read(part)?];
         equal.push(*expected.get_or_insert_with(|| result.clone()) == result);
     }
     let mut times = vec![Vec::new(); programs.len()];

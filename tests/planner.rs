@@ -259,6 +259,7 @@ fn variants_on_made_up_devices() {
         ("software, subgroups of 16", Caps { subgroup: 16, ..Caps::portable(true, 4096) }),
         ("software without subgroups", Caps { subgroup: 0, ..Caps::portable(true, 4096) }),
         ("GPU at WebGPU's default limits", Caps::portable(false, 4096)),
+        ("GPU that binds more", Caps { max_storage_buffers: 9, ..Caps::portable(false, 4096) }),
         ("GPU without subgroups", Caps { subgroup: 0, ..Caps::portable(false, 4096) }),
     ];
     let mut text = String::new();
@@ -341,8 +342,10 @@ fn dispatches_of_a_training_step() {
     let config = Config::load("cqat", &[]).unwrap();
     let net = Net::resnet(18, 64, 100, 32).unwrap();
     let quant = QuantSpec::new(&config.quant, &net).unwrap();
-    for (software, matrix, expected) in [(false, 0, 168), (false, 16, 170), (true, 0, 208)] {
-        let caps = Caps { matrix, ..Caps::portable(software, 4096) };
+    for (software, matrix, max_storage_buffers, expected) in
+        [(false, 0, 9, 139), (false, 16, 9, 139), (false, 0, 8, 155), (true, 0, 8, 195)]
+    {
+        let caps = Caps { matrix, max_storage_buffers, ..Caps::portable(software, 4096) };
         let lowered = lower(&net, quant.as_ref(), &Options::new(128, caps)).unwrap();
         let step = lowered.quantized.unwrap().train;
         assert_eq!(

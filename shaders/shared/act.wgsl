@@ -1,12 +1,5 @@
-// An activation on its way back. A kernel that uses this has bindings `context`, `shortcut_context` and `ranges`, and the constant
-// SHORTCUT: 0 none; 1 an earlier activation; 2 a projection with its own batch norm. ActParams in src/kernels/activation.rs.
-struct ActParams {
-    range_row: u32,      // this activation's row of ranges
-    shortcut_row: i32,   // the shortcut's row of ranges, -1: scale 1
-    shortcut: u32,       // both fixed in the variant
-    shortcut_format: u32,
-    quant: Quant,
-}
+// An activation, both ways. A kernel that uses this has bindings `context` (see norm_merge) and `ranges`, and the constant SHORTCUT:
+// 0 none; 1 an earlier activation; 2 a projection with its own batch norm.
 
 // What four channels have in common (see norm_merge).
 struct ActChannels {
@@ -35,16 +28,22 @@ fn act_channels(a: ActParams, col: u32, cols4: u32) -> ActChannels {
         k.s_mul = vec4<f32>(ranges[a.shortcut_row].scale);
     }
     if (SHORTCUT == 2u) {
-        k.s_mul = shortcut_context[col];
-        k.s_add = shortcut_context[cols4 + col];
-        k.s_hat_mul = shortcut_context[2u * cols4 + col];
-        k.s_hat_add = shortcut_context[3u * cols4 + col];
+        k.s_mul = context[4u * cols4 + col];
+        k.s_add = context[5u * cols4 + col];
+        k.s_hat_mul = context[6u * cols4 + col];
+        k.s_hat_add = context[7u * cols4 + col];
     }
     k.inv = vec4<f32>(ranges[a.range_row].inv_scale);
     return k;
 }
 
-// Sums over rows: of dz, of dz * xhat of the main branch and of the projection, of what the quantizer blocks, of what reaches it.
+// Value before the ReLU: batch norm of the main branch plus the shortcut. Forward and backward call this one function,
+// so that the recomputed mask is the mask of the forward pass.
+fn pre_activation(k: ActChannels, y: vec4<f32>, s: vec4<f32>) -> vec4<f32> {
+    return fma(y, k.mul, k.add) + fma(s, k.s_mul, k.s_add);
+}
+
+// Sums over rows on the way back: of dz, of dz * xhat of the main branch and of the projection, of what the quantizer blocks, of what reaches it.
 struct ActSums {
     dz: vec4<f32>,
     hat: vec4<f32>,
@@ -57,7 +56,7 @@ struct ActSums {
 // straight-through) are made from the saved convolution output y and the shortcut s, exactly as act_fwd made them.
 fn act_backward(quant: Quant, k: ActChannels, d: vec4<f32>, y: vec4<f32>, s: vec4<f32>, sums: ptr<function, ActSums>) -> vec4<f32> {
     let zero = vec4<f32>(0.0);
-    let z = pre_activation(y, k.mul, k.add, s, k.s_mul, k.s_add);
+    let z = pre_activation(k, y, s);
     let alive = select(zero, d, z > zero);
     var dz = alive;
     if (quant.enabled == 1u) {

@@ -1,4 +1,4 @@
-// Parameters of conv_lane, conv_tiled, conv_dot4 and conv_coop. Twin: ConvParams in src/kernels/conv.rs.
+// Parameters of conv_lane, conv_tiled, conv_dot4 and conv_coop; a kernel that uses this uses quant and act_params. Twin: ConvParams in src/kernels/conv.rs.
 struct Params {
     batch: u32,
     in_h: u32,
@@ -24,4 +24,9 @@ struct Params {
     x_max: u32,
     w_max: u32,
     narrow: u32,
+    part4: u32, // conv_norm: first vec4 of its statistics
+    pad_end0: u32,
+    pad_end1: u32,
+    pad_end2: u32,
+    act: ActParams, // conv_act: what its data gradient goes back through
 }

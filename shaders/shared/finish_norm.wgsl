@@ -1,11 +1,11 @@
 // What follows a forward convolution: batch statistics of a workgroup's results (rows from m0, columns from the vec4 n0), which lie
 // in `out` by now. Of 64 rows and each channel: (mean, sum of squared deviations), two passes over 16 rows, then four of these merged
-// (Chan et al.). The tile's shape changes nothing. part: two vec4 a (64 rows, 4 channels), as norm_stats leaves them.
+// (Chan et al.). The tile's shape changes nothing. part, from part4 on: two vec4 a (64 rows, 4 channels), as norm_stats leaves them.
 @group(0) @binding(5) var<storage, read_write> part: array<vec4<f32>>;
 const FINISH_ITEMS = TILE_M * N4 / 16u; // not more than invocations
 var<workgroup> finish_share: array<vec4<f32>, FINISH_ITEMS>;
 
-fn finish(m0: u32, n0: u32, lid: u32) {
+fn finish(m0: u32, n0: u32, parity_class: u32, lid: u32) {
     storageBarrier();
     let rows = p.batch * p.q_h * p.q_w;
     let co4 = p.out_c / 4u;
@@ -55,7 +55,7 @@ fn finish(m0: u32, n0: u32, lid: u32) {
         for (var k = 0u; k < 4u; k++) {
             apart += finish_share[first + k * N4];
         }
-        let o = 2u * (chunk * co4 + n);
+        let o = p.part4 + 2u * (chunk * co4 + n);
         part[o] = merged;
         part[o + 1u] = apart;
     }

@@ -8,7 +8,7 @@
 //   left_at(step, r, lid) -> LeftHeld    what invocation lid loads of tile `step` of the left operand, r-th, lifted; right_at likewise
 //   left_slot(i) -> u32, left_matrix(low, m, k) -> Left, tile_left, LEFT_LOW     how the left tile lies in workgroup memory
 //   store(m, n4, v)                      takes four results of row m, if there is such a row
-//   finish(m0, n0, lid)                  follows when all are stored
+//   finish(m0, n0, parity class, lid)    follows when all are stored
 // and calls lift_operands in `begin`.
 const TILE_M = 8u * SIDE;
 const TILE_N = 4u * SIDE;
@@ -171,5 +171,5 @@ fn main(
     put(subgroup, lane, m + 3u * SIDE, n);
     coopStoreT(c31, &result[at], C_STRIDE);
     put(subgroup, lane, m + 3u * SIDE, n + SIDE / 4u);
-    finish(task.m, task.n4, lid);
+    finish(task.m, task.n4, wg.z, lid);
 }

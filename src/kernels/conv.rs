@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::activation::{self, ActParams, Saved};
 use super::{Access, Format, KernelDef, Twin, norm};
 use crate::net::{Layer, Shape};
 
@@ -59,6 +60,12 @@ pub struct ConvParams {
     pub w_max: u32,
     /// 1: `x` holds codes that fit in signed 8 bits.
     pub narrow: u32,
+    /// Of [`CONV_NORM`]: first vec4 of the statistics in `part`.
+    pub part4: u32,
+    /// Padding.
+    pub pad_end: [u32; 3],
+    /// Of [`CONV_ACT`]: the activation that the result goes back through.
+    pub act: ActParams,
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -262,10 +269,53 @@ pub static CONV_NORM: KernelDef = KernelDef {
 
 fn conv_norm(t: &mut Twin) {
     let p: ConvParams = t.params();
-    let (out, part) = (t.f32_mut(3), t.f32_mut(4));
+    let (out, part) = (t.f32_mut(3), &mut t.f32_mut(4)[4 * p.part4 as usize..]);
     product(&p, t.words(0), t.f32(1), out);
     let rows = (p.batch * p.out_h * p.out_w) as usize;
     norm::moments(out, [rows, norm::FINISH_CHUNK], p.out_c as usize, part);
+}
+
+/// As [`CONV`] for the last data gradient that an activation gets, and goes back through that as `act_bwd` does, of
+/// [`norm::FINISH_CHUNK`] rows of a parity class each.
+pub static CONV_ACT: KernelDef = KernelDef {
+    name: "conv_act",
+    bindings: &[
+        ("x", Access::Read),
+        ("w", Access::Read),
+        ("maxima", Access::Read),
+        ("out", Access::ReadWrite),
+        ("y", Access::Read),
+        ("context", Access::Read),
+        ("shortcut", Access::Read),
+        ("ranges", Access::Read),
+        ("part", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<ConvParams>(),
+    twin: conv_act,
+};
+
+/// Parts that [`CONV_ACT`] leaves of four channels.
+pub fn act_chunks(p: &ConvParams) -> usize {
+    (p.parities * p.parities) as usize * ((p.batch * p.q_h * p.q_w) as usize).div_ceil(norm::FINISH_CHUNK)
+}
+
+fn conv_act(t: &mut Twin) {
+    let p: ConvParams = t.params();
+    let saved = Saved { y: t.f32(4), context: t.f32(5), shortcut: t.words(6), ranges: t.f32(7) };
+    let (out, part) = (t.f32_mut(3), t.f32_mut(8));
+    product(&p, t.words(0), t.f32(1), out);
+    let rows = p.batch * p.q_h * p.q_w;
+    let chunks = (0..p.parities * p.parities)
+        .flat_map(|class| (0..rows).step_by(norm::FINISH_CHUNK).map(move |first| (class, first)))
+        .map(|(class, first)| {
+            (first..(first + norm::FINISH_CHUNK as u32).min(rows)).filter_map(move |m| {
+                let oy = m / p.q_w % p.q_h * p.parities + class / p.parities;
+                let ox = m % p.q_w * p.parities + class % p.parities;
+                let row = (m / (p.q_h * p.q_w) * p.out_h + oy) * p.out_w + ox;
+                (oy < p.out_h && ox < p.out_w).then_some(row as usize)
+            })
+        });
+    activation::back_through(&p.act, &saved, p.out_c as usize, chunks, out, part);
 }
 
 /// Parameters of `wgrad` (all variants).

@@ -21,8 +21,8 @@ pub struct StatsParams {
     pub cols4: u32,
     /// Rows an invocation reduces.
     pub chunk: u32,
-    /// Chunks.
-    pub chunks: u32,
+    /// First vec4 in `part`.
+    pub part4: u32,
 }
 
 /// `norm_stats.wgsl`.
@@ -38,7 +38,8 @@ pub const FINISH_CHUNK: usize = 64;
 
 fn stats(t: &mut Twin) {
     let p: StatsParams = t.params();
-    moments(t.f32(0), [p.rows, p.chunk].map(|n| n as usize), p.cols4 as usize * 4, t.f32_mut(1));
+    let part = &mut t.f32_mut(1)[4 * p.part4 as usize..];
+    moments(t.f32(0), [p.rows, p.chunk].map(|n| n as usize), p.cols4 as usize * 4, part);
 }
 
 /// (mean, sum of squared deviations) of `chunk` of the `rows` rows of `y` and each channel.
@@ -56,6 +57,29 @@ pub(super) fn moments(y: &[f32], [rows, chunk]: [usize; 2], channels: usize, par
     }
 }
 
+/// A batch norm of one of the branches that end in an activation: where its tensors begin, in vec4s (`NormBranch` in
+/// `shared/norm_branch.wgsl`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub struct NormBranch {
+    /// gamma, beta in the parameters, and their gradients in the gradients.
+    pub affine4: u32,
+    /// Running mean and variance.
+    pub running4: u32,
+    /// Scales of the convolution's weights.
+    pub scales4: u32,
+    /// Row of ranges whose scale the convolution's input codes have, -1: 1.
+    pub x_row: i32,
+    /// 1: the convolution's weights are codes with scales.
+    pub w_scale: u32,
+    /// Where the first step with a value that is not finite is noted.
+    pub health_slot: u32,
+    /// Row of the maxima of the gradient of the convolution's output.
+    pub max_row: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
 /// Parameters of `norm_merge`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -70,18 +94,16 @@ pub struct MergeParams {
     pub chunks: u32,
     /// 1: take the running statistics.
     pub evaluate: u32,
-    /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_row: i32,
-    /// 1: the weights are codes with scales.
-    pub w_scale: u32,
-    /// Where the first step with a value that is not finite is noted.
-    pub health_slot: u32,
+    /// Branches: 1, or 2 where there is a projection; on the device, workgroups.
+    pub branches: u32,
     /// [`EPS`].
     pub eps: f32,
     /// [`MOMENTUM`], or 0 to leave the running statistics alone.
     pub momentum: f32,
-    /// Padding.
-    pub pad: [u32; 2],
+    /// Main branch.
+    pub main: NormBranch,
+    /// Projection.
+    pub projection: NormBranch,
 }
 
 /// `norm_merge.wgsl`.
@@ -89,7 +111,7 @@ pub static MERGE: KernelDef = KernelDef {
     name: "norm_merge",
     bindings: &[
         ("part", Access::Read),
-        ("affine", Access::Read),
+        ("params", Access::Read),
         ("scales", Access::Read),
         ("ranges", Access::Read),
         ("step", Access::Read),
@@ -103,43 +125,49 @@ pub static MERGE: KernelDef = KernelDef {
 
 fn merge(t: &mut Twin) {
     let p: MergeParams = t.params();
-    let (part, affine, scales, ranges, step) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3), t.step(4));
+    let (part, params, scales, ranges, step) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3), t.step(4));
     let (running, context, health) = (t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
     let channels = p.channels as usize;
-    for c in 0..channels {
-        let mut s = scale_or_one(ranges, p.x_row);
-        if p.w_scale == 1 {
-            s *= scales[c];
+    for (branch, b) in [p.main, p.projection].into_iter().enumerate().take(p.branches as usize) {
+        let [affine, running_at, scales_at] = [b.affine4, b.running4, b.scales4].map(|at4| 4 * at4 as usize);
+        let (affine, running) = (&params[affine..], &mut running[running_at..]);
+        let part = &part[if p.evaluate == 1 { 0 } else { branch * 2 * p.chunks as usize * channels }..];
+        let context = &mut context[4 * branch * channels..][..4 * channels];
+        for c in 0..channels {
+            let mut s = scale_or_one(ranges, b.x_row);
+            if b.w_scale == 1 {
+                s *= scales[scales_at + c];
+            }
+            let (mut mean, mut variance) = (running[c], running[channels + c]);
+            if p.evaluate == 0 {
+                let (mut count, mut m, mut squares) = (0f32, 0f32, 0f32);
+                for k in 0..p.chunks {
+                    let n = p.chunk.min(p.rows - k * p.chunk) as f32;
+                    let o = k as usize * 2 * channels + (c / 4) * 8 + c % 4;
+                    let d = part[o] - m;
+                    let total = count + n;
+                    m += d * (n / total);
+                    squares += part[o + 4] + d * d * (count * n / total);
+                    count = total;
+                }
+                mean = m * s;
+                variance = squares / count * (s * s);
+                if p.momentum > 0.0 {
+                    let unbiased = variance * (count / (count - 1.0).max(1.0));
+                    running[c] += p.momentum * (mean - running[c]);
+                    running[channels + c] += p.momentum * (unbiased - running[channels + c]);
+                }
+                let slot = &mut health[b.health_slot as usize];
+                if !(mean.is_finite() && variance.is_finite()) && *slot == 0 {
+                    *slot = step.index + 1;
+                }
+            }
+            let inv_std = 1.0 / (variance + p.eps).sqrt();
+            context[c] = affine[c] * inv_std * s;
+            context[channels + c] = affine[channels + c] - mean * (affine[c] * inv_std);
+            context[2 * channels + c] = inv_std * s;
+            context[3 * channels + c] = -mean * inv_std;
         }
-        let (mut mean, mut variance) = (running[c], running[channels + c]);
-        if p.evaluate == 0 {
-            let (mut count, mut m, mut squares) = (0f32, 0f32, 0f32);
-            for k in 0..p.chunks {
-                let n = p.chunk.min(p.rows - k * p.chunk) as f32;
-                let o = k as usize * 2 * channels + (c / 4) * 8 + c % 4;
-                let d = part[o] - m;
-                let total = count + n;
-                m += d * (n / total);
-                squares += part[o + 4] + d * d * (count * n / total);
-                count = total;
-            }
-            mean = m * s;
-            variance = squares / count * (s * s);
-            if p.momentum > 0.0 {
-                let unbiased = variance * (count / (count - 1.0).max(1.0));
-                running[c] += p.momentum * (mean - running[c]);
-                running[channels + c] += p.momentum * (unbiased - running[channels + c]);
-            }
-            let slot = &mut health[p.health_slot as usize];
-            if !(mean.is_finite() && variance.is_finite()) && *slot == 0 {
-                *slot = step.index + 1;
-            }
-        }
-        let inv_std = 1.0 / (variance + p.eps).sqrt();
-        context[c] = affine[c] * inv_std * s;
-        context[channels + c] = affine[channels + c] - mean * (affine[c] * inv_std);
-        context[2 * channels + c] = inv_std * s;
-        context[3 * channels + c] = -mean * inv_std;
     }
 }
 
@@ -153,12 +181,12 @@ pub struct BwdMergeParams {
     pub rows: u32,
     /// Chunks of the partial sums.
     pub chunks: u32,
-    /// 1: main branch, 2: projection.
-    pub branch: u32,
-    /// Row of ranges whose scale the input codes have, -1: 1.
-    pub x_row: i32,
-    /// Padding.
-    pub pad: [u32; 3],
+    /// As [`MergeParams::branches`].
+    pub branches: u32,
+    /// Main branch.
+    pub main: NormBranch,
+    /// Projection.
+    pub projection: NormBranch,
 }
 
 /// `norm_bwd_merge.wgsl`.
@@ -166,12 +194,13 @@ pub static BWD_MERGE: KernelDef = KernelDef {
     name: "norm_bwd_merge",
     bindings: &[
         ("part", Access::Read),
-        ("affine", Access::Read),
+        ("params", Access::Read),
         ("context", Access::Read),
         ("ranges", Access::Read),
         ("grads", Access::ReadWrite),
         ("coefficients", Access::ReadWrite),
         ("blocked", Access::ReadWrite),
+        ("maxima", Access::ReadWrite),
     ],
     params_bytes: size_of::<BwdMergeParams>(),
     twin: bwd_merge,
@@ -179,26 +208,28 @@ pub static BWD_MERGE: KernelDef = KernelDef {
 
 fn bwd_merge(t: &mut Twin) {
     let p: BwdMergeParams = t.params();
-    let (part, affine, context, ranges) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
-    let (grads, coefficients, blocked) = (t.f32_mut(4), t.f32_mut(5), t.f32_mut(6));
+    let (part, params, context, ranges) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
+    let (grads, coefficients, blocked, maxima) = (t.f32_mut(4), t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
     let channels = p.channels as usize;
-    for c in 0..channels {
-        let (mut sum, mut dot) = (0f32, 0f32);
-        for k in 0..p.chunks as usize {
-            let o = BACKWARD_PART * (k * channels + c / 4 * 4) + c % 4;
-            sum += part[o];
-            dot += part[o + 4 * p.branch as usize];
+    let chunks = 0..p.chunks as usize;
+    for (branch, b) in [p.main, p.projection].into_iter().enumerate().take(p.branches as usize) {
+        let affine = 4 * b.affine4 as usize;
+        let out = &mut coefficients[3 * branch * channels..][..3 * channels];
+        maxima[b.max_row as usize] = 0;
+        for c in 0..channels {
+            let of = |k: usize, what: usize| part[BACKWARD_PART * (k * channels + c / 4 * 4) + 4 * what + c % 4];
+            let sum: f32 = chunks.clone().map(|k| of(k, 0)).sum();
+            let dot: f32 = chunks.clone().map(|k| of(k, 1 + branch)).sum();
+            grads[affine + c] = dot;
+            grads[affine + channels + c] = sum;
+            if c % 4 < 2 {
+                blocked[c / 4 * 2 + c % 4] = chunks.clone().map(|k| of(k, 3)).sum();
+            }
+            let s = scale_or_one(ranges, b.x_row);
+            out[c] = params[affine + c] * context[(4 * branch + 2) * channels + c] / s;
+            out[channels + c] = sum / p.rows as f32;
+            out[2 * channels + c] = dot / p.rows as f32;
         }
-        grads[c] = dot;
-        grads[channels + c] = sum;
-        if c % 4 < 2 {
-            let of = |k: usize| part[BACKWARD_PART * (k * channels + c / 4 * 4) + 12 + c % 4];
-            blocked[c / 4 * 2 + c % 4] = (0..p.chunks as usize).map(of).sum();
-        }
-        let s = scale_or_one(ranges, p.x_row);
-        coefficients[c] = affine[c] * context[2 * channels + c] / s;
-        coefficients[channels + c] = sum / p.rows as f32;
-        coefficients[2 * channels + c] = dot / p.rows as f32;
     }
 }
 
@@ -212,17 +243,21 @@ pub struct BwdParams {
     pub cols4: u32,
     /// Rows an invocation handles.
     pub chunk: u32,
-    /// 1: keep the largest magnitude of `dy`; fixed in the variant, read by the twin.
+    /// 1: there is a projection; fixed in the variant, read by the twin.
+    pub projection: u32,
+    /// 1: keep the largest magnitudes of what is written; likewise.
     pub keep_max: u32,
     /// Where.
     pub max_row: u32,
+    /// Where, of the projection.
+    pub projection_max_row: u32,
     /// Padding.
-    pub pad: [u32; 3],
+    pub pad: u32,
 }
 
 /// Variant of `norm_bwd`.
-pub fn backward_variant(keep_max: bool) -> Variant {
-    Variant::only("norm_bwd").with_flag("KEEP_MAX", keep_max)
+pub fn backward_variant(projection: bool, keep_max: bool) -> Variant {
+    Variant::only("norm_bwd").with_flag("PROJECTION", projection).with_flag("KEEP_MAX", keep_max)
 }
 
 /// `norm_bwd.wgsl`.
@@ -231,9 +266,11 @@ pub static BWD: KernelDef = KernelDef {
     bindings: &[
         ("dz", Access::Read),
         ("y", Access::Read),
+        ("projection_y", Access::Read),
         ("context", Access::Read),
         ("coefficients", Access::Read),
         ("dy", Access::ReadWrite),
+        ("projection_dy", Access::ReadWrite),
         ("maxima", Access::ReadWrite),
     ],
     params_bytes: size_of::<BwdParams>(),
@@ -242,16 +279,20 @@ pub static BWD: KernelDef = KernelDef {
 
 fn bwd(t: &mut Twin) {
     let p: BwdParams = t.params();
-    let (dz, y, context, k) = (t.f32(0), t.f32(1), t.f32(2), t.f32(3));
-    let dy = t.f32_mut(4);
-    let maxima = t.words_mut(5);
+    let (dz, context, coefficients) = (t.f32(0), t.f32(3), t.f32(4));
+    let maxima = t.words_mut(7);
     let channels = p.cols4 as usize * 4;
-    for i in 0..p.rows as usize * channels {
-        let c = i % channels;
-        let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
-        dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
-        if p.keep_max == 1 {
-            maxima::record(&mut maxima[p.max_row as usize], dy[i]);
+    let branches = [(1, 5, p.max_row), (2, 6, p.projection_max_row)];
+    for (branch, (y, dy, max_row)) in branches.into_iter().enumerate().take(1 + p.projection as usize) {
+        let (y, dy) = (t.f32(y), t.f32_mut(dy));
+        let (context, k) = (&context[4 * branch * channels..], &coefficients[3 * branch * channels..]);
+        for i in 0..p.rows as usize * channels {
+            let c = i % channels;
+            let xhat = y[i].mul_add(context[2 * channels + c], context[3 * channels + c]);
+            dy[i] = k[c] * (dz[i] - k[channels + c] - xhat * k[2 * channels + c]);
+            if p.keep_max == 1 {
+                maxima::record(&mut maxima[max_row as usize], dy[i]);
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::conv::{ConvParams, WgradParams};
-use super::{Caps, Format, Variant};
+use super::activation::ActParams;
+use super::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WgradParams};
+use super::{Caps, Format, KernelDef, Variant};
 use crate::config::Kernels;
 use crate::{Error, Result};
 
@@ -50,7 +51,7 @@ pub type Choices = BTreeMap<String, String>;
 /// A matrix kernel chosen for a device: the variant, and how its grid is laid out.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Variant of [`super::conv::CONV`] or [`super::conv::WGRAD`].
+    /// Variant of [`CONV`], [`CONV_NORM`], [`CONV_ACT`] or [`super::conv::WGRAD`].
     pub variant: Variant,
     family: KernelFamily,
     /// [`Variant::tile`].
@@ -62,20 +63,40 @@ impl Choice {
         Choice { variant: Variant { tile: Some(tile), ..variant }, family, tile }
     }
 
-    /// The same for [`super::conv::CONV_NORM`], where the device's kernels can be: workgroups of matrix units have to have enough
+    /// The same for [`CONV_NORM`], where the device's kernels can be: workgroups of matrix units have to have enough
     /// invocations. All of a device's variants take the same rows together, or none does.
-    pub fn with_statistics(mut self, caps: &Caps) -> Option<Choice> {
+    pub fn with_statistics(self, caps: &Caps) -> Option<Choice> {
+        self.finishing(FINISH_NORM, caps)
+    }
+
+    /// The same for [`CONV_ACT`], which goes back through an activation, where the device's kernels can be: as
+    /// [`Choice::with_statistics`], and they bind more buffers than every device allows.
+    pub fn with_activation(self, act: &ActParams, caps: &Caps) -> Option<Choice> {
+        if (caps.max_storage_buffers as usize) < CONV_ACT.bindings.len() {
+            return None;
+        }
+        let mut choice = self.finishing(FINISH_ACT, caps)?;
+        choice.variant = choice.variant.with_files(&["ranges", "act", act.shortcut_file()]);
+        Some(choice)
+    }
+
+    fn finishing(mut self, finish: &'static str, caps: &Caps) -> Option<Choice> {
         let enough = caps.matrix == 0 || 8 * caps.subgroup >= caps.matrix * caps.matrix;
         if self.family == KernelFamily::Lane || !enough {
             return None;
         }
-        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = FINISH_NORM);
+        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = finish);
         Some(self)
     }
 
-    /// Whether it is one for [`super::conv::CONV_NORM`].
-    pub fn leaves_statistics(&self) -> bool {
-        self.variant.files.contains(&FINISH_NORM)
+    /// The kernel of a convolution that it is a variant of.
+    pub fn conv_kernel(&self) -> &'static KernelDef {
+        let finishes = |file| self.variant.files.contains(&file);
+        match (finishes(FINISH_NORM), finishes(FINISH_ACT)) {
+            (true, _) => &CONV_NORM,
+            (_, true) => &CONV_ACT,
+            _ => &CONV,
+        }
     }
 
     /// Workgroups of a convolution.
@@ -247,6 +268,8 @@ fn tiles(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> Vec<[u32; 2
 
 /// What follows a matrix product that nothing follows.
 const FINISH_NONE: &str = "finish_none";
+/// The way back through an activation.
+const FINISH_ACT: &str = "finish_act";
 /// The statistics of batch norm.
 const FINISH_NORM: &str = "finish_norm";
 

@@ -109,6 +109,8 @@ pub struct Needs {
 /// Partial statistics of an activation, which `range_update` merges.
 #[derive(Debug, Clone, Copy)]
 pub struct Statistics {
+    /// Rows that an invocation of `act_fwd` handles: of the activation before the pool a picture's.
+    pub chunk: usize,
     /// Of `act_fwd`.
     pub seen: TensorId,
     /// Of `norm_bwd_merge`.
@@ -174,7 +176,7 @@ pub struct Layout {
     pub range_table: TensorId,
     /// Rows of the table.
     pub range_entries: Vec<TableRow>,
-    /// Maxima of tensors (see [`crate::kernels::maxima`]): a row a layer for its values, one for its gradient, and one for each weights.
+    /// Maxima of tensors (see [`crate::kernels::maxima`]): a row a layer for its values, one for each weights, and one a layer for its gradient.
     pub maxima: TensorId,
     /// First step with a value that is not finite, per layer.
     pub health: TensorId,
@@ -202,6 +204,10 @@ pub struct Layout {
     pub input_tables: (TensorId, TensorId),
     /// Metrics ring.
     pub ring: TensorId,
+    /// [`Layout::ring`] and [`Layout::samples`].
+    pub scores: TensorId,
+    /// What kernels bind that have no use for a binding in this place.
+    pub unused: TensorId,
     /// Factor on the gradients (1 without clipping), and their norm.
     pub clip: TensorId,
     /// Logits, `(batch, padded classes)`.
@@ -278,7 +284,9 @@ impl Layout {
         let mut range_entries = Vec::new();
         for (row, (id, activation)) in net.activations().enumerate() {
             let (rows, cols4) = (batch * activation.shape.pixels(), activation.shape.c / 4);
-            let parts = rows.div_ceil(row_chunk(rows, cols4, software)) * cols4;
+            let pooled = id == net.last_activation();
+            let chunk = if pooled { activation.shape.pixels() } else { row_chunk(rows, cols4, software) };
+            let parts = rows.div_ceil(chunk) * cols4;
             let seen = plan.member(Arena::Seen, format!("{}.seen", activation.name), SEEN_WORDS * parts);
             let blocked = plan.member(Arena::Blocked, format!("{}.blocked", activation.name), BLOCKED_WORDS * cols4);
             let [part, blocked_part] =
@@ -296,7 +304,7 @@ impl Layout {
                 });
                 range_entries.len() as u32 - 1
             });
-            statistics[id] = Some(Statistics { seen, blocked, entry });
+            statistics[id] = Some(Statistics { chunk, seen, blocked, entry });
         }
         let picture_words = |count: usize| (count * 3 * net.size * net.size).div_ceil(4);
         let (rows, part_groups) = weight_rows(plan, net, &weights, quant, (batch, &range_rows), most_part_words);
@@ -350,9 +358,11 @@ impl Layout {
             labels: plan.own("labels", batch),
             input_tables: (plan.own("input values", TABLE_WORDS), plan.own("input codes", TABLE_WORDS)),
             clip: plan.own("gradient clip", 4),
-            ring: plan.own("metrics ring", RING * 4),
+            ring: plan.member(Arena::Scores, "metrics ring", RING * 4),
+            samples: plan.member(Arena::Scores, "samples", batch * 4),
+            scores: plan.whole(Arena::Scores),
+            unused: plan.own("unused", 4),
             logits: plan.own("logits", batch * cols),
-            samples: plan.own("samples", batch * 4),
             weights,
             norms,
         }
@@ -376,7 +386,7 @@ impl Layout {
 
     /// Row of the maxima of the gradient of a convolution's output.
     pub fn gradient_max(&self, layer: LayerId) -> u32 {
-        (self.range_rows.len() + layer) as u32
+        self.first_weight_max() + (self.rows.len() + layer) as u32
     }
 
     /// Row of the maxima of a layer's weights.
@@ -384,9 +394,9 @@ impl Layout {
         self.first_weight_max() + self.weights_of(layer).0 as u32
     }
 
-    /// The first of these: those of all layers follow in the order of the weight table.
+    /// The first of these: those of all layers follow in the order of the weight table, behind those of values.
     pub fn first_weight_max(&self) -> u32 {
-        2 * self.range_rows.len() as u32
+        self.range_rows.len() as u32
     }
 
     /// The batch norm of a convolution.

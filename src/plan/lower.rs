@@ -12,7 +12,7 @@ use bytemuck::Pod;
 use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
-use crate::kernels::conv::{CONV, CONV_NORM, ConvParams};
+use crate::kernels::conv::ConvParams;
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
 use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
@@ -153,6 +153,8 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
         quant.map(|_| (pass("calibrate", Mode::Calibrate, false), pass("calibrate histogram", Mode::Histogram, false)));
     let mut weights = |name, quantized| {
         let mut p = Pass::new(net, quant.filter(|_| quantized), quant, options, &mut plan, &layout, Mode::Evaluate);
+        let rows = layout.first_weight_max()..layout.first_weight_max() + layout.rows.len() as u32;
+        p.clear_maxima(rows);
         p.weights();
         let list = p.list;
         plan.program(name, list)
@@ -200,11 +202,12 @@ struct Value {
     layer: LayerId,
 }
 
-/// What the backward pass needs of a convolution.
+/// Partial statistics of the convolutions that end in an activation.
 #[derive(Debug, Clone, Copy)]
-struct ConvState {
-    y: TensorId,
-    context: TensorId,
+struct NormParts {
+    tensor: TensorId,
+    /// Rows that are taken together.
+    chunk: usize,
 }
 
 struct Pass<'a> {
@@ -219,7 +222,14 @@ struct Pass<'a> {
     mode: Mode,
     list: Vec<Dispatch>,
     values: Vec<Option<Value>>,
-    convs: Vec<Option<ConvState>>,
+    /// Per convolution, what it writes.
+    outputs: Vec<Option<TensorId>>,
+    /// Per activation.
+    norm_parts: Vec<Option<NormParts>>,
+    /// Per activation, the context of its batch norms.
+    contexts: Vec<Option<TensorId>>,
+    /// Of the pool's activation.
+    pooled: Option<TensorId>,
     layer: Option<LayerId>,
 }
 
@@ -234,11 +244,27 @@ impl<'a> Pass<'a> {
         mode: Mode,
     ) -> Self {
         let layers = net.layers.len();
-        let (values, convs) = (vec![None; layers], vec![None; layers]);
-        Pass { net, quant, spec, options, plan, layout, mode, list: Vec::new(), values, convs, layer: None }
+        Pass {
+            net,
+            quant,
+            spec,
+            options,
+            plan,
+            layout,
+            mode,
+            list: Vec::new(),
+            values: vec![None; layers],
+            outputs: vec![None; layers],
+            norm_parts: vec![None; layers],
+            contexts: vec![None; layers],
+            pooled: None,
+            layer: None,
+        }
     }
 
     fn emit_all(&mut self) {
+        let last = if self.mode == Mode::Evaluate { 0 } else { self.layout.rows.len() as u32 };
+        self.clear_maxima(0..self.layout.first_weight_max() + last);
         if self.mode != Mode::Evaluate {
             self.weights();
         }
@@ -269,20 +295,20 @@ impl<'a> Pass<'a> {
         self.list.push(dispatch);
     }
 
-    /// Appends a convolution with the weights of layer `id`: `w` is those of all layers. It leaves statistics where `part` is.
+    /// Appends a convolution with the weights of layer `id`: `w` is those of all layers. Where the choice does more than
+    /// that, it binds `more`.
     fn emit_conv(
         &mut self,
         id: LayerId,
         choice: Choice,
         params: &ConvParams,
         [x, w, out]: [TensorId; 3],
-        part: Option<TensorId>,
+        more: &[TensorId],
         flops: u64,
     ) {
-        let kernel = if part.is_some() { &CONV_NORM } else { &CONV };
-        let bind: Vec<TensorId> = [x, w, self.layout.maxima, out].into_iter().chain(part).collect();
+        let bind = [&[x, w, self.layout.maxima, out], more].concat();
         let others = self.plan.tensor(bind[1]).words - self.layout.weights_of(id).1.words();
-        let grid = choice.conv_grid(params);
+        let (kernel, grid) = (choice.conv_kernel(), choice.conv_grid(params));
         self.emit(kernel, choice.variant, params, &bind, grid, flops);
         self.leave_out(others);
     }
@@ -344,9 +370,8 @@ impl<'a> Pass<'a> {
         }
         let words = layout.decayed_words;
         let quantize = u32::from(self.quant.is_some());
-        let keep_max = self.keeps_maxima();
+        let keep_max = layout.weights.iter().any(|w| self.keeps_maxima_of(w.layer));
         let max_first = layout.first_weight_max();
-        self.clear_maxima(max_first..max_first + layers);
         let params = PrepareParams { words: words as u32, quantize, keep_max: u32::from(keep_max), max_first };
         let bind = [
             layout.table,

@@ -7,6 +7,7 @@ mod optimizer;
 use bytemuck::Pod;
 
 use crate::kernels::input::random;
+use crate::kernels::range::RangeRow;
 use crate::kernels::{Caps, KernelDef, Step, Variant};
 
 /// One dispatch with its data.
@@ -118,4 +119,13 @@ fn bits(words: usize, seed: u32) -> Vec<u32> {
 
 fn step(s: Step) -> Vec<u32> {
     bytemuck::cast_slice(&[s]).to_vec()
+}
+
+/// Rows of ranges with scales that are powers of two.
+fn ranges(rows: usize) -> Vec<u32> {
+    let row = |i: usize| {
+        let scale = [0.25, 0.5, 0.125][i % 3];
+        RangeRow { range: 8.0, scale, inv_scale: 1.0 / scale, ..RangeRow::UNIT }
+    };
+    bytemuck::cast_slice(&(0..rows).map(row).collect::<Vec<_>>()).to_vec()
 }

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Pass;
-use crate::kernels::activation::{ActParams, BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
-use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams};
-use crate::kernels::head::{BIAS_GRAD, BiasParams, POOL_BACKWARD, PoolParams};
+use super::forward::branches;
+use crate::kernels::activation::{BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
+use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
@@ -17,28 +17,28 @@ use crate::kernels::optimizer::{
 use crate::kernels::select::{select_conv, select_wgrad};
 use crate::kernels::weights::{REDUCE, ReduceParams};
 use crate::kernels::{Format, flat_grid};
-use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shortcut};
+use crate::net::{Activation, Conv, Layer, LayerId, Linear, Shortcut};
 use crate::plan::{Arena, TensorId};
-use crate::quant::Quant;
 
+#[derive(Default)]
 struct Gradients {
     /// Parts of the gradients of the weights of a group of layers, by its first.
     parts: HashMap<usize, TensorId>,
     /// Per activation (and pool): gradient of its output.
     grads: HashMap<LayerId, TensorId>,
-    /// Per convolution: gradient before the batch norm, and the coefficients of the batch norm's backward pass.
-    pending: HashMap<LayerId, (TensorId, TensorId)>,
+    /// Per activation that its last data gradient went back through.
+    back: HashMap<LayerId, Back>,
+    /// Per convolution: gradient of what it writes.
+    dy: HashMap<LayerId, TensorId>,
 }
 
 /// What has come back through an activation.
 struct Back {
-    activation: LayerId,
     /// Gradient of the value before the ReLU.
     d: TensorId,
     /// Partial sums of it.
     part: TensorId,
     chunks: usize,
-    rows: usize,
 }
 
 /// Workgroups that add up the squares of the gradients.
@@ -47,15 +47,14 @@ const MOST_NORM_PARTS: usize = 256;
 impl Pass<'_> {
     pub(super) fn backward(&mut self, dlogits: TensorId) {
         let net = self.net;
-        let mut g = Gradients { parts: HashMap::new(), grads: HashMap::new(), pending: HashMap::new() };
+        let mut g = Gradients::default();
         for (id, layer) in net.layers.iter().enumerate().rev() {
             self.layer = Some(id);
             match layer {
                 Layer::Linear(l) => self.linear_backward(id, l, dlogits, &mut g),
-                Layer::Pool(p) => self.pool_backward(id, p, &mut g),
                 Layer::Activation(a) => self.activation_backward(id, a, &mut g),
                 Layer::Conv(c) => self.conv_backward(id, c, &mut g),
-                Layer::Input(_) => {}
+                Layer::Input(_) | Layer::Pool(_) => {}
             }
         }
         self.layer = None;
@@ -102,7 +101,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Data gradient of `dy`, added to what `grads[input]` already holds.
+    /// Data gradient of `dy`, added to what `grads[input]` already holds; the last that an activation gets goes back through it where
+    /// the kernels can.
     fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
         let held = g.grads.get(&input).copied();
         let w_base = self.layout.weights_of(id).1.offset4;
@@ -118,118 +118,131 @@ impl Pass<'_> {
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
         let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-        self.emit_conv(id, choice, &params, [dy, self.layout.transposed, dx], None, geometry.flops());
+        let operands = [dy, self.layout.transposed, dx];
+        let finishing = match &self.net.layers[input] {
+            Layer::Activation(a) if self.net.first_reader(input) == Some(id) => {
+                let (act, shortcut) = self.act_operands(input, a);
+                choice.clone().with_activation(&act, &self.options.caps).map(|choice| (choice, a, act, shortcut))
+            }
+            _ => None,
+        };
+        let Some((choice, a, act, shortcut)) = finishing else {
+            return self.emit_conv(id, choice, &params, operands, &[], geometry.flops());
+        };
+        let params = ConvParams { act, ..params };
+        let chunks = act_chunks(&params);
+        let part = self.scratch("act part", BACKWARD_PART * chunks * a.shape.c);
+        let more = [self.output(a.main), self.context(input), shortcut, self.layout.ranges, part];
+        self.emit_conv(id, choice, &params, operands, &more, geometry.flops());
+        g.back.insert(input, Back { d: dx, part, chunks });
     }
 
     fn linear_backward(&mut self, id: LayerId, l: &Linear, dlogits: TensorId, g: &mut Gradients) {
-        let layout = self.layout;
         let geometry = self.geometry(id);
-        let params = BiasParams {
-            batch: geometry.batch as u32,
-            cols: l.padded() as u32,
-            w_scale: u32::from(self.quantizer(id).is_some()),
-            pad: 0,
-        };
-        let scales = layout.weights_of(id).1.scales;
-        self.emit_only(&BIAS_GRAD, &params, &[dlogits, scales, layout.bias.1], flat_grid(l.padded()));
         self.weight_gradient(id, l.input, &geometry, dlogits, g);
         self.data_gradient(id, l.input, &geometry, dlogits, g);
     }
 
-    fn pool_backward(&mut self, id: LayerId, p: &Pool, g: &mut Gradients) {
-        let words = self.options.batch * p.from.len();
-        let dx = self.scratch("dx", words);
-        let params = PoolParams {
-            batch: self.options.batch as u32,
-            pixels: p.from.pixels() as u32,
-            cols4: p.from.c as u32 / 4,
-            x_row: -1,
-        };
-        self.emit_only(&POOL_BACKWARD, &params, &[g.grads[&id], dx], flat_grid(words / 4));
-        g.grads.insert(p.input, dx);
+    fn context(&self, activation: LayerId) -> TensorId {
+        self.contexts[activation].expect("layers come in forward order")
     }
 
-    fn activation_backward(&mut self, id: LayerId, a: &Activation, g: &mut Gradients) {
+    /// Takes the gradient of an activation back through it.
+    fn back_through(&mut self, id: LayerId, a: &Activation, g: &Gradients) -> Back {
         let rows = self.options.batch * a.shape.pixels();
-        let chunk = self.row_chunk(rows, a.shape.c);
+        let pool = id == self.net.last_activation();
+        let chunk = if pool { a.shape.pixels() } else { self.row_chunk(rows, a.shape.c) };
         let chunks = rows.div_ceil(chunk);
         let items = chunks * a.shape.c / 4;
-        let q = self.quantizer(id);
-        let row = self.layout.range_rows[id].expect("an activation has a row of ranges");
-        let main = self.conv_state(a.main);
-        let s = self.shortcut_operand(a);
-        let d = g.grads[&id];
-        let part = self.scratch("act_bwd part", 4 * BACKWARD_PART * items);
+        let (d, pooled) = if pool {
+            let reader = self.net.first_reader(id).expect("the pool reads it");
+            (self.scratch("dx", rows * a.shape.c), g.grads[&reader])
+        } else {
+            (g.grads[&id], self.layout.unused)
+        };
+        let part = self.scratch("act part", 4 * BACKWARD_PART * items);
+        let (act, shortcut) = self.act_operands(id, a);
         let params = BackwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
             chunk: chunk as u32,
-            pad: 0,
-            act: ActParams {
-                range_row: row,
-                shortcut_row: s.row,
-                shortcut: s.kind,
-                shortcut_format: s.format as u32,
-                quant: q.map_or(Quant::OFF, |q| q.quant),
-            },
+            pool: u32::from(pool),
+            act,
         };
-        let variant = backward_variant(s.kind, s.format);
-        let bind = [d, main.y, main.context, s.tensor, s.context, self.layout.ranges, part];
-        self.emit(&BACKWARD, variant, &params, &bind, flat_grid(items), 0);
-        let back = Back { activation: id, d, part, chunks, rows };
-        self.norm_backward_merge(a.main, &back, 1, g);
-        match a.shortcut {
-            Shortcut::None => {}
-            Shortcut::Identity(source) => {
-                let previous = g.grads.insert(source, d);
-                assert!(previous.is_none(), "an identity shortcut comes before the other branch in reverse order");
-            }
-            Shortcut::Projection(conv) => self.norm_backward_merge(conv, &back, 2, g),
+        let bind = [d, pooled, self.output(a.main), self.context(id), shortcut, self.layout.ranges, part];
+        self.emit(&BACKWARD, backward_variant(&params), &params, &bind, flat_grid(items), 0);
+        Back { d, part, chunks }
+    }
+
+    fn activation_backward(&mut self, id: LayerId, a: &Activation, g: &mut Gradients) {
+        let back = g.back.remove(&id).unwrap_or_else(|| self.back_through(id, a, g));
+        self.norm_backward(id, a, &back, g);
+        if let Shortcut::Identity(source) = a.shortcut {
+            let previous = g.grads.insert(source, back.d);
+            assert!(previous.is_none(), "an identity shortcut comes before the other branch in reverse order");
         }
     }
 
-    fn norm_backward_merge(&mut self, conv: LayerId, back: &Back, branch: u32, g: &mut Gradients) {
+    /// Batch norms of the branches that end in an activation.
+    fn norm_backward(&mut self, id: LayerId, a: &Activation, back: &Back, g: &mut Gradients) {
         let layout = self.layout;
-        let norm = layout.norm_of(conv);
-        let coefficients = self.scratch("coefficients", 3 * norm.channels);
-        let input = match &self.net.layers[conv] {
-            Layer::Conv(c) => self.input_value(c.input),
-            _ => unreachable!("batch norms belong to convolutions"),
-        };
+        let (rows, channels) = (self.options.batch * a.shape.pixels(), a.shape.c);
+        let branches = branches(self.net, id);
+        let [main, projection] = self.norm_branches(a);
+        let coefficients = self.scratch("coefficients", branches * 3 * channels);
+        let context = self.context(id);
+        let blocked = layout.statistics[id].expect("an activation has statistics").blocked;
         let params = BwdMergeParams {
-            channels: norm.channels as u32,
-            rows: back.rows as u32,
+            channels: channels as u32,
+            rows: rows as u32,
             chunks: back.chunks as u32,
-            branch,
-            x_row: input.row,
-            pad: [0; 3],
+            branches: branches as u32,
+            main,
+            projection,
         };
-        let context = self.conv_state(conv).context;
-        let blocked = layout.statistics[back.activation].expect("an activation has statistics").blocked;
-        let bind = [back.part, norm.affine, context, layout.ranges, norm.grad, coefficients, blocked];
-        self.emit_only(&norm::BWD_MERGE, &params, &bind, [norm.channels as u32 / 4, 1, 1]);
-        g.pending.insert(conv, (back.d, coefficients));
+        let bind = [
+            back.part,
+            layout.params,
+            context,
+            layout.ranges,
+            layout.grads,
+            coefficients,
+            blocked,
+            layout.maxima,
+        ];
+        self.emit_only(&norm::BWD_MERGE, &params, &bind, [channels as u32 / 4, branches as u32, 1]);
+        self.leave_out(2 * (self.plan.tensor(layout.params).words - branches * 2 * channels));
+        let chunk = self.row_chunk(rows, channels);
+        let keep_max = self.keeps_maxima();
+        let params = BwdParams {
+            rows: rows as u32,
+            cols4: channels as u32 / 4,
+            chunk: chunk as u32,
+            projection: branches as u32 - 1,
+            keep_max: u32::from(keep_max),
+            max_row: main.max_row,
+            projection_max_row: projection.max_row,
+            pad: 0,
+        };
+        let y = self.output(a.main);
+        let dy = self.scratch("dy", rows * channels);
+        g.dy.insert(a.main, dy);
+        let (projection_y, projection_dy) = match a.shortcut {
+            Shortcut::Projection(conv) => {
+                let dy = self.scratch("projection dy", rows * channels);
+                g.dy.insert(conv, dy);
+                (self.output(conv), dy)
+            }
+            Shortcut::None | Shortcut::Identity(_) => (layout.ranges, layout.unused),
+        };
+        let bind = [back.d, y, projection_y, context, coefficients, dy, projection_dy, layout.maxima];
+        let variant = norm::backward_variant(branches == 2, keep_max);
+        self.emit(&norm::BWD, variant, &params, &bind, flat_grid(rows.div_ceil(chunk) * channels / 4), 0);
     }
 
     fn conv_backward(&mut self, id: LayerId, c: &Conv, g: &mut Gradients) {
         let geometry = self.geometry(id);
-        let (dz, coefficients) = g.pending.remove(&id).expect("the activation behind a convolution comes first");
-        let state = self.conv_state(id);
-        let dy = self.scratch("dy", geometry.batch * c.to.len());
-        let rows = geometry.batch * c.to.pixels();
-        let chunk = self.row_chunk(rows, c.to.c);
-        let keep_max = self.keeps_maxima();
-        let params = BwdParams {
-            rows: rows as u32,
-            cols4: c.to.c as u32 / 4,
-            chunk: chunk as u32,
-            keep_max: u32::from(keep_max),
-            max_row: self.layout.gradient_max(id),
-            pad: [0; 3],
-        };
-        let bind = [dz, state.y, state.context, coefficients, dy, self.layout.maxima];
-        let grid = flat_grid(rows.div_ceil(chunk) * c.to.c / 4);
-        self.emit(&norm::BWD, norm::backward_variant(keep_max), &params, &bind, grid, 0);
+        let dy = g.dy.remove(&id).expect("the activation behind a convolution comes first");
         self.weight_gradient(id, c.input, &geometry, dy, g);
         if !matches!(self.net.layers[c.input], Layer::Input(_)) {
             self.data_gradient(id, c.input, &geometry, dy, g);

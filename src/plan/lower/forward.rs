@@ -2,45 +2,35 @@
 
 use std::ops::Range;
 
-use super::{ConvState, Mode, Pass, Value, tracking};
+use super::{Mode, NormParts, Pass, Value, tracking};
 use crate::config::Estimator;
-use crate::kernels::activation::{FORWARD, ForwardParams, forward_variant, shortcut_kind};
+use crate::kernels::activation::{ActParams, FORWARD, ForwardParams, forward_variant, shortcut_kind};
 use crate::kernels::conv::{ConvParams, Geometry};
-use crate::kernels::head::{METRICS, MetricsParams, POOL_FORWARD, PoolParams, SOFTMAX_CE, SoftmaxParams, pool_variant};
+use crate::kernels::head::{SOFTMAX_CE, SoftmaxParams};
 use crate::kernels::input::{AUGMENT, AugmentParams};
-use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, StatsParams};
+use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, NormBranch, StatsParams};
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
-use crate::kernels::select::select_conv;
+use crate::kernels::select::{Choice, select_conv};
 use crate::kernels::{Format, flat_grid};
-use crate::net::{Activation, Conv, Layer, LayerId, Linear, Pool, Shape, Shortcut};
+use crate::net::{Activation, Conv, Layer, LayerId, Linear, Net, Shape, Shortcut};
 use crate::plan::TensorId;
 use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
 const EXACT_IN_F32: u64 = 1 << 24;
 
-/// What `act_fwd` and `act_bwd` read of the shortcut.
-pub(super) struct ShortcutOperand {
-    pub tensor: TensorId,
-    pub context: TensorId,
-    pub format: Format,
-    pub kind: u32,
-    pub row: i32,
-}
-
 impl Pass<'_> {
     /// Emits the forward pass and returns the gradient of the logits.
     pub(super) fn forward(&mut self) -> TensorId {
         let net = self.net;
         let mut dlogits = None;
-        self.clear_maxima(0..self.layout.first_weight_max());
         for (id, layer) in net.layers.iter().enumerate() {
             self.layer = Some(id);
             match layer {
                 Layer::Input(i) => self.input(id, i.shape),
                 Layer::Conv(c) => self.conv(id, c),
                 Layer::Activation(a) => self.activation(id, a),
-                Layer::Pool(p) => self.pool(id, p),
+                Layer::Pool(_) => self.pool(id),
                 Layer::Linear(l) => dlogits = Some(self.linear(id, l)),
             }
         }
@@ -108,9 +98,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Emits a convolution of `input` with the codes of layer `id`; returns its output and, where they are wanted and the kernel leaves
-    /// them, the statistics of that.
-    fn convolve(&mut self, id: LayerId, g: &Geometry, input: Value, statistics: bool) -> (TensorId, Option<TensorId>) {
+    /// The kernel that multiplies `input` by the codes of layer `id`.
+    fn forward_product(&self, id: LayerId, g: &Geometry, input: Value) -> (Choice, ConvParams) {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
         let layout = self.layout;
         let params = ConvParams {
@@ -123,114 +112,164 @@ impl Pass<'_> {
             ..g.forward(input.format)
         };
         let choice = select_conv(&params, input.format, &self.options.caps, self.options.family);
-        let y = self.scratch("y", g.batch * g.to.len());
-        let params = ConvParams { w_base: layout.weights_of(id).1.offset4, ..params };
-        let finishing = choice.clone().with_statistics(&self.options.caps).filter(|_| statistics);
-        let part = finishing.is_some().then(|| {
-            let chunks = (g.batch * g.to.pixels()).div_ceil(norm::FINISH_CHUNK);
-            self.scratch("norm part", 2 * chunks * g.to.c)
-        });
-        let choice = finishing.unwrap_or(choice);
-        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, y], part, g.flops());
-        (y, part)
+        (choice, ConvParams { w_base: layout.weights_of(id).1.offset4, ..params })
     }
 
+    /// A convolution, and the partial statistics of what it writes.
     fn conv(&mut self, id: LayerId, c: &Conv) {
-        let g = self.geometry(id);
-        let input = self.value(c.input);
-        let evaluate = self.mode == Mode::Evaluate;
-        let (y, finished) = self.convolve(id, &g, input, !evaluate);
-        let rows = g.batch * c.to.pixels();
-        let channels = c.to.c;
-        let chunk = if finished.is_some() { norm::FINISH_CHUNK } else { self.row_chunk(rows, channels) };
-        let chunks = rows.div_ceil(chunk);
-        let layout = self.layout;
-        let part = if let Some(part) = finished {
-            part
-        } else if evaluate {
-            y // bound, never read
-        } else {
-            let part = self.scratch("norm part", 2 * chunks * channels);
-            let params = StatsParams {
-                rows: rows as u32,
-                cols4: channels as u32 / 4,
-                chunk: chunk as u32,
-                chunks: chunks as u32,
-            };
-            self.emit_only(&norm::STATS, &params, &[y, part], flat_grid(chunks * channels / 4));
-            part
+        let (g, input) = (self.geometry(id), self.value(c.input));
+        let (rows, channels) = (g.batch * c.to.pixels(), c.to.c);
+        let y = self.scratch("y", rows * channels);
+        self.outputs[id] = Some(y);
+        let (choice, params) = self.forward_product(id, &g, input);
+        let operands = [input.tensor, self.layout.codes, y];
+        if self.mode == Mode::Evaluate {
+            return self.emit_conv(id, choice, &params, operands, &[], g.flops());
+        }
+        let finishing = choice.clone().with_statistics(&self.options.caps);
+        let chunk = if finishing.is_some() { norm::FINISH_CHUNK } else { self.row_chunk(rows, channels) };
+        let (activation, is_projection) = self.net.activation_behind(id);
+        let words = 2 * rows.div_ceil(chunk) * channels;
+        let branches = branches(self.net, activation);
+        let parts = self.norm_parts[activation].unwrap_or_else(|| {
+            let tensor = self.scratch("norm part", branches * words);
+            NormParts { tensor, chunk }
+        });
+        assert_eq!(parts.chunk, chunk, "the branches of an activation are summed alike");
+        self.norm_parts[activation] = Some(parts);
+        let part4 = if is_projection { words as u32 / 4 } else { 0 };
+        match finishing {
+            Some(choice) => {
+                let params = ConvParams { part4, ..params };
+                self.emit_conv(id, choice, &params, operands, &[parts.tensor], g.flops());
+            }
+            None => {
+                self.emit_conv(id, choice, &params, operands, &[], g.flops());
+                let params = StatsParams { rows: rows as u32, cols4: channels as u32 / 4, chunk: chunk as u32, part4 };
+                let grid = flat_grid(words / 2 / 4);
+                self.emit_only(&norm::STATS, &params, &[y, parts.tensor], grid);
+            }
+        }
+        self.leave_out((branches - 1) * words);
+    }
+
+    /// What a convolution has written.
+    pub(super) fn output(&self, conv: LayerId) -> TensorId {
+        self.outputs[conv].expect("layers come in forward order")
+    }
+
+    /// The batch norm of a convolution.
+    fn norm_branch(&self, conv: LayerId) -> NormBranch {
+        let norm = self.layout.norm_of(conv);
+        let at4 = |tensor| self.plan.offset(tensor) as u32 / 4;
+        NormBranch {
+            affine4: at4(norm.affine),
+            running4: at4(norm.running),
+            scales4: at4(self.layout.weights_of(conv).1.scales),
+            x_row: self.value(self.net.conv(conv).input).row,
+            w_scale: u32::from(self.quantizer(conv).is_some()),
+            health_slot: conv as u32,
+            max_row: self.layout.gradient_max(conv),
+            pad: 0,
+        }
+    }
+
+    /// The batch norms of the branches that end in an activation: the main one and, where there is one, the projection.
+    pub(super) fn norm_branches(&self, a: &Activation) -> [NormBranch; 2] {
+        let projection = match a.shortcut {
+            Shortcut::Projection(conv) => self.norm_branch(conv),
+            Shortcut::None | Shortcut::Identity(_) => NormBranch::default(),
         };
-        let context = self.scratch("context", 4 * channels);
+        [self.norm_branch(a.main), projection]
+    }
+
+    /// The context of the batch norms of the branches that end in an activation.
+    fn norm_merge(&mut self, id: LayerId, a: &Activation) -> TensorId {
+        let rows = self.options.batch * a.shape.pixels();
+        let channels = a.shape.c;
+        let branches = branches(self.net, id);
+        let context = self.scratch("context", branches * 4 * channels);
+        let [main, projection] = self.norm_branches(a);
+        // In evaluation something is bound that is never read.
+        let (part, chunk) = self.norm_parts[id].map_or((self.output(a.main), rows), |p| (p.tensor, p.chunk));
         let params = MergeParams {
             channels: channels as u32,
             rows: rows as u32,
             chunk: chunk as u32,
-            chunks: chunks as u32,
-            evaluate: u32::from(evaluate),
-            x_row: input.row,
-            w_scale: u32::from(self.quantizer(id).is_some()),
-            health_slot: id as u32,
+            chunks: rows.div_ceil(chunk) as u32,
+            evaluate: u32::from(self.mode == Mode::Evaluate),
+            branches: branches as u32,
             eps: EPS,
             momentum: if self.mode == Mode::Train { MOMENTUM } else { 0.0 },
-            pad: [0; 2],
+            main,
+            projection,
         };
-        let norm = layout.norm_of(id);
-        let scales = layout.weights_of(id).1.scales;
-        let bind = [part, norm.affine, scales, layout.ranges, layout.step, norm.running, context, layout.health];
-        self.emit_only(&norm::MERGE, &params, &bind, [channels as u32 / 4, 1, 1]);
-        self.convs[id] = Some(ConvState { y, context });
+        let layout = self.layout;
+        let bind = [
+            part,
+            layout.params,
+            layout.scales,
+            layout.ranges,
+            layout.step,
+            layout.running,
+            context,
+            layout.health,
+        ];
+        self.emit_only(&norm::MERGE, &params, &bind, [channels as u32 / 4, branches as u32, 1]);
+        let words = |t| self.plan.tensor(t).words;
+        self.leave_out(words(layout.params) + words(layout.scales) + words(layout.running) - branches * 5 * channels);
+        self.contexts[id] = Some(context);
+        context
     }
 
-    pub(super) fn conv_state(&self, id: LayerId) -> ConvState {
-        self.convs[id].expect("layers come in forward order")
-    }
-
-    pub(super) fn shortcut_operand(&self, a: &Activation) -> ShortcutOperand {
-        let main = self.conv_state(a.main);
-        let kind = shortcut_kind(a.shortcut);
-        let (tensor, context, format, row) = match a.shortcut {
-            Shortcut::None => (main.y, main.context, Format::F32, -1),
-            Shortcut::Identity(id) => {
-                let v = self.value(id);
-                (v.tensor, main.context, v.format, v.row)
+    /// The activation as its kernels see it, and its shortcut.
+    pub(super) fn act_operands(&self, id: LayerId, a: &Activation) -> (ActParams, TensorId) {
+        let (tensor, format, row) = match a.shortcut {
+            Shortcut::None => (self.output(a.main), Format::F32, -1),
+            Shortcut::Identity(source) => {
+                let v = self.value(source);
+                (v.tensor, v.format, v.row)
             }
-            Shortcut::Projection(id) => {
-                let s = self.conv_state(id);
-                (s.y, s.context, Format::F32, -1)
-            }
+            Shortcut::Projection(conv) => (self.output(conv), Format::F32, -1),
         };
-        ShortcutOperand { tensor, context, format, kind, row }
+        let params = ActParams {
+            range_row: self.layout.range_rows[id].expect("an activation has a row of ranges"),
+            shortcut_row: row,
+            shortcut: shortcut_kind(a.shortcut),
+            shortcut_format: format as u32,
+            quant: self.quantizer(id).map_or(Quant::OFF, |q| q.quant),
+        };
+        (params, tensor)
     }
 
     fn activation(&mut self, id: LayerId, a: &Activation) {
+        let context = self.norm_merge(id, a);
         let rows = self.options.batch * a.shape.pixels();
-        let chunk = self.row_chunk(rows, a.shape.c);
-        let items = rows.div_ceil(chunk) * a.shape.c / 4;
-        let q = self.quantizer(id);
-        let format = if q.is_some() { Format::U8 } else { Format::F32 };
-        let row = self.layout.range_rows[id].expect("an activation has a row of ranges");
-        let out = self.scratch("value", format.words(rows * a.shape.c));
         let statistics = self.layout.statistics[id].expect("an activation has statistics");
-        let main = self.conv_state(a.main);
-        let s = self.shortcut_operand(a);
-        let keep_max = q.is_none() && self.keeps_maxima();
+        let items = rows.div_ceil(statistics.chunk) * a.shape.c / 4;
+        let quantized = self.quantizer(id).is_some();
+        let format = if quantized { Format::U8 } else { Format::F32 };
+        let out = self.scratch("value", format.words(rows * a.shape.c));
+        let (act, shortcut) = self.act_operands(id, a);
+        let row = act.range_row;
+        let pool = id == self.net.last_activation();
+        let pooled = if pool { self.scratch("pooled", self.options.batch * a.shape.c) } else { self.layout.unused };
+        self.pooled = Some(pooled).filter(|_| pool);
         let params = ForwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
-            chunk: chunk as u32,
+            chunk: statistics.chunk as u32,
             measure: 0,
-            range_row: row,
-            shortcut_row: s.row,
-            shortcut: s.kind,
-            shortcut_format: s.format as u32,
-            keep_max: u32::from(keep_max),
+            pool: u32::from(pool),
+            keep_max: u32::from(self.keeps_maxima_of(id)),
             max_row: self.layout.value_max(id),
-            pad: [0; 2],
-            quant: q.map_or(Quant::OFF, |q| q.quant),
+            pad: 0,
+            act,
         };
-        let variant = forward_variant(s.kind, s.format, q.is_some(), keep_max);
+        let variant = forward_variant(&params);
         let layout = self.layout;
-        let bind = [main.y, main.context, s.tensor, s.context, layout.ranges, out, statistics.seen, layout.maxima];
+        let y = self.output(a.main);
+        let bind = [y, context, shortcut, layout.ranges, out, statistics.seen, pooled, layout.maxima];
         let run = |pass: &mut Self, measure: bool| {
             let params = ForwardParams { measure: u32::from(measure), ..params };
             pass.emit(&FORWARD, variant.clone(), &params, &bind, flat_grid(items), 0);
@@ -249,7 +288,7 @@ impl Pass<'_> {
             let bind = [out, self.layout.ranges, self.layout.histogram];
             self.emit_only(&HISTOGRAM, &params, &bind, flat_grid(values / 4));
         }
-        let row = if q.is_some() { row as i32 } else { -1 };
+        let row = if quantized { row as i32 } else { -1 };
         self.values[id] = Some(Value { tensor: out, format, row, layer: id });
     }
 
@@ -296,40 +335,40 @@ impl Pass<'_> {
         self.emit_only(&range::UPDATE, &params, &bind, [entries.len() as u32, 1, 1]);
     }
 
-    fn pool(&mut self, id: LayerId, p: &Pool) {
-        let input = self.value(p.input);
-        let words = self.options.batch * p.from.c;
-        let out = self.scratch("value", words);
-        let params = PoolParams {
-            batch: self.options.batch as u32,
-            pixels: p.from.pixels() as u32,
-            cols4: p.from.c as u32 / 4,
-            x_row: input.row,
-        };
-        let bind = [input.tensor, self.layout.ranges, out];
-        self.emit(&POOL_FORWARD, pool_variant(input.format), &params, &bind, flat_grid(words / 4), 0);
-        self.values[id] = Some(Value { tensor: out, format: Format::F32, row: -1, layer: id });
+    /// The pool's values, which the activation before it has made.
+    fn pool(&mut self, id: LayerId) {
+        let tensor = self.pooled.expect("the pool's activation comes before it");
+        self.values[id] = Some(Value { tensor, format: Format::F32, row: -1, layer: id });
     }
 
     fn linear(&mut self, id: LayerId, l: &Linear) -> TensorId {
-        let g = self.geometry(id);
-        let input = self.value(l.input);
-        let (y, _) = self.convolve(id, &g, input, false);
+        let (g, input, layout) = (self.geometry(id), self.value(l.input), self.layout);
+        let (choice, params) = self.forward_product(id, &g, input);
+        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, layout.logits], &[], g.flops());
         let dlogits = self.scratch("dlogits", g.batch * l.padded());
-        let layout = self.layout;
         let params = SoftmaxParams {
             batch: g.batch as u32,
             classes: l.classes as u32,
-            cols: l.padded() as u32,
+            cols4: l.padded() as u32 / 4,
             w_scale: u32::from(self.quantizer(id).is_some()),
             smoothing: if self.mode == Mode::Train { self.options.smoothing } else { 0.0 },
-            pad: [0; 3],
+            samples4: self.plan.offset(layout.samples) as u32 / 4,
+            backward: u32::from(self.mode == Mode::Train),
+            pad: 0,
         };
         let scales = layout.weights_of(id).1.scales;
-        let bind = [y, scales, layout.bias.0, layout.labels, layout.step, layout.logits, dlogits, layout.samples];
-        self.emit_only(&SOFTMAX_CE, &params, &bind, flat_grid(g.batch));
-        let params = MetricsParams { batch: g.batch as u32, pad: [0; 3] };
-        self.emit_only(&METRICS, &params, &[layout.samples, layout.step, layout.ring], [1, 1, 1]);
+        let (bias, bias_grad) = layout.bias;
+        let bind =
+            [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
+        self.emit_only(&SOFTMAX_CE, &params, &bind, [1, 1, 1]);
         dlogits
+    }
+}
+
+/// Convolutions that end in an activation.
+pub(super) fn branches(net: &Net, activation: LayerId) -> usize {
+    match &net.layers[activation] {
+        Layer::Activation(a) => 1 + usize::from(matches!(a.shortcut, Shortcut::Projection(_))),
+        other => unreachable!("{} is not an activation", other.name()),
     }
 }

@@ -7,7 +7,7 @@ use crate::config::Precision;
 use crate::kernels::maxima::{CLEAR, ClearParams};
 use crate::kernels::select::KernelFamily;
 use crate::kernels::{Format, flat_grid};
-use crate::net::Layer;
+use crate::net::{Layer, LayerId};
 
 impl Pass<'_> {
     /// Terms of f16 that real operands have on matrix units, in this pass and direction; 0: they are not multiplied there.
@@ -30,9 +30,15 @@ impl Pass<'_> {
         self.terms(false) > 0 || (self.mode == Mode::Train && self.terms(true) > 0)
     }
 
-    /// Forgets the maxima of some rows, where any are kept.
+    /// Whether it keeps those of values and of weights: codes have none. Gradients' begin anew in `norm_bwd_merge`.
+    pub(super) fn keeps_maxima_of(&self, layer: LayerId) -> bool {
+        self.keeps_maxima() && self.quantizer(layer).is_none()
+    }
+
+    /// Forgets the maxima of some rows of values and weights, where any are kept.
     pub(super) fn clear_maxima(&mut self, rows: Range<u32>) {
-        if self.keeps_maxima() {
+        let real = |(id, layer): (LayerId, &Layer)| !matches!(layer, Layer::Input(_) | Layer::Pool(_)) && self.keeps_maxima_of(id);
+        if self.net.layers.iter().enumerate().any(real) {
             let params = ClearParams { first: rows.start, count: rows.len() as u32, pad: [0; 2] };
             self.emit_only(&CLEAR, &params, &[self.layout.maxima], flat_grid(rows.len()));
         }

@@ -2,14 +2,14 @@
 
 use bytemuck::Zeroable;
 
-use super::{Case, bits, constant, integers, only, quarters, reals, step, unset};
+use super::{Case, bits, constant, integers, only, quarters, ranges, reals, step, unset};
 use crate::kernels::activation::{
     self, ActParams, BACKWARD_PART, BackwardParams, ForwardParams, backward_variant, forward_variant,
 };
-use crate::kernels::head::{self, BiasParams, MetricsParams, PoolParams, SoftmaxParams, pool_variant};
+use crate::kernels::head::{self, SoftmaxParams};
 use crate::kernels::input::{self, AugmentParams};
-use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, StatsParams};
-use crate::kernels::range::{self, BINS, HistogramParams, RangeRow, TableRow, UpdateParams};
+use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, NormBranch, StatsParams};
+use crate::kernels::range::{self, BINS, HistogramParams, TableRow, UpdateParams};
 use crate::kernels::weights::{self, PrepareParams, ReduceParams, WeightRow, estimate};
 use crate::kernels::{Format, Step, flat_grid};
 use crate::quant::{Quant, ScaleRule, mask};
@@ -33,15 +33,6 @@ fn quantizers(base: Quant) -> Vec<Quant> {
 /// Maxima before a kernel: some that will be passed, one that is out of reach.
 fn maxima() -> Vec<u32> {
     [0.0, 0.5, 1e-7, 0.0, 1e9].map(f32::to_bits).to_vec()
-}
-
-/// Rows of ranges with scales that are powers of two.
-fn ranges(rows: usize) -> Vec<u32> {
-    let row = |i: usize| {
-        let scale = [0.25, 0.5, 0.125][i % 3];
-        RangeRow { range: 8.0, scale, inv_scale: 1.0 / scale, ..RangeRow::UNIT }
-    };
-    bytemuck::cast_slice(&(0..rows).map(row).collect::<Vec<_>>()).to_vec()
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -174,118 +165,154 @@ fn norm_cases(cases: &mut Vec<Case>) {
         let (chunks, channels) = (rows.div_ceil(chunk), 4 * cols4);
         let shape = format!("{rows} x {channels}");
         let n = channels as usize;
-        let p = StatsParams { rows, cols4, chunk, chunks };
-        let data = vec![reals(rows as usize * n, 1, 90.0, 110.0), unset(2 * chunks as usize * n)];
+        let part4 = 3;
+        let p = StatsParams { rows, cols4, chunk, part4 };
+        let others = constant(4 * part4 as usize, 7.0);
+        let part = [others.clone(), unset(2 * chunks as usize * n)].concat();
         let grid = flat_grid((chunks * cols4) as usize);
+        let data = vec![reals(rows as usize * n, 1, 90.0, 110.0), part];
         cases.push(Case::new(&norm::STATS, only(&norm::STATS), &shape, &p, grid, data));
-        for (evaluate, x_row, w_scale, momentum) in [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)] {
-            let (eps, health_slot, pad) = (norm::EPS, 1, [0; 2]);
-            let p = MergeParams {
-                channels,
-                rows,
-                chunk,
-                chunks,
-                evaluate,
-                x_row,
-                w_scale,
-                health_slot,
-                eps,
-                momentum,
-                pad,
-            };
-            let data = vec![
-                reals(2 * chunks as usize * n, 2, 0.5, 3.0),
-                reals(2 * n, 3, -1.0, 1.0),
-                reals(2 * n, 4, 0.1, 0.2),
-                ranges(2),
-                step(Step { index: 6, ..Step::default() }),
-                reals(2 * n, 5, 0.5, 2.0),
-                unset(4 * n),
-                vec![0; 4],
-            ];
-            let name = format!("{shape} evaluate {evaluate}");
-            cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, [cols4, 1, 1], data));
-        }
-        for (branch, x_row) in [(1, -1), (2, 1)] {
-            let p = BwdMergeParams { channels, rows, chunks, branch, x_row, pad: [0; 3] };
-            let data = vec![
-                reals(BACKWARD_PART * chunks as usize * n, 6, -1.0, 1.0),
-                reals(2 * n, 7, -1.0, 1.0),
-                reals(4 * n, 8, 0.1, 1.0),
-                ranges(2),
-                unset(2 * n),
-                unset(3 * n),
-                unset(n / 2),
-            ];
-            cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), &shape, &p, [cols4, 1, 1], data));
-        }
-        let words = rows as usize * n;
-        for keep_max in [0, 1] {
-            let p = BwdParams { rows, cols4, chunk, keep_max, max_row: 3, pad: [0; 3] };
-            let data = vec![
-                reals(words, 9, -1.0, 1.0),
-                reals(words, 10, -1.0, 1.0),
-                reals(4 * n, 11, 0.1, 1.0),
-                reals(3 * n, 12, 0.1, 1.0),
-                unset(words),
-                maxima(),
-            ];
-            cases.push(Case::new(&norm::BWD, norm::backward_variant(keep_max == 1), &shape, &p, grid, data));
+        for branches in [1, 2] {
+            let both = branches as usize;
+            for (evaluate, x_row, w_scale, momentum) in
+                [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)]
+            {
+                let [main, projection] = norm_branches(cols4, x_row, w_scale);
+                let eps = norm::EPS;
+                let p = MergeParams {
+                    channels,
+                    rows,
+                    chunk,
+                    chunks,
+                    evaluate,
+                    branches,
+                    eps,
+                    momentum,
+                    main,
+                    projection,
+                };
+                let data = vec![
+                    reals(both * 2 * chunks as usize * n, 2, 0.5, 3.0),
+                    reals(4 + 4 * n, 3, -1.0, 1.0),
+                    reals(2 * n, 4, 0.1, 0.2),
+                    ranges(2),
+                    step(Step { index: 6, ..Step::default() }),
+                    reals(4 * n, 5, 0.5, 2.0),
+                    unset(both * 4 * n),
+                    vec![0; 4],
+                ];
+                let (name, grid) = (format!("{shape} branches {branches} evaluate {evaluate}"), [cols4, branches, 1]);
+                cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, grid, data));
+            }
+            for x_row in [-1, 1] {
+                let [main, projection] = norm_branches(cols4, x_row, 0);
+                let p = BwdMergeParams { channels, rows, chunks, branches, main, projection };
+                let data = vec![
+                    reals(BACKWARD_PART * chunks as usize * n, 6, -1.0, 1.0),
+                    reals(4 + 4 * n, 7, -1.0, 1.0),
+                    reals(both * 4 * n, 8, 0.1, 1.0),
+                    ranges(2),
+                    [constant(4, 7.0), unset(both * 2 * n)].concat(),
+                    unset(both * 3 * n),
+                    unset(n / 2),
+                    maxima(),
+                ];
+                let (name, grid) = (format!("{shape} branches {branches}"), [cols4, branches, 1]);
+                cases.push(Case::new(&norm::BWD_MERGE, only(&norm::BWD_MERGE), name, &p, grid, data));
+            }
+            let words = rows as usize * n;
+            for keep_max in [0, 1] {
+                let projection = branches - 1;
+                let p = BwdParams {
+                    rows,
+                    cols4,
+                    chunk,
+                    projection,
+                    keep_max,
+                    max_row: 3,
+                    projection_max_row: 2,
+                    pad: 0,
+                };
+                let other = unset(if projection == 1 { words } else { 0 });
+                let data = vec![
+                    reals(words, 9, -1.0, 1.0),
+                    reals(words, 10, -1.0, 1.0),
+                    reals(words, 13, -1.0, 1.0),
+                    reals(both * 4 * n, 11, 0.1, 1.0),
+                    reals(both * 3 * n, 12, 0.1, 1.0),
+                    unset(words),
+                    [other, constant(4, 7.0)].concat(),
+                    maxima(),
+                ];
+                let variant = norm::backward_variant(projection == 1, keep_max == 1);
+                let name = format!("{shape} branches {branches}");
+                cases.push(Case::new(&norm::BWD, variant, name, &p, grid, data));
+            }
         }
     }
+}
+
+/// The batch norms of a main branch and of a projection, whose tensors lie in different orders.
+fn norm_branches(cols4: u32, x_row: i32, w_scale: u32) -> [NormBranch; 2] {
+    let main = NormBranch {
+        affine4: 1,
+        running4: 2 * cols4,
+        scales4: 0,
+        x_row,
+        w_scale,
+        health_slot: 1,
+        max_row: 1,
+        pad: 0,
+    };
+    let projection = NormBranch {
+        affine4: 1 + 2 * cols4,
+        running4: 0,
+        scales4: cols4,
+        x_row: 0,
+        health_slot: 3,
+        max_row: 4,
+        ..main
+    };
+    [main, projection]
 }
 
 /// Shortcut kinds with the formats they come in.
 const SHORTCUTS: [(u32, Format); 4] = [(0, Format::F32), (1, Format::U8), (1, Format::F32), (2, Format::F32)];
 
 fn activation_cases(cases: &mut Vec<Case>) {
-    let (rows, cols4, chunk) = (75u32, 3u32, 32u32);
-    let (items, n) = (9usize, 12usize);
-    let words = rows as usize * n;
-    for (shortcut, format) in SHORTCUTS {
-        for quant in quantizers(A4) {
-            let y = || quarters(words, 1, -6, 6);
-            let context = |seed| quarters(4 * n, seed, -2, 2);
-            let other = || match format {
-                Format::F32 => quarters(words, 3, -4, 4),
-                // Four-bit codes: larger ones make sums of squares inexact.
-                Format::U8 | Format::I8 => bits(format.words(words), 3).iter().map(|w| w & 0x0f0f_0f0f).collect(),
-            };
-            let name = format!("shortcut {shortcut} {format:?} {quant:?}");
-            let shortcut_row = if format == Format::U8 { 1 } else { -1 };
-            let (range_row, shortcut_format) = (2, format as u32);
-            for (measure, keep_max) in [(0, 0), (1, 0), (0, 1)] {
-                let p = ForwardParams {
-                    rows,
-                    cols4,
-                    chunk,
-                    measure,
-                    range_row,
-                    shortcut_row,
-                    shortcut,
-                    shortcut_format,
-                    keep_max,
-                    max_row: 1,
-                    pad: [0; 2],
-                    quant,
+    let cols4 = 3u32;
+    let n = 12usize;
+    // A chunk that is a picture is never cut off.
+    for (rows, chunk, pool) in [(75u32, 32u32, 0), (80, 16, 1)] {
+        let items = (rows.div_ceil(chunk) * cols4) as usize;
+        let words = rows as usize * n;
+        for (shortcut, format) in SHORTCUTS {
+            for quant in quantizers(A4) {
+                let y = || quarters(words, 1, -6, 6);
+                let context = || quarters(8 * n, 2, -2, 2);
+                let other = || match format {
+                    Format::F32 => quarters(words, 3, -4, 4),
+                    // Four-bit codes: larger ones make sums of squares inexact.
+                    Format::U8 | Format::I8 => bits(format.words(words), 3).iter().map(|w| w & 0x0f0f_0f0f).collect(),
                 };
-                let on = quant.enabled == 1;
-                let out = unset(if on { words / 4 } else { words });
-                let data = vec![y(), context(2), other(), context(4), ranges(3), out, unset(8 * items), maxima()];
-                let variant = forward_variant(shortcut, format, on, keep_max == 1);
-                cases.push(Case::new(&activation::FORWARD, variant, &name, &p, flat_grid(items), data).exact());
+                let name = format!("shortcut {shortcut} {format:?} pool {pool} {quant:?}");
+                let shortcut_row = if format == Format::U8 { 1 } else { -1 };
+                let act = ActParams { range_row: 2, shortcut_row, shortcut, shortcut_format: format as u32, quant };
+                for (measure, keep_max) in [(0, 0), (1, 0), (0, 1)] {
+                    let p = ForwardParams { rows, cols4, chunk, measure, pool, keep_max, max_row: 1, pad: 0, act };
+                    let out = unset(if quant.enabled == 1 { words / 4 } else { words });
+                    let pooled = if pool == 1 && measure == 0 { unset(4 * items) } else { constant(4 * items, 7.0) };
+                    let data = vec![y(), context(), other(), ranges(3), out, unset(8 * items), pooled, maxima()];
+                    let variant = forward_variant(&p);
+                    cases.push(Case::new(&activation::FORWARD, variant, &name, &p, flat_grid(items), data).exact());
+                }
+                let p = BackwardParams { rows, cols4, chunk, pool, act };
+                let d = if pool == 1 { unset(words) } else { integers(words, 5, -9, 9) };
+                let pooled = integers(4 * items, 6, -9, 9);
+                let data = vec![d, pooled, y(), context(), other(), ranges(3), unset(4 * BACKWARD_PART * items)];
+                let variant = backward_variant(&p);
+                cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
             }
-            let p = BackwardParams {
-                rows,
-                cols4,
-                chunk,
-                pad: 0,
-                act: ActParams { range_row, shortcut_row, shortcut, shortcut_format, quant },
-            };
-            let d = integers(words, 5, -9, 9);
-            let data = vec![d, y(), context(2), other(), context(4), ranges(3), unset(4 * BACKWARD_PART * items)];
-            let variant = backward_variant(shortcut, format);
-            cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
         }
     }
 }
@@ -314,44 +341,25 @@ fn range_cases(cases: &mut Vec<Case>) {
 }
 
 fn head_cases(cases: &mut Vec<Case>) {
-    for (format, x_row) in [(Format::F32, -1), (Format::U8, 1)] {
-        let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_row };
-        let x = if format == Format::U8 { bits(135, 1) } else { reals(540, 1, -1.0, 1.0) };
-        let data = vec![x, ranges(2), unset(60)];
-        cases.push(Case::new(&head::POOL_FORWARD, pool_variant(format), "", &p, flat_grid(15), data));
-    }
-    let p = PoolParams { batch: 5, pixels: 9, cols4: 3, x_row: -1 };
-    let data = vec![reals(60, 2, -1.0, 1.0), unset(540)];
-    // Three workgroups, the second row of them folded: large tensors need more than one dimension has.
-    for grid in [flat_grid(135), [2, 2, 1]] {
-        let (name, data) = (format!("grid {grid:?}"), data.clone());
-        cases.push(Case::new(&head::POOL_BACKWARD, only(&head::POOL_BACKWARD), name, &p, grid, data));
-    }
-    let heads = [(7u32, 10u32, 16u32, 0.1, 1, 7), (70, 100, 104, 0.0, 0, 70), (5, 3, 8, 0.2, 1, 4)];
+    let heads = [(7u32, 10u32, 16u32, 0.1, 1, 7), (300, 100, 104, 0.0, 0, 270), (5, 3, 8, 0.2, 1, 4), (3, 150, 152, 0.0, 1, 3)];
     for (batch, classes, cols, smoothing, w_scale, valid) in heads {
-        let p = SoftmaxParams { batch, classes, cols, w_scale, smoothing, pad: [0; 3] };
-        let n = (batch * cols) as usize;
-        let data = vec![
-            reals(n, 3, -4.0, 4.0),
-            reals(2 * cols as usize, 4, 0.5, 1.5),
-            reals(cols as usize, 5, -1.0, 1.0),
-            (0..batch).map(|i| (i * 7) % classes).collect(),
-            step(Step { valid, ..Step::default() }),
-            unset(n),
-            unset(n),
-            unset(4 * batch as usize),
-        ];
-        let (name, grid) = (format!("batch {batch} classes {classes}"), flat_grid(batch as usize));
-        cases.push(Case::new(&head::SOFTMAX_CE, only(&head::SOFTMAX_CE), name, &p, grid, data));
-        let p = BiasParams { batch, cols, w_scale, pad: 0 };
-        let scales = [constant(cols as usize, 0.25), constant(cols as usize, 4.0)].concat();
-        let data = vec![integers(n, 6, -9, 9), scales, unset(cols as usize)];
-        cases.push(Case::new(&head::BIAS_GRAD, only(&head::BIAS_GRAD), "", &p, flat_grid(cols as usize), data).exact());
-    }
-    for valid in [100, 37] {
-        let p = MetricsParams { batch: 100, pad: [0; 3] };
-        let uniform = step(Step { valid, ring_slot: 2, ..Step::default() });
-        let data = vec![integers(400, 7, 0, 9), uniform, vec![0; 16]];
-        cases.push(Case::new(&head::METRICS, only(&head::METRICS), "", &p, [1, 1, 1], data).exact());
+        for backward in [0, 1] {
+            let samples4 = 5;
+            let p = SoftmaxParams { batch, classes, cols4: cols / 4, w_scale, smoothing, samples4, backward, pad: 0 };
+            let n = (batch * cols) as usize;
+            let ring = constant(4 * samples4 as usize, 7.0);
+            let data = vec![
+                reals(n, 3, -4.0, 4.0),
+                reals(2 * cols as usize, 4, 0.5, 1.5),
+                reals(cols as usize, 5, -1.0, 1.0),
+                (0..batch).map(|i| (i * 7) % classes).collect(),
+                step(Step { valid, ring_slot: 2, ..Step::default() }),
+                unset(n),
+                [ring, unset(4 * batch as usize)].concat(),
+                if backward == 1 { unset(cols as usize) } else { constant(cols as usize, 7.0) },
+            ];
+            let name = format!("batch {batch} classes {classes} backward {backward}");
+            cases.push(Case::new(&head::SOFTMAX_CE, only(&head::SOFTMAX_CE), name, &p, [1, 1, 1], data));
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, bits, constant, integers, reals, unset};
+use super::{Case, bits, constant, integers, quarters, ranges, reals, unset};
 use crate::config::Kernels;
-use crate::kernels::conv::{CONV, CONV_NORM, ConvParams, Geometry, WGRAD, WgradParams};
+use crate::kernels::activation::{ActParams, BACKWARD_PART};
+use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
 use crate::kernels::{Caps, Format, maxima};
 use crate::net::Shape;
+use crate::quant::{Quant, mask};
 
 /// Batch, height, width, input channels, output channels, kernel, stride.
 const SHAPES: &[[usize; 7]] = &[
@@ -147,6 +149,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
     }
     cases.extend(packed_codes(caps));
     cases.extend(statistics(caps));
+    cases.extend(through_activations(caps));
     cases.extend(split_wgrad(caps));
     cases.extend(large_sums(caps));
     cases
@@ -185,7 +188,7 @@ fn statistics(caps: &Caps) -> Vec<Case> {
         let g = geometry(shape);
         let outputs = g.batch * g.to.len();
         for caps in &devices {
-            let p = ConvParams { narrow: 1, ..g.forward(Format::I8) };
+            let p = ConvParams { narrow: 1, part4: 2, ..g.forward(Format::I8) };
             let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled);
             let Some(choice) = choice.with_statistics(caps) else { continue };
             // Small, and not about 0: means and deviations are of one size, and each is compared.
@@ -194,8 +197,57 @@ fn statistics(caps: &Caps) -> Vec<Case> {
             let title = format!("statistics {}", choice.variant.title());
             let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
             case.kernel = &CONV_NORM;
-            case.data.push(unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c));
+            let part = unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c);
+            case.data.push([constant(4 * p.part4 as usize, 7.0), part].concat());
             cases.push(case.each());
+        }
+    }
+    cases
+}
+
+/// Data gradients that go back through an activation: stride 2 has classes of their own, some without a tap, and odd sides lack rows.
+fn through_activations(caps: &Caps) -> Vec<Case> {
+    let of_kernel = Caps { max_storage_buffers: CONV_ACT.bindings.len() as u32, ..caps.clone() };
+    let mut devices = vec![of_kernel.clone()];
+    if caps.matrix > 0 {
+        devices.push(Caps { matrix: 0, ..of_kernel });
+    }
+    let quant = Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
+    let shapes = [[3, 9, 7, 72, 40, 3, 2], [2, 7, 5, 8, 16, 1, 2], [5, 8, 8, 16, 8, 3, 1], [1, 5, 6, 136, 8, 3, 1]];
+    let mut cases = Vec::new();
+    for (k, shape) in shapes.into_iter().enumerate() {
+        let g = geometry(shape);
+        let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
+        for (shortcut, format) in [(0, Format::F32), (1, Format::U8), (2, Format::F32)] {
+            let accumulate = k % 2 == 0;
+            let act = ActParams {
+                range_row: 1,
+                shortcut_row: if format == Format::U8 { 0 } else { -1 },
+                shortcut,
+                shortcut_format: format as u32,
+                quant: if k == 3 { Quant::OFF } else { quant },
+            };
+            for caps in &devices {
+                let terms = if caps.matrix > 0 { 2 } else { 0 };
+                let p = ConvParams { terms, w_codes: 1, act, ..g.data_gradient(accumulate) };
+                let choice = select_conv(&p, Format::F32, caps, KernelFamily::Tiled);
+                let Some(choice) = choice.with_activation(&act, caps) else { continue };
+                // Small: sums of 64 rows stay exact.
+                let dy = integers(outputs, 1, -1, 1);
+                let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -1, 1);
+                let out = if accumulate { integers(inputs, 3, -9, 9) } else { unset(inputs) };
+                let title = format!("shortcut {shortcut} accumulate {accumulate} {}", choice.variant.title());
+                let mut case = conv_case_of(choice, &title, &g, p, [dy, w, out]);
+                case.kernel = &CONV_ACT;
+                case.data.extend([
+                    quarters(inputs, 4, -6, 6),
+                    quarters(8 * g.from.c, 5, -2, 2),
+                    if format == Format::U8 { bits(inputs / 4, 6) } else { quarters(inputs, 6, -4, 4) },
+                    ranges(2),
+                    unset(BACKWARD_PART * act_chunks(&p) * g.from.c),
+                ]);
+                cases.push(case.exact());
+            }
         }
     }
     cases
