@@ -199,7 +199,9 @@ impl Gpu {
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
             max_buffer_size: has.max_buffer_size,
-            max_storage_buffers_per_shader_stage: has.max_storage_buffers_per_shader_stage.clamp(8, MOST_STORAGE_BUFFERS),
+            max_storage_buffers_per_shader_stage: has
+                .max_storage_buffers_per_shader_stage
+                .clamp(8, MOST_STORAGE_BUFFERS),
             ..wgpu::Limits::default()
         };
         let mut features = adapter.features() & WANTED;

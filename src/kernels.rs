@@ -15,6 +15,7 @@ pub mod range;
 pub mod select;
 pub mod source;
 pub mod weights;
+pub mod winograd;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -55,6 +56,9 @@ pub static REGISTRY: &[&KernelDef] = &[
     &conv::CONV_NORM,
     &conv::CONV_ACT,
     &conv::WGRAD,
+    &winograd::WEIGHTS,
+    &winograd::IN,
+    &winograd::OUT,
     &weights::REDUCE,
     &norm::STATS,
     &norm::MERGE,

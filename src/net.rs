@@ -269,7 +269,9 @@ impl Net {
         self.layers.iter().position(|layer| match layer {
             Layer::Input(_) => false,
             Layer::Conv(c) => c.input == id,
-            Layer::Activation(a) => a.main == id || matches!(a.shortcut, Shortcut::Identity(x) | Shortcut::Projection(x) if x == id),
+            Layer::Activation(a) => {
+                a.main == id || matches!(a.shortcut, Shortcut::Identity(x) | Shortcut::Projection(x) if x == id)
+            }
             Layer::Pool(p) => p.input == id,
             Layer::Linear(l) => l.input == id,
         })

@@ -5,7 +5,7 @@ use crate::config::{Config, Pictures};
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
 use crate::net::Net;
-use crate::plan::lower::{Lowered, Options, lower, lower_fitting, lower_shrinking};
+use crate::plan::lower::{Lowered, Options, WINOGRAD_CHANNELS, lower, lower_fitting, lower_shrinking};
 use crate::quant::QuantSpec;
 
 /// The network and quantizers of a configuration.
@@ -80,6 +80,7 @@ fn options(config: &Config, caps: &Caps) -> Result<Options> {
         smoothing: config.train.label_smoothing,
         optimizer: config.train.optimizer.clone(),
         accumulate: config.train.accumulate,
+        winograd_channels: WINOGRAD_CHANNELS,
         resident: 0,
         host_input: false,
         keep_all: false,

@@ -50,12 +50,17 @@ impl Product {
     /// The product that a dispatch computes, if it is one.
     fn of(d: &Dispatch) -> Option<Product> {
         let is = |kernel: &'static KernelDef| std::ptr::eq(d.kernel, kernel);
-        let convs: [(_, fn(ConvParams) -> Product); 3] =
-            [(&CONV, Product::Conv), (&CONV_NORM, Product::ConvNorm), (&CONV_ACT, Product::ConvAct)];
-        if let Some((_, product)) = convs.into_iter().find(|(kernel, _)| is(kernel)) {
+        let conv = || {
             let p: ConvParams = bytemuck::pod_read_unaligned(&d.params);
             let act = ActParams { range_row: 0, shortcut_row: p.act.shortcut_row.min(0), ..p.act };
-            Some(product(ConvParams { w_base: 0, x_max: 0, w_max: 1, part4: 0, act, ..p }))
+            ConvParams { w_base: 0, x_max: 0, w_max: 1, part4: 0, act, ..p }
+        };
+        if is(&CONV) {
+            Some(Product::Conv(conv()))
+        } else if is(&CONV_NORM) {
+            Some(Product::ConvNorm(conv()))
+        } else if is(&CONV_ACT) {
+            Some(Product::ConvAct(conv()))
         } else if is(&WGRAD) {
             let p: WgradParams = bytemuck::pod_read_unaligned(&d.params);
             Some(Product::Wgrad(WgradParams { x_max: 0, dy_max: 1, part4: 0, ..p }))
@@ -180,7 +185,8 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
         Product::ConvNorm(p) => 2 * ((p.batch * p.out_h * p.out_w) as usize).div_ceil(FINISH_CHUNK) * p.out_c as usize,
         Product::ConvAct(p) => {
             let shortcut = Format::from_number(p.act.shortcut_format).words(out);
-            let saved = [("y", out), ("context", 8 * p.out_c as usize), ("shortcut", shortcut), ("ranges", RANGE_WORDS)];
+            let saved =
+                [("y", out), ("context", 8 * p.out_c as usize), ("shortcut", shortcut), ("ranges", RANGE_WORDS)];
             bind.extend(saved.map(|(name, words)| plan.own(name, words)));
             BACKWARD_PART * act_chunks(p) * p.out_c as usize
         }

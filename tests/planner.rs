@@ -346,7 +346,8 @@ fn dispatches_of_a_training_step() {
         [(false, 0, 9, 139), (false, 16, 9, 139), (false, 0, 8, 155), (true, 0, 8, 195)]
     {
         let caps = Caps { matrix, max_storage_buffers, ..Caps::portable(software, 4096) };
-        let lowered = lower(&net, quant.as_ref(), &Options::new(128, caps)).unwrap();
+        let options = Options { winograd_channels: usize::MAX, ..Options::new(128, caps) };
+        let lowered = lower(&net, quant.as_ref(), &options).unwrap();
         let step = lowered.quantized.unwrap().train;
         assert_eq!(
             lowered.plan.programs[step.0].dispatches.len(),

@@ -30,7 +30,9 @@ fn variants() -> BTreeSet<(String, Variant)> {
                         continue;
                     }
                     let optimizer = optimizer.clone();
-                    let options = Options { optimizer, precision, ..Options::new(2, caps.clone()) };
+                    let batch = if depth == 8 { 64 } else { 2 }; // enough for Winograd's algorithm
+                    let options =
+                        Options { optimizer, precision, winograd_channels: 32, ..Options::new(batch, caps.clone()) };
                     let lowered = lower(&net, quant.as_ref(), &options).unwrap();
                     for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
                         found.insert((d.kernel.name.to_string(), d.variant.clone()));
@@ -43,7 +45,7 @@ fn variants() -> BTreeSet<(String, Variant)> {
 }
 
 /// The source of every kernel module.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("../src/kernels.rs"),
     include_str!("../src/kernels/activation.rs"),
     include_str!("../src/kernels/conv.rs"),
@@ -54,6 +56,7 @@ const SOURCES: [&str; 10] = [
     include_str!("../src/kernels/optimizer.rs"),
     include_str!("../src/kernels/range.rs"),
     include_str!("../src/kernels/weights.rs"),
+    include_str!("../src/kernels/winograd.rs"),
 ];
 
 /// Name, type and offset of each field that is no padding.
@@ -114,7 +117,8 @@ fn structs_of_shaders_lie_as_those_of_the_host() {
         }
         for (handle, ty) in module.types.iter() {
             if let Some(rust) = ty.name.as_deref().filter(|n| {
-                ["ActParams", "NormBranch", "Quant", "RangeRow", "ScaleRule", "Step", "TableRow", "WeightRow"].contains(n)
+                ["ActParams", "NormBranch", "Quant", "RangeRow", "ScaleRule", "Step", "TableRow", "WeightRow"]
+                    .contains(n)
             }) {
                 assert_eq!(wgsl_fields(&module, handle), rust_fields(rust, &shared_sources), "{name}: {rust}");
                 shared.insert(rust.to_string());

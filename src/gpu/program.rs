@@ -113,11 +113,14 @@ impl<'a> GpuProgram<'a> {
         let list = &self.programs[program.0];
         let device = &self.gpu.device;
         let count = 2 * list.len() as u32;
-        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
+        let of_set = |first: u32| (count - first).min(wgpu::QUERY_SET_MAX_QUERIES);
+        let firsts = (0..count).step_by(wgpu::QUERY_SET_MAX_QUERIES as usize);
+        let sets: Vec<(u32, wgpu::QuerySet)> = firsts
+            .map(|first| {
+                let (label, ty) = (Some("profile"), wgpu::QueryType::Timestamp);
+                (first, device.create_query_set(&wgpu::QuerySetDescriptor { label, ty, count: of_set(first) }))
+            })
+            .collect();
         let resolve = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("profile"),
             size: u64::from(count) * 8,
@@ -127,16 +130,20 @@ impl<'a> GpuProgram<'a> {
         for part in self.submissions(list) {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
             for i in part.clone() {
+                let (first, set) = &sets[2 * i / wgpu::QUERY_SET_MAX_QUERIES as usize];
+                let begin = 2 * i as u32 - first;
                 let writes = wgpu::ComputePassTimestampWrites {
-                    query_set: &set,
-                    beginning_of_pass_write_index: Some(2 * i as u32),
-                    end_of_pass_write_index: Some(2 * i as u32 + 1),
+                    query_set: set,
+                    beginning_of_pass_write_index: Some(begin),
+                    end_of_pass_write_index: Some(begin + 1),
                 };
                 let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
                 list[i].encode(&mut encoder.begin_compute_pass(&descriptor))?;
             }
             if part.end == list.len() {
-                encoder.resolve_query_set(&set, 0..count, &resolve, 0);
+                for (first, set) in &sets {
+                    encoder.resolve_query_set(set, 0..of_set(*first), &resolve, u64::from(*first) * 8);
+                }
             }
             self.gpu.queue.submit([encoder.finish()]);
         }

@@ -39,7 +39,7 @@ pub struct ConvParams {
     pub pad: u32,
     /// Stride of the forward convolution.
     pub stride: u32,
-    /// 1: data gradient.
+    /// 1: data gradient; [`ConvParams::TILES`].
     pub backward: u32,
     /// 1: add to what `out` holds.
     pub accumulate: u32,
@@ -66,6 +66,12 @@ pub struct ConvParams {
     pub pad_end: [u32; 3],
     /// Of [`CONV_ACT`]: the activation that the result goes back through.
     pub act: ActParams,
+}
+
+impl ConvParams {
+    /// [`ConvParams::backward`] of the products of `super::winograd`: each place of a tile of `parities` x `parities` pixels has a
+    /// matrix of its own.
+    pub const TILES: u32 = 2;
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -191,6 +197,9 @@ impl Geometry {
 fn taps(p: &ConvParams, parity: u32) -> Vec<(u32, i32)> {
     if p.backward == 0 {
         return (0..p.kernel).map(|k| (k, k as i32 - p.pad as i32)).collect();
+    }
+    if p.backward == ConvParams::TILES {
+        return vec![(parity, parity as i32)];
     }
     let first = (parity + p.pad) % p.stride;
     (first..p.kernel)

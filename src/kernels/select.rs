@@ -232,19 +232,32 @@ fn is_short(kernel: u32, in_c: u32, pixels: u32) -> bool {
 
 /// What the speed of a convolution depends on, in words: the key of [`Caps::tuned`].
 pub fn conv_shape(p: &ConvParams, stored: Format) -> String {
-    let direction = if p.backward == 1 { "conv back" } else { "conv" };
+    let direction = match p.backward {
+        0 => "conv",
+        ConvParams::TILES => "conv of tiles",
+        _ => "conv back",
+    };
     let sums = if p.integer == 1 { ", i32 sums" } else { "" };
+    let codes = if p.w_codes == 1 { " by codes" } else { "" };
+    let narrow = if p.narrow == 1 { " of 7 bits" } else { "" };
     let add = if p.accumulate == 1 { ", added" } else { "" };
     let sizes = [[p.in_h, p.in_w, p.in_c], [p.out_h, p.out_w, p.out_c]].map(|[h, w, c]| format!("{h}x{w}x{c}"));
     let (k, s) = (p.kernel, p.stride);
-    format!("{direction} {} to {}, {k}x{k}/{s}, batch {}, {stored:?}{sums}{add}", sizes[0], sizes[1], p.batch)
+    let terms = terms_text(p.terms);
+    let operands = format!("{stored:?}{narrow}{codes}{terms}{sums}{add}");
+    format!("{direction} {} to {}, {k}x{k}/{s}, batch {}, {operands}", sizes[0], sizes[1], p.batch)
 }
 
 /// As [`conv_shape`], of a weight gradient.
 pub fn wgrad_shape(p: &WgradParams, stored: Format) -> String {
     let sizes = [[p.in_h, p.in_w, p.in_c], [p.out_h, p.out_w, p.out_c]].map(|[h, w, c]| format!("{h}x{w}x{c}"));
     let (k, s) = (p.kernel, p.stride);
-    format!("wgrad {} to {}, {k}x{k}/{s}, batch {}, {stored:?}", sizes[0], sizes[1], p.batch)
+    let terms = terms_text(p.terms);
+    format!("wgrad {} to {}, {k}x{k}/{s}, batch {}, {stored:?}{terms}", sizes[0], sizes[1], p.batch)
+}
+
+fn terms_text(terms: u32) -> String {
+    if terms == 0 { String::new() } else { format!(" in {terms} terms") }
 }
 
 /// Workgroups that keep a real GPU busy.

@@ -41,6 +41,9 @@ static FILES: &[(&str, &str)] = shaders![
     "wgrad_lane",
     "wgrad_reduce",
     "wgrad_tiled",
+    "winograd_in",
+    "winograd_out",
+    "winograd_weights",
     "shared/act",
     "shared/act_params",
     "shared/conv_params",
@@ -72,6 +75,7 @@ static FILES: &[(&str, &str)] = shaders![
     "shared/sums_i32",
     "shared/weight_table",
     "shared/wgrad_params",
+    "shared/winograd_params",
     "shared/workgroup_sum",
 ];
 

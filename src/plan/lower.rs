@@ -4,8 +4,10 @@ mod backward;
 mod fitting;
 mod forward;
 mod precision;
+mod winograd;
 
 pub use fitting::{lower_fitting, lower_shrinking};
+pub use winograd::WINOGRAD_CHANNELS;
 
 use bytemuck::Pod;
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub host_input: bool,
     /// How matrix units multiply real numbers.
     pub precision: Precision,
+    /// Channels from which on a software adapter may convolve by Winograd's algorithm; by default [`WINOGRAD_CHANNELS`].
+    pub winograd_channels: usize,
     /// Training pictures that the device keeps; 0: the host sends each batch.
     pub resident: usize,
     /// Every scratch tensor keeps its value after the step; for tests.
@@ -60,6 +64,7 @@ impl Options {
             accumulate: 1,
             host_input: false,
             precision: Precision::F32,
+            winograd_channels: WINOGRAD_CHANNELS,
             resident: 0,
             keep_all: false,
         }

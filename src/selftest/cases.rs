@@ -9,6 +9,11 @@ use bytemuck::Pod;
 use crate::kernels::input::random;
 use crate::kernels::range::RangeRow;
 use crate::kernels::{Caps, KernelDef, Step, Variant};
+use crate::quant::{Quant, mask};
+
+/// The usual quantizer of activations.
+const A4: Quant =
+    Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
 
 /// One dispatch with its data.
 pub struct Case {

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::Pass;
 use super::forward::branches;
+use super::winograd::Operands;
 use crate::kernels::activation::{BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
 use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
@@ -117,6 +118,10 @@ impl Pass<'_> {
         let words = geometry.batch * geometry.from.len();
         let dx = held.unwrap_or_else(|| self.scratch("dx", words));
         g.grads.insert(input, dx);
+        if self.suits_winograd(geometry) {
+            let operands = Operands { x: dy, format: Format::F32, w: self.layout.transposed, out: dx };
+            return self.winograd(id, geometry, true, held.is_some(), &operands);
+        }
         let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
         let operands = [dy, self.layout.transposed, dx];
         let finishing = match &self.net.layers[input] {
@@ -200,16 +205,8 @@ impl Pass<'_> {
             main,
             projection,
         };
-        let bind = [
-            back.part,
-            layout.params,
-            context,
-            layout.ranges,
-            layout.grads,
-            coefficients,
-            blocked,
-            layout.maxima,
-        ];
+        let bind =
+            [back.part, layout.params, context, layout.ranges, layout.grads, coefficients, blocked, layout.maxima];
         self.emit_only(&norm::BWD_MERGE, &params, &bind, [channels as u32 / 4, branches as u32, 1]);
         self.leave_out(2 * (self.plan.tensor(layout.params).words - branches * 2 * channels));
         let chunk = self.row_chunk(rows, channels);

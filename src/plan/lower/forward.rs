@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::winograd::Operands;
 use super::{Mode, NormParts, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{ActParams, FORWARD, ForwardParams, forward_variant, shortcut_kind};
@@ -123,8 +124,16 @@ impl Pass<'_> {
         self.outputs[id] = Some(y);
         let (choice, params) = self.forward_product(id, &g, input);
         let operands = [input.tensor, self.layout.codes, y];
+        let winograd = self.suits_winograd(&g) && self.exact_in_winograd(id);
+        let plain = |pass: &mut Self, choice: Choice| match winograd {
+            true => {
+                let [x, w, out] = operands;
+                pass.winograd(id, &g, false, false, &Operands { x, format: input.format, w, out });
+            }
+            false => pass.emit_conv(id, choice, &params, operands, &[], g.flops()),
+        };
         if self.mode == Mode::Evaluate {
-            return self.emit_conv(id, choice, &params, operands, &[], g.flops());
+            return plain(self, choice);
         }
         let finishing = choice.clone().with_statistics(&self.options.caps);
         let chunk = if finishing.is_some() { norm::FINISH_CHUNK } else { self.row_chunk(rows, channels) };
@@ -144,7 +153,7 @@ impl Pass<'_> {
                 self.emit_conv(id, choice, &params, operands, &[parts.tensor], g.flops());
             }
             None => {
-                self.emit_conv(id, choice, &params, operands, &[], g.flops());
+                plain(self, choice);
                 let params = StatsParams { rows: rows as u32, cols4: channels as u32 / 4, chunk: chunk as u32, part4 };
                 let grid = flat_grid(words / 2 / 4);
                 self.emit_only(&norm::STATS, &params, &[y, parts.tensor], grid);
@@ -205,16 +214,8 @@ impl Pass<'_> {
             projection,
         };
         let layout = self.layout;
-        let bind = [
-            part,
-            layout.params,
-            layout.scales,
-            layout.ranges,
-            layout.step,
-            layout.running,
-            context,
-            layout.health,
-        ];
+        let bind =
+            [part, layout.params, layout.scales, layout.ranges, layout.step, layout.running, context, layout.health];
         self.emit_only(&norm::MERGE, &params, &bind, [channels as u32 / 4, branches as u32, 1]);
         let words = |t| self.plan.tensor(t).words;
         self.leave_out(words(layout.params) + words(layout.scales) + words(layout.running) - branches * 5 * channels);
@@ -358,8 +359,7 @@ impl Pass<'_> {
         };
         let scales = layout.weights_of(id).1.scales;
         let (bias, bias_grad) = layout.bias;
-        let bind =
-            [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
+        let bind = [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
         self.emit_only(&SOFTMAX_CE, &params, &bind, [1, 1, 1]);
         dlogits
     }

@@ -37,7 +37,9 @@ impl Pass<'_> {
 
     /// Forgets the maxima of some rows of values and weights, where any are kept.
     pub(super) fn clear_maxima(&mut self, rows: Range<u32>) {
-        let real = |(id, layer): (LayerId, &Layer)| !matches!(layer, Layer::Input(_) | Layer::Pool(_)) && self.keeps_maxima_of(id);
+        let real = |(id, layer): (LayerId, &Layer)| {
+            !matches!(layer, Layer::Input(_) | Layer::Pool(_)) && self.keeps_maxima_of(id)
+        };
         if self.net.layers.iter().enumerate().any(real) {
             let params = ClearParams { first: rows.start, count: rows.len() as u32, pad: [0; 2] };
             self.emit_only(&CLEAR, &params, &[self.layout.maxima], flat_grid(rows.len()));

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::{Case, bits, constant, integers, only, quarters, ranges, reals, step, unset};
+use super::{A4, Case, bits, constant, integers, only, quarters, ranges, reals, step, unset};
 use crate::kernels::activation::{
     self, ActParams, BACKWARD_PART, BackwardParams, ForwardParams, backward_variant, forward_variant,
 };
@@ -16,9 +16,6 @@ use crate::quant::{Quant, ScaleRule, mask};
 
 const W5: Quant =
     Quant { base_lo: -128, base_hi: 127, shift: 0, round_shift: 1, lo: -16, hi: 15, mask: mask::INT, enabled: 1 };
-const A4: Quant =
-    Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
-
 /// Every reduce mode and mask of a quantizer, and none.
 fn quantizers(base: Quant) -> Vec<Quant> {
     let mut all = vec![Quant::OFF];
@@ -179,18 +176,8 @@ fn norm_cases(cases: &mut Vec<Case>) {
             {
                 let [main, projection] = norm_branches(cols4, x_row, w_scale);
                 let eps = norm::EPS;
-                let p = MergeParams {
-                    channels,
-                    rows,
-                    chunk,
-                    chunks,
-                    evaluate,
-                    branches,
-                    eps,
-                    momentum,
-                    main,
-                    projection,
-                };
+                let p =
+                    MergeParams { channels, rows, chunk, chunks, evaluate, branches, eps, momentum, main, projection };
                 let data = vec![
                     reals(both * 2 * chunks as usize * n, 2, 0.5, 3.0),
                     reals(4 + 4 * n, 3, -1.0, 1.0),
@@ -223,16 +210,8 @@ fn norm_cases(cases: &mut Vec<Case>) {
             let words = rows as usize * n;
             for keep_max in [0, 1] {
                 let projection = branches - 1;
-                let p = BwdParams {
-                    rows,
-                    cols4,
-                    chunk,
-                    projection,
-                    keep_max,
-                    max_row: 3,
-                    projection_max_row: 2,
-                    pad: 0,
-                };
+                let p =
+                    BwdParams { rows, cols4, chunk, projection, keep_max, max_row: 3, projection_max_row: 2, pad: 0 };
                 let other = unset(if projection == 1 { words } else { 0 });
                 let data = vec![
                     reals(words, 9, -1.0, 1.0),
@@ -254,16 +233,8 @@ fn norm_cases(cases: &mut Vec<Case>) {
 
 /// The batch norms of a main branch and of a projection, whose tensors lie in different orders.
 fn norm_branches(cols4: u32, x_row: i32, w_scale: u32) -> [NormBranch; 2] {
-    let main = NormBranch {
-        affine4: 1,
-        running4: 2 * cols4,
-        scales4: 0,
-        x_row,
-        w_scale,
-        health_slot: 1,
-        max_row: 1,
-        pad: 0,
-    };
+    let main =
+        NormBranch { affine4: 1, running4: 2 * cols4, scales4: 0, x_row, w_scale, health_slot: 1, max_row: 1, pad: 0 };
     let projection = NormBranch {
         affine4: 1 + 2 * cols4,
         running4: 0,
@@ -341,7 +312,8 @@ fn range_cases(cases: &mut Vec<Case>) {
 }
 
 fn head_cases(cases: &mut Vec<Case>) {
-    let heads = [(7u32, 10u32, 16u32, 0.1, 1, 7), (300, 100, 104, 0.0, 0, 270), (5, 3, 8, 0.2, 1, 4), (3, 150, 152, 0.0, 1, 3)];
+    let heads =
+        [(7u32, 10u32, 16u32, 0.1, 1, 7), (300, 100, 104, 0.0, 0, 270), (5, 3, 8, 0.2, 1, 4), (3, 150, 152, 0.0, 1, 3)];
     for (batch, classes, cols, smoothing, w_scale, valid) in heads {
         for backward in [0, 1] {
             let samples4 = 5;

@@ -1,15 +1,16 @@
 //! Cases of the matrix products: `conv`, `wgrad`. Operands are small whole numbers, so every order of summation gives the
 //! same number and all variants are compared with `==`; one case each with real values checks the rest.
 
-use super::{Case, bits, constant, integers, quarters, ranges, reals, unset};
+use super::{A4, Case, bits, constant, integers, quarters, ranges, reals, unset};
 use crate::config::Kernels;
 use crate::kernels::activation::{ActParams, BACKWARD_PART};
-use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
+use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
-use crate::kernels::{Caps, Format, maxima};
+use crate::kernels::winograd::{self, TileParams, WeightParams};
+use crate::kernels::{Caps, Format, Variant, flat_grid, maxima};
 use crate::net::Shape;
-use crate::quant::{Quant, mask};
+use crate::quant::Quant;
 
 /// Batch, height, width, input channels, output channels, kernel, stride.
 const SHAPES: &[[usize; 7]] = &[
@@ -75,13 +76,15 @@ fn conv_case_of(choice: Choice, name: &str, g: &Geometry, p: ConvParams, [x, w, 
     let w = [integers(12, 77, -16, 15), w].concat();
     let p = ConvParams { w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
-    Case::new(&CONV, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, maxima.to_vec(), out])
+    let kernel = choice.conv_kernel();
+    Case::new(kernel, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, maxima.to_vec(), out])
 }
 
 /// What a quantized step does on the matrix units of a device that has some: products of codes with codes and with gradients; edges on
 /// all sides. Every other use loads its matrices in the same ways.
 pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
-    let g = geometry([3, 9, 7, 40, 72, 3, 2]);
+    let shape = [3, 9, 7, 40, 72, 3, 2];
+    let g = geometry(shape);
     let device = (caps, KernelFamily::Tiled);
     let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
     let x = || operand(Format::U8, inputs, 1);
@@ -89,11 +92,14 @@ pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
     let dy = || reals(outputs, 3, -2e-7, 2e-7);
     let back = ConvParams { terms: 2, w_codes: 1, ..g.data_gradient(false) };
     let weight = WgradParams { terms: 2, ..g.weight_gradient(Format::U8) };
-    vec![
+    let mut cases = vec![
         conv_case("matrix units", &g, device, g.forward(Format::U8), [x(), w(), unset(outputs)]).exact(),
         conv_case("matrix units", &g, device, back, [dy(), w(), unset(inputs)]),
         wgrad_case("matrix units", &g, device, weight, [x(), dy()]),
-    ]
+    ];
+    cases.extend(statistics_case(shape, caps));
+    cases.extend(through_activation(shape, (1, Format::U8), A4, true, caps));
+    cases
 }
 
 fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradParams, data: [Vec<u32>; 2]) -> Case {
@@ -150,6 +156,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
     cases.extend(packed_codes(caps));
     cases.extend(statistics(caps));
     cases.extend(through_activations(caps));
+    cases.extend(winograd(caps));
     cases.extend(split_wgrad(caps));
     cases.extend(large_sums(caps));
     cases
@@ -178,79 +185,115 @@ fn packed_codes(caps: &Caps) -> Vec<Case> {
     cases
 }
 
+/// Winograd's transforms, of tiles that are not the batch's first ones, and the products between them.
+fn winograd(caps: &Caps) -> Vec<Case> {
+    let g = geometry([3, 6, 4, 12, 24, 3, 1]);
+    let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
+    let items = g.from.c * g.to.c / 4;
+    let (tiles, first) = (10, 7); // of 18
+    let of = |p: TileParams| TileParams { tiles, first, ..p };
+    let grid = |channels: usize| flat_grid(tiles as usize * channels / 4);
+    let mut cases = Vec::new();
+    for flip in [0, 1] {
+        let p = WeightParams { w_base: 3, items: items as u32, flip, pad: 0 };
+        let data = vec![integers(12 + 36 * items, 1, -16, 15), unset(64 * items)];
+        let variant = Variant::only(winograd::WEIGHTS.name);
+        cases.push(Case::new(&winograd::WEIGHTS, variant, format!("flip {flip}"), &p, flat_grid(items), data).exact());
+    }
+    for format in FORMATS {
+        let p = of(winograd::tiles(&g, g.from.c, format, false));
+        let data = vec![operand(format, inputs, 2), unset(16 * tiles as usize * g.from.c)];
+        let variant = winograd::in_variant(format);
+        cases.push(Case::new(&winograd::IN, variant, format!("{format:?}"), &p, grid(g.from.c), data).exact());
+    }
+    for add in [false, true] {
+        let p = of(winograd::tiles(&g, g.to.c, Format::F32, add));
+        let out = integers(outputs, 4, -9, 9);
+        let data = vec![integers(16 * tiles as usize * g.to.c, 3, -99, 99), out];
+        let variant = Variant::only(winograd::OUT.name);
+        cases.push(Case::new(&winograd::OUT, variant, format!("add {add}"), &p, grid(g.to.c), data).exact());
+    }
+    for (caps, family) in devices(caps) {
+        let p = winograd::product(37, 24, 40);
+        let choice = select_conv(&p, Format::F32, &caps, family);
+        let data = [integers(16 * 37 * 24, 5, -9, 9), integers(16 * 24 * 40, 6, -9, 9), unset(16 * 37 * 40)];
+        cases.push(conv_case_of(choice, "tiles", &g, p, data).exact());
+    }
+    cases
+}
+
+/// Devices with each kind of a device's kernels.
+fn kinds(caps: &Caps) -> Vec<Caps> {
+    let plain = Caps { dot4: false, matrix: 0, ..caps.clone() };
+    vec![caps.clone(), Caps { dot4: true, ..plain.clone() }, plain]
+}
+
 /// Convolutions that leave statistics: rows that fill no tile, and few columns.
 fn statistics(caps: &Caps) -> Vec<Case> {
-    let plain = Caps { dot4: false, matrix: 0, ..caps.clone() };
-    let devices = [caps.clone(), Caps { dot4: true, ..plain.clone() }, plain];
+    let shapes = [[3, 9, 7, 40, 72, 3, 2], [5, 8, 8, 16, 8, 1, 1], [1, 5, 6, 8, 136, 3, 1]];
+    let devices = kinds(caps);
+    shapes.iter().flat_map(|&shape| devices.iter().filter_map(move |caps| statistics_case(shape, caps))).collect()
+}
+
+fn statistics_case(shape: [usize; 7], caps: &Caps) -> Option<Case> {
+    let g = geometry(shape);
+    let outputs = g.batch * g.to.len();
+    let p = ConvParams { narrow: 1, part4: 2, ..g.forward(Format::I8) };
+    let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled).with_statistics(caps)?;
+    // Small, and not about 0: means and deviations are of one size, and each is compared.
+    let x: Vec<u32> = operand(Format::I8, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
+    let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, 0, 1);
+    let title = format!("statistics {}", choice.variant.title());
+    let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
+    let part = unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c);
+    case.data.push([constant(4 * p.part4 as usize, 7.0), part].concat());
+    Some(case.each())
+}
+
+/// Data gradients that go back through an activation, where the device can: stride 2 has classes of their own, some without a tap, and
+/// odd sides lack rows.
+fn through_activations(caps: &Caps) -> Vec<Case> {
+    let shapes = [[3, 9, 7, 72, 40, 3, 2], [2, 7, 5, 8, 16, 1, 2], [5, 8, 8, 16, 8, 3, 1], [1, 5, 6, 136, 8, 3, 1]];
     let mut cases = Vec::new();
-    for (k, shape) in [[3, 9, 7, 40, 72, 3, 2], [5, 8, 8, 16, 8, 1, 1], [1, 5, 6, 8, 136, 3, 1]].into_iter().enumerate()
-    {
-        let g = geometry(shape);
-        let outputs = g.batch * g.to.len();
-        for caps in &devices {
-            let p = ConvParams { narrow: 1, part4: 2, ..g.forward(Format::I8) };
-            let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled);
-            let Some(choice) = choice.with_statistics(caps) else { continue };
-            // Small, and not about 0: means and deviations are of one size, and each is compared.
-            let x: Vec<u32> = operand(Format::I8, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
-            let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2 + k as u32, 0, 1);
-            let title = format!("statistics {}", choice.variant.title());
-            let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
-            case.kernel = &CONV_NORM;
-            let part = unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c);
-            case.data.push([constant(4 * p.part4 as usize, 7.0), part].concat());
-            cases.push(case.each());
+    for shape in shapes {
+        for caps in kinds(caps).iter().step_by(2) {
+            let of = |(shortcut, quant, accumulate)| through_activation(shape, shortcut, quant, accumulate, caps);
+            let shortcuts =
+                [((0, Format::F32), A4, true), ((1, Format::U8), A4, false), ((2, Format::F32), Quant::OFF, true)];
+            cases.extend(shortcuts.into_iter().filter_map(of));
         }
     }
     cases
 }
 
-/// Data gradients that go back through an activation: stride 2 has classes of their own, some without a tap, and odd sides lack rows.
-fn through_activations(caps: &Caps) -> Vec<Case> {
-    let of_kernel = Caps { max_storage_buffers: CONV_ACT.bindings.len() as u32, ..caps.clone() };
-    let mut devices = vec![of_kernel.clone()];
-    if caps.matrix > 0 {
-        devices.push(Caps { matrix: 0, ..of_kernel });
-    }
-    let quant = Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
-    let shapes = [[3, 9, 7, 72, 40, 3, 2], [2, 7, 5, 8, 16, 1, 2], [5, 8, 8, 16, 8, 3, 1], [1, 5, 6, 136, 8, 3, 1]];
-    let mut cases = Vec::new();
-    for (k, shape) in shapes.into_iter().enumerate() {
-        let g = geometry(shape);
-        let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
-        for (shortcut, format) in [(0, Format::F32), (1, Format::U8), (2, Format::F32)] {
-            let accumulate = k % 2 == 0;
-            let act = ActParams {
-                range_row: 1,
-                shortcut_row: if format == Format::U8 { 0 } else { -1 },
-                shortcut,
-                shortcut_format: format as u32,
-                quant: if k == 3 { Quant::OFF } else { quant },
-            };
-            for caps in &devices {
-                let terms = if caps.matrix > 0 { 2 } else { 0 };
-                let p = ConvParams { terms, w_codes: 1, act, ..g.data_gradient(accumulate) };
-                let choice = select_conv(&p, Format::F32, caps, KernelFamily::Tiled);
-                let Some(choice) = choice.with_activation(&act, caps) else { continue };
-                // Small: sums of 64 rows stay exact.
-                let dy = integers(outputs, 1, -1, 1);
-                let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -1, 1);
-                let out = if accumulate { integers(inputs, 3, -9, 9) } else { unset(inputs) };
-                let title = format!("shortcut {shortcut} accumulate {accumulate} {}", choice.variant.title());
-                let mut case = conv_case_of(choice, &title, &g, p, [dy, w, out]);
-                case.kernel = &CONV_ACT;
-                case.data.extend([
-                    quarters(inputs, 4, -6, 6),
-                    quarters(8 * g.from.c, 5, -2, 2),
-                    if format == Format::U8 { bits(inputs / 4, 6) } else { quarters(inputs, 6, -4, 4) },
-                    ranges(2),
-                    unset(BACKWARD_PART * act_chunks(&p) * g.from.c),
-                ]);
-                cases.push(case.exact());
-            }
-        }
-    }
-    cases
+fn through_activation(
+    shape: [usize; 7],
+    (shortcut, format): (u32, Format),
+    quant: Quant,
+    accumulate: bool,
+    caps: &Caps,
+) -> Option<Case> {
+    let g = geometry(shape);
+    let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
+    let shortcut_row = if format == Format::U8 { 0 } else { -1 };
+    let act = ActParams { range_row: 1, shortcut_row, shortcut, shortcut_format: format as u32, quant };
+    let terms = if caps.matrix > 0 { 2 } else { 0 };
+    let p = ConvParams { terms, w_codes: 1, act, ..g.data_gradient(accumulate) };
+    let choice = select_conv(&p, Format::F32, caps, KernelFamily::Tiled).with_activation(&act, caps)?;
+    // Small: sums of 64 rows stay exact.
+    let dy = integers(outputs, 1, -1, 1);
+    let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -1, 1);
+    let out = if accumulate { integers(inputs, 3, -9, 9) } else { unset(inputs) };
+    let title = format!("shortcut {shortcut} accumulate {accumulate} {}", choice.variant.title());
+    let mut case = conv_case_of(choice, &title, &g, p, [dy, w, out]);
+    case.data.extend([
+        quarters(inputs, 4, -6, 6),
+        quarters(8 * g.from.c, 5, -2, 2),
+        if format == Format::U8 { bits(inputs / 4, 6) } else { quarters(inputs, 6, -4, 4) },
+        ranges(2),
+        unset(BACKWARD_PART * act_chunks(&p) * g.from.c),
+    ]);
+    Some(case.exact())
 }
 
 /// Gradients as small as they get (1e-7) on matrix units, times codes and times reals, in two terms of f16 and in one.
