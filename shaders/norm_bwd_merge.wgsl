@@ -1,7 +1,7 @@
-// Batch norms of the branches that end in one activation on their way back, per channel: merges the partial sums of act_bwd, writes the
+// Batch norms of the branches that end in one activation on their way back, per channel: merges the partial sums of conv_act or act_bwd, writes the
 // gradients of gamma and beta and the coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries
 // s_w from here on).
-// part: four vec4 a (chunk, 4 channels), as act_bwd leaves them; all branches have dz in common. blocked: the sum of (blocked |d|, |d| of
+// part: four vec4 a (chunk, 4 channels), as these leave them; all branches have dz in common. blocked: the sum of (blocked |d|, |d| of
 // positive values) over these channels. coefficients: k (C), m1 (C), m2 (C), and the same of the projection behind them.
 // The maxima of the gradients that norm_bwd is about to write begin anew. Grid: one workgroup of 64 a (four channels, branch).
 //use ranges

@@ -3,7 +3,7 @@
 // dlogits = (softmax - t) / batch * s_w (the gradient carries s_w from here on). Padding columns get 0.
 // scores: a ring of (sum of losses, label on top, label in the top five, pictures), one a batch, of which step names the place; from
 // samples4 on a picture's (loss, label on top, label in the top five, predicted class). Ties go to the lower class.
-// bias_grad = sum over pictures of dlogits / s_w. Pictures at and beyond step.valid count nothing. Grid: one workgroup of 256.
+// bias_grad = sum over pictures of dlogits / s_w. Pictures at and beyond step.valid count nothing, whatever they hold. Grid: one workgroup of 256.
 //use step
 struct Params {
     batch: u32,
@@ -75,15 +75,15 @@ fn picture(n: u32) -> vec4<f32> {
     let exponents = dot(sum, one);
     let e = p.smoothing;
     let loss = log(exponents) - (1.0 - e) * (mine - top) - e / f32(p.classes) * dot(total, one);
-    let counted = select(0.0, 1.0, n < step.valid);
     for (var c4 = 0u; c4 < p.cols4; c4++) {
         let c = classes_of(c4);
         let t = vec4<f32>(e / f32(p.classes)) + select(zero, vec4<f32>(1.0 - e), c == vec4<u32>(label));
-        let g = counted * (exp(logits[base + c4] - top) / exponents - t) / f32(p.batch) * scale(c4);
-        dlogits[base + c4] = select(zero, g, c < classes);
+        let g = (exp(logits[base + c4] - top) / exponents - t) / f32(p.batch) * scale(c4);
+        dlogits[base + c4] = select(zero, g, (c < classes) & vec4<bool>(n < step.valid));
     }
     let behind = dot(rank, one);
-    return counted * vec4<f32>(loss, select(0.0, 1.0, behind == 0.0), select(0.0, 1.0, behind < 5.0), f32(best));
+    let sample = vec4<f32>(loss, select(0.0, 1.0, behind == 0.0), select(0.0, 1.0, behind < 5.0), f32(best));
+    return select(zero, sample, n < step.valid);
 }
 
 @compute @workgroup_size(THREADS)
@@ -92,7 +92,9 @@ fn main(@builtin(local_invocation_index) lid: u32) {
     for (var n = lid; n < p.batch; n += THREADS) {
         let sample = picture(n);
         scores[p.samples4 + n] = sample;
-        scored += vec4<f32>(sample.xyz, select(0.0, 1.0, n < step.valid));
+        if (n < step.valid) {
+            scored += vec4<f32>(sample.xyz, 1.0);
+        }
     }
     share[lid] = scored;
     storageBarrier();

@@ -1,6 +1,6 @@
 // Tiles of a 3x3 convolution's input for Winograd's F(2x2, 3x3): v = B^T d B of the 4 x 4 pixels that a tile of 2 x 2 results needs.
 // x: NHWC in the variant's operand format, of even sides; around it are zeros. v: a picture of 4 lines and 4 pixels a tile, f32 (see
-// winograd_product). Codes stay whole numbers, up to 4 times as large. Grid: one invocation a (tile, 4 channels).
+// product in src/kernels/winograd.rs). Codes stay whole numbers, up to 4 times as large. Grid: one invocation a (tile, 4 channels).
 //use index
 //use winograd_params
 @group(0) @binding(0) var<uniform> p: Params;

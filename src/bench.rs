@@ -9,7 +9,6 @@ use std::time::Instant;
 use crate::exec::ExecutorExt as _;
 use crate::gpu::{Gpu, GpuProgram, Interval};
 use crate::kernels::Step;
-use crate::kernels::conv::{CONV, CONV_ACT, ConvParams};
 use crate::kernels::input::random;
 use crate::net::Net;
 use crate::normalisation::Normalisation;
@@ -201,7 +200,6 @@ fn by_kernel(net: &Net, step: &[Timed], ceilings: &Ceilings) -> Vec<KernelTime> 
 /// the word `back`.
 fn shape(net: &Net, d: &Dispatch) -> String {
     let shape = d.layer.map_or("all layers".into(), |id| net.layers[id].shape_text());
-    let of_conv = [&CONV, &CONV_ACT].into_iter().any(|kernel| std::ptr::eq(d.kernel, kernel));
-    let back = of_conv && bytemuck::pod_read_unaligned::<ConvParams>(&d.params).backward == 1;
-    if back { format!("{shape} back") } else { shape }
+    let both_ways = ["conv", "winograd"].iter().any(|name| d.kernel.name.starts_with(name));
+    if both_ways && d.back { format!("{shape} back") } else { shape }
 }

@@ -88,6 +88,13 @@ pub struct Activation {
     pub shape: Shape,
 }
 
+impl Activation {
+    /// Convolutions that end in it: 2 where the shortcut is a projection.
+    pub fn branches(&self) -> usize {
+        1 + usize::from(matches!(self.shortcut, Shortcut::Projection(_)))
+    }
+}
+
 /// Global average pool: `(H, W, C) -> (1, 1, C)`.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -254,14 +261,10 @@ impl Net {
         }
     }
 
-    /// The activation that a convolution's branch ends in, and whether the branch is its projection.
-    pub fn activation_behind(&self, conv: LayerId) -> (LayerId, bool) {
-        let ends = |a: &Activation| match a.shortcut {
-            _ if a.main == conv => Some(false),
-            Shortcut::Projection(projection) if projection == conv => Some(true),
-            _ => None,
-        };
-        self.activations().find_map(|(id, a)| Some((id, ends(a)?))).expect("branches end in activations")
+    /// The activation that a convolution's branch ends in.
+    pub fn activation_behind(&self, conv: LayerId) -> (LayerId, &Activation) {
+        let ends = |a: &Activation| a.main == conv || matches!(a.shortcut, Shortcut::Projection(p) if p == conv);
+        self.activations().find(|(_, a)| ends(a)).expect("branches end in activations")
     }
 
     /// The first layer that reads what layer `id` writes.
@@ -280,6 +283,11 @@ impl Net {
     /// The activation that feeds the pool.
     pub fn last_activation(&self) -> LayerId {
         self.layers.iter().rposition(|l| matches!(l, Layer::Activation(_))).expect("a network has activations")
+    }
+
+    /// Whether the pool reads an activation, so that this makes the pool's values too.
+    pub fn is_pooled(&self, activation: LayerId) -> bool {
+        activation == self.last_activation()
     }
 
     /// Multiply-accumulates of the forward pass of one picture, without padding channels.

@@ -88,6 +88,8 @@ pub struct Dispatch {
     pub grid: [u32; 3],
     /// The layer it works for.
     pub layer: Option<LayerId>,
+    /// Whether it belongs to the backward pass.
+    pub back: bool,
     /// Its work.
     pub work: Work,
 }

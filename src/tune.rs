@@ -14,7 +14,7 @@ use crate::digest::hexadecimal;
 use crate::exec::{AdapterSummary, Executor as _};
 use crate::files::write_atomically;
 use crate::gpu::{Gpu, GpuProgram};
-use crate::kernels::activation::{ActParams, BACKWARD_PART};
+use crate::kernels::activation::{ActParams, part_words};
 use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WGRAD, WgradParams, act_chunks};
 use crate::kernels::input::random;
 use crate::kernels::norm::FINISH_CHUNK;
@@ -120,11 +120,20 @@ impl Product {
     fn dispatch(&self, choice: &Choice, bind: &[TensorId], flops: u64) -> Dispatch {
         fn with<P: Pod>(kernel: &'static KernelDef, params: &P, grid: [u32; 3], choice: &Choice) -> Dispatch {
             let (variant, params) = (choice.variant.clone(), bytemuck::bytes_of(params).to_vec());
-            Dispatch { kernel, variant, params, bind: Vec::new(), grid, layer: None, work: Work::default() }
+            Dispatch {
+                kernel,
+                variant,
+                params,
+                bind: Vec::new(),
+                grid,
+                layer: None,
+                back: false,
+                work: Work::default(),
+            }
         }
         let dispatch = match self {
             Product::Conv(p) | Product::ConvNorm(p) | Product::ConvAct(p) => {
-                with(choice.conv_kernel(), p, choice.conv_grid(p), choice)
+                with(choice.kernel, p, choice.conv_grid(p), choice)
             }
             Product::Wgrad(p) => with(&WGRAD, p, choice.wgrad_grid(p), choice),
         };
@@ -188,7 +197,7 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
             let saved =
                 [("y", out), ("context", 8 * p.out_c as usize), ("shortcut", shortcut), ("ranges", RANGE_WORDS)];
             bind.extend(saved.map(|(name, words)| plan.own(name, words)));
-            BACKWARD_PART * act_chunks(p) * p.out_c as usize
+            part_words(act_chunks(p), p.out_c as usize)
         }
         Product::Conv(_) | Product::Wgrad(_) => 1,
     };

@@ -52,9 +52,13 @@ fn cases() -> impl Strategy<Value = Case> {
     let depths = prop::sample::select(vec![8, 10, 18, 20, 32, 34, 44, 56]);
     let presets = prop::sample::select(vec!["float", "cqat", "cqat-literal"]);
     let sizes = prop::sample::select(vec![8, 16, 32]);
-    (depths, 1..5usize, sizes, 1..40usize, presets, any::<bool>()).prop_map(
-        |(depth, width, size, batch, preset, software)| {
-            Case::new(depth, 8 * width, size, batch, preset, Caps::portable(software, 64 << 10))
+    let fused = (8..10u32, prop::sample::select(vec![8, usize::MAX]));
+    (depths, 1..5usize, sizes, 1..40usize, presets, any::<bool>(), fused).prop_map(
+        |(depth, width, size, batch, preset, software, (max_storage_buffers, winograd_channels))| {
+            let caps = Caps { max_storage_buffers, ..Caps::portable(software, 64 << 10) };
+            let mut case = Case::new(depth, 8 * width, size, batch, preset, caps);
+            case.options.winograd_channels = winograd_channels;
+            case
         },
     )
 }
@@ -216,8 +220,10 @@ fn sums_beyond_32_bits_are_refused() {
 /// A step over slots full of garbage gives the bits of a step over slots of zeros: no kernel reads what none has written.
 #[test]
 fn garbage_in_the_slots_changes_nothing() {
-    for software in [false, true] {
-        let case = Case::new(8, 8, 16, 3, "cqat", Caps::portable(software, 1024));
+    for (software, max_storage_buffers) in [(false, 8), (false, 9), (true, 8)] {
+        let caps = Caps { max_storage_buffers, ..Caps::portable(software, 1024) };
+        let mut case = Case::new(8, 8, 16, 3, "cqat", caps);
+        case.options.winograd_channels = 8;
         let lowered = case.lower();
         let step = |garbage: bool| {
             let (plan, layout) = (&lowered.plan, &lowered.layout);
@@ -302,6 +308,17 @@ fn a_step_of_width_64_and_batch_128_stays_under_its_bound() {
         let case = Case::new(18, 64, 32, 128, "cqat", Caps::portable(software, 4096));
         let bytes = case.lower().plan.bytes();
         assert!(bytes < 12 * (1 << 30) / 10, "{bytes} bytes");
+    }
+}
+
+/// The same, batch 512: 4 GiB, where a device binds as much.
+#[test]
+fn a_step_of_width_64_and_batch_512_stays_under_its_bound() {
+    for software in [false, true] {
+        let max_binding_bytes = (4 << 30) - 1;
+        let case = Case::new(18, 64, 32, 512, "cqat", Caps { max_binding_bytes, ..Caps::portable(software, 4096) });
+        let bytes = case.lower().plan.bytes();
+        assert!(bytes < 4 << 30, "{bytes} bytes");
     }
 }
 

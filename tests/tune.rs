@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 
 use common::{cqat, gpu, on_device, parsed, workplace};
 use cqat::kernels::Format;
-use cqat::kernels::conv::Geometry;
+use cqat::kernels::activation::ActParams;
+use cqat::kernels::conv::{ConvParams, Geometry};
 use cqat::kernels::select::KernelFamily;
 use cqat::net::Shape;
+use cqat::quant::{Quant, mask};
 use cqat::tune::{Product, race};
 
 /// The default itself is compared with the CPU's result in `tests/kernels.rs`.
@@ -16,14 +18,17 @@ use cqat::tune::{Product, race};
 fn every_variant_gives_the_bits_of_the_default() {
     let gpu = gpu(false);
     let shape = |side, c| Shape { h: side, w: side, c };
+    let quant = Quant { base_hi: 255, hi: 15, mask: mask::INT, enabled: 1, ..Quant::OFF };
     // Where the device has matrix units, they take part.
     for (from, to, stride) in [(shape(8, 64), shape(8, 128), 1), (shape(7, 16), shape(4, 24), 2)] {
         let g = Geometry { batch: 3, from, to, kernel: 3, stride };
         for family in [KernelFamily::of(&gpu.caps), KernelFamily::Tiled] {
             let convs = [g.forward(Format::F32), g.data_gradient(true)].map(Product::Conv);
             let normed = [g.forward(Format::U8)].map(Product::ConvNorm);
+            let act = ActParams { shortcut: 1, shortcut_format: Format::U8 as u32, quant, ..ActParams::default() };
+            let back = [ConvParams { act, ..g.data_gradient(true) }].map(Product::ConvAct);
             let wgrads = [g.weight_gradient(Format::U8)].map(Product::Wgrad);
-            for product in convs.into_iter().chain(normed).chain(wgrads) {
+            for product in convs.into_iter().chain(normed).chain(back).chain(wgrads) {
                 let race = race(&gpu, family, &product, g.flops()).unwrap();
                 assert!(race.trials.len() > 1 || from.c < 32, "{race:?}");
                 let different: BTreeSet<&str> = race.trials.iter().map(|t| t.variant.as_str()).collect();

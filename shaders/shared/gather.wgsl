@@ -1,5 +1,6 @@
 // Which taps of one axis reach an output coordinate, and where they read. Forward: in = q * stride + t - pad.
-// Tiles (see winograd_in): each of 4 x 4 places has a matrix of its own. Data gradient of stride S: outputs of one parity see only the taps of that parity, in = q + (parity + pad - k) / S.
+// Tiles (see winograd_in): in = 4 q + parity, and the parities' tap is 4 py + px.
+// Data gradient of stride S: outputs of one parity see only the taps of that parity, in = q + (parity + pad - k) / S.
 struct Axis {
     first: u32,  // kernel index of tap 0
     step: u32,   // kernel index distance between taps

@@ -87,6 +87,7 @@ fn dispatch<P: bytemuck::Pod>(
         bind: bind.to_vec(),
         grid: flat_grid(invocations),
         layer: None,
+        back: false,
         work,
     }
 }

@@ -109,7 +109,7 @@ impl BenchArgs {
             println!("kernels alone   {:.2} ms, of which, each at one shape:", p.kernels_ms);
             for k in &p.kernels {
                 println!(
-                    "  {:12} {:24} {:14} {:3} x {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s {:4.0} % of roofline",
+                    "  {:16} {:24} {:14} {:3} x {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s {:4.0} % of roofline",
                     k.name,
                     k.shape,
                     k.variant,

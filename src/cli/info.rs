@@ -78,11 +78,19 @@ impl PlanArgs {
     }
 }
 
-/// Variant and format of the kernels that work for a layer in the training step of the configured method.
+/// The kernels that work for a layer in the training step of the configured method, with their variants: `conv/lane-64x32`, or
+/// `2 x conv/lane-64x32` for two dispatches.
 fn kernels_of(lowered: &Lowered, layer: usize) -> Vec<String> {
     let train = lowered.quantized.unwrap_or(lowered.float).train;
     let of_layer = lowered.plan.programs[train.0].dispatches.iter().filter(|d| d.layer == Some(layer));
-    of_layer.map(|d| d.variant.label(d.kernel)).collect()
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for label in of_layer.map(|d| d.variant.label(d.kernel)) {
+        match counted.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((label, 1)),
+        }
+    }
+    counted.into_iter().map(|(label, n)| if n == 1 { label } else { format!("{n} x {label}") }).collect()
 }
 
 fn bits(lowered: &Lowered, layer: usize) -> String {
@@ -95,7 +103,7 @@ fn bits(lowered: &Lowered, layer: usize) -> String {
 fn print_layers(lowered: &Lowered) {
     println!("{:24} {:22} {:8} kernels of the training step", "layer", "output", "");
     for (id, layer) in lowered.net.layers.iter().enumerate() {
-        let kernels = kernels_of(lowered, id).join(" ");
+        let kernels = kernels_of(lowered, id).join(", ");
         println!("{:24} {:22} {:8} {kernels}", layer.name(), layer.shape_text(), bits(lowered, id));
     }
 }

@@ -200,7 +200,12 @@ fn forward(t: &mut Twin) {
 }
 
 /// vec4s of a part of [`BACKWARD`].
-pub const BACKWARD_PART: usize = 4;
+const BACKWARD_PART: usize = 4;
+
+/// Words of the parts that [`BACKWARD`] leaves of `chunks` times `channels`.
+pub fn part_words(chunks: usize, channels: usize) -> usize {
+    4 * BACKWARD_PART * chunks * (channels / 4)
+}
 
 /// Parameters of `act_bwd`.
 #[repr(C)]

@@ -65,19 +65,21 @@ fn softmax_ce(t: &mut Twin) {
         let rank = (0..classes).filter(|&c| row[c] > row[label] || (row[c] == row[label] && c < label)).count();
         let e = p.smoothing;
         let loss = sum.ln() - (1.0 - e) * (row[label] - top) - e / p.classes as f32 * total;
-        let counted = f32::from((n as u32) < step.valid);
+        let counts = (n as u32) < step.valid;
         for c in 0..cols {
-            dlogits[n * cols + c] = if c < classes {
+            dlogits[n * cols + c] = if c < classes && counts {
                 let target = e / p.classes as f32 + if c == label { 1.0 - e } else { 0.0 };
-                counted * ((row[c] - top).exp() / sum - target) / p.batch as f32 * scale(c)
+                ((row[c] - top).exp() / sum - target) / p.batch as f32 * scale(c)
             } else {
                 0.0
             };
         }
-        let sample = [loss, f32::from(rank == 0), f32::from(rank < 5), best as f32].map(|v| counted * v);
+        let (first, five) = (f32::from(rank == 0), f32::from(rank < 5));
+        let sample = if counts { [loss, first, five, best as f32] } else { [0.0; 4] };
         scores[4 * (p.samples4 as usize + n)..][..4].copy_from_slice(&sample);
-        let [loss, first, five, _] = sample;
-        scored.iter_mut().zip([loss, first, five, counted]).for_each(|(sum, v)| *sum += v);
+        if counts {
+            scored.iter_mut().zip([loss, first, five, 1.0]).for_each(|(sum, v)| *sum += v);
+        }
     }
     scores[4 * step.ring_slot as usize..][..4].copy_from_slice(&scored);
     if p.backward == 1 {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::activation::BACKWARD_PART;
+use super::activation::part_words;
 use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant, maxima};
 
@@ -33,7 +33,7 @@ pub static STATS: KernelDef = KernelDef {
     twin: stats,
 };
 
-/// Rows that a convolution which leaves the statistics of its output itself takes together.
+/// Rows that `conv_norm` and `conv_act` sum together, whatever their tile: `finish_norm.wgsl` and `finish_act.wgsl` say the same.
 pub const FINISH_CHUNK: usize = 64;
 
 fn stats(t: &mut Twin) {
@@ -217,7 +217,8 @@ fn bwd_merge(t: &mut Twin) {
         let out = &mut coefficients[3 * branch * channels..][..3 * channels];
         maxima[b.max_row as usize] = 0;
         for c in 0..channels {
-            let of = |k: usize, what: usize| part[BACKWARD_PART * (k * channels + c / 4 * 4) + 4 * what + c % 4];
+            let of =
+                |k: usize, what: usize| part[part_words(k, channels) + part_words(1, 4) * (c / 4) + 4 * what + c % 4];
             let sum: f32 = chunks.clone().map(|k| of(k, 0)).sum();
             let dot: f32 = chunks.clone().map(|k| of(k, 1 + branch)).sum();
             grads[affine + c] = dot;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::activation::ActParams;
-use super::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WgradParams};
+use super::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WGRAD, WgradParams};
 use super::{Caps, Format, KernelDef, Variant};
 use crate::config::Kernels;
 use crate::{Error, Result};
@@ -51,7 +51,9 @@ pub type Choices = BTreeMap<String, String>;
 /// A matrix kernel chosen for a device: the variant, and how its grid is laid out.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Variant of [`CONV`], [`CONV_NORM`], [`CONV_ACT`] or [`super::conv::WGRAD`].
+    /// [`CONV`], [`CONV_NORM`], [`CONV_ACT`] or [`WGRAD`].
+    pub kernel: &'static KernelDef,
+    /// Variant of it.
     pub variant: Variant,
     family: KernelFamily,
     /// [`Variant::tile`].
@@ -60,13 +62,16 @@ pub struct Choice {
 
 impl Choice {
     fn new(variant: Variant, family: KernelFamily, tile: [u32; 2]) -> Choice {
-        Choice { variant: Variant { tile: Some(tile), ..variant }, family, tile }
+        let kernel = if variant.shader.starts_with("wgrad") { &WGRAD } else { &CONV };
+        Choice { kernel, variant: Variant { tile: Some(tile), ..variant }, family, tile }
     }
 
     /// The same for [`CONV_NORM`], where the device's kernels can be: workgroups of matrix units have to have enough
     /// invocations. All of a device's variants take the same rows together, or none does.
     pub fn with_statistics(self, caps: &Caps) -> Option<Choice> {
-        self.finishing(FINISH_NORM, caps)
+        let mut choice = self.finishing(&CONV_NORM, caps)?;
+        choice.variant = choice.variant.with_files(&["finish_norm"]);
+        Some(choice)
     }
 
     /// The same for [`CONV_ACT`], which goes back through an activation, where the device's kernels can be: as
@@ -75,28 +80,19 @@ impl Choice {
         if (caps.max_storage_buffers as usize) < CONV_ACT.bindings.len() {
             return None;
         }
-        let mut choice = self.finishing(FINISH_ACT, caps)?;
-        choice.variant = choice.variant.with_files(&["ranges", "act", act.shortcut_file()]);
+        let mut choice = self.finishing(&CONV_ACT, caps)?;
+        choice.variant = choice.variant.with_files(&["finish_act", "ranges", "act", act.shortcut_file()]);
         Some(choice)
     }
 
-    fn finishing(mut self, finish: &'static str, caps: &Caps) -> Option<Choice> {
+    fn finishing(mut self, kernel: &'static KernelDef, caps: &Caps) -> Option<Choice> {
         let enough = caps.matrix == 0 || 8 * caps.subgroup >= caps.matrix * caps.matrix;
         if self.family == KernelFamily::Lane || !enough {
             return None;
         }
-        self.variant.files.iter_mut().filter(|f| **f == FINISH_NONE).for_each(|f| *f = finish);
+        self.kernel = kernel;
+        self.variant.files.retain(|file| *file != FINISH_NONE);
         Some(self)
-    }
-
-    /// The kernel of a convolution that it is a variant of.
-    pub fn conv_kernel(&self) -> &'static KernelDef {
-        let finishes = |file| self.variant.files.contains(&file);
-        match (finishes(FINISH_NORM), finishes(FINISH_ACT)) {
-            (true, _) => &CONV_NORM,
-            (_, true) => &CONV_ACT,
-            _ => &CONV,
-        }
     }
 
     /// Workgroups of a convolution.
@@ -281,10 +277,6 @@ fn tiles(sides: [&[u32]; 2], rows: u32, columns: u32, count: u32) -> Vec<[u32; 2
 
 /// What follows a matrix product that nothing follows.
 const FINISH_NONE: &str = "finish_none";
-/// The way back through an activation.
-const FINISH_ACT: &str = "finish_act";
-/// The statistics of batch norm.
-const FINISH_NORM: &str = "finish_norm";
 
 /// Whether the lanes hand each other what all of them need: faster for short vectors, many times slower for long ones.
 fn shuffled(caps: &Caps) -> bool {

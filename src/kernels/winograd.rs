@@ -91,7 +91,7 @@ pub static WEIGHTS: KernelDef = KernelDef {
     twin: weights,
 };
 
-/// A row of G, twice.
+/// 2 G.
 const G2: [[f32; 3]; 4] = [[2.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 2.0]];
 /// Rows of the transposed B.
 const B: [[f32; 4]; 4] = [[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]];

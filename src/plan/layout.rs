@@ -1,9 +1,9 @@
 //! Persistent tensors of a network: parameters, statistics, quantizer state, and the host's input and output.
 
-mod groups;
+mod members;
 mod weight_table;
 
-pub use groups::{Norm, Resident, Statistics, Values, Weights};
+pub use members::{Norm, Resident, Statistics, Values, Weights};
 
 use std::ops::Range;
 
@@ -189,7 +189,7 @@ impl Layout {
         let mut range_entries = Vec::new();
         for (row, (id, activation)) in net.activations().enumerate() {
             let (rows, cols4) = (batch * activation.shape.pixels(), activation.shape.c / 4);
-            let pooled = id == net.last_activation();
+            let pooled = net.is_pooled(id);
             let chunk = if pooled { activation.shape.pixels() } else { row_chunk(rows, cols4, software) };
             let parts = rows.div_ceil(chunk) * cols4;
             let seen = plan.member(Arena::Seen, format!("{}.seen", activation.name), SEEN_WORDS * parts);

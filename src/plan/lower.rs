@@ -43,7 +43,7 @@ pub struct Options {
     pub host_input: bool,
     /// How matrix units multiply real numbers.
     pub precision: Precision,
-    /// Channels from which on a software adapter may convolve by Winograd's algorithm; by default [`WINOGRAD_CHANNELS`].
+    /// Channels from which on a software adapter may convolve by Winograd's algorithm, [`WINOGRAD_CHANNELS`]; others for tests.
     pub winograd_channels: usize,
     /// Training pictures that the device keeps; 0: the host sends each batch.
     pub resident: usize,
@@ -236,6 +236,7 @@ struct Pass<'a> {
     /// Of the pool's activation.
     pooled: Option<TensorId>,
     layer: Option<LayerId>,
+    back: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -264,6 +265,7 @@ impl<'a> Pass<'a> {
             contexts: vec![None; layers],
             pooled: None,
             layer: None,
+            back: false,
         }
     }
 
@@ -313,7 +315,7 @@ impl<'a> Pass<'a> {
     ) {
         let bind = [&[x, w, self.layout.maxima, out], more].concat();
         let others = self.plan.tensor(bind[1]).words - self.layout.weights_of(id).1.words();
-        let (kernel, grid) = (choice.conv_kernel(), choice.conv_grid(params));
+        let (kernel, grid) = (choice.kernel, choice.conv_grid(params));
         self.emit(kernel, choice.variant, params, &bind, grid, flops);
         self.leave_out(others);
     }
@@ -334,7 +336,16 @@ impl<'a> Pass<'a> {
     ) -> Dispatch {
         let bytes = bind.iter().map(|&t| self.plan.tensor(t).words as u64 * 4).sum();
         let (params, bind) = (bytemuck::bytes_of(params).to_vec(), bind.to_vec());
-        Dispatch { kernel, variant, params, bind, grid, layer: self.layer, work: Work { flops, bytes } }
+        Dispatch {
+            kernel,
+            variant,
+            params,
+            bind,
+            grid,
+            layer: self.layer,
+            back: self.back,
+            work: Work { flops, bytes },
+        }
     }
 
     /// Appends a dispatch of a kernel with one variant.

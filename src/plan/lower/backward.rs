@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Pass;
-use super::forward::branches;
 use super::winograd::Operands;
-use crate::kernels::activation::{BACKWARD, BACKWARD_PART, BackwardParams, backward_variant};
+use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant, part_words};
 use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
@@ -48,6 +47,7 @@ const MOST_NORM_PARTS: usize = 256;
 impl Pass<'_> {
     pub(super) fn backward(&mut self, dlogits: TensorId) {
         let net = self.net;
+        self.back = true;
         let mut g = Gradients::default();
         for (id, layer) in net.layers.iter().enumerate().rev() {
             self.layer = Some(id);
@@ -58,7 +58,7 @@ impl Pass<'_> {
                 Layer::Input(_) | Layer::Pool(_) => {}
             }
         }
-        self.layer = None;
+        (self.layer, self.back) = (None, false);
     }
 
     /// Adds up the parts of the weight gradients of a group of layers.
@@ -71,6 +71,7 @@ impl Pass<'_> {
         let params = ReduceParams { first: first as u32, words: words as u32, quantize, pad: 0 };
         let bind = [layout.table, layout.blocks, parts, layout.decayed, layout.scales, layout.ranges, layout.grads];
         self.emit_only(&REDUCE, &params, &bind, flat_grid(words / 4));
+        self.leave_out(2 * (layout.decayed_words - words));
     }
 
     /// Weight gradient from the layer's input and `dy`, in parts.
@@ -136,9 +137,10 @@ impl Pass<'_> {
         };
         let params = ConvParams { act, ..params };
         let chunks = act_chunks(&params);
-        let part = self.scratch("act part", BACKWARD_PART * chunks * a.shape.c);
+        let part = self.scratch("act part", part_words(chunks, a.shape.c));
         let more = [self.output(a.main), self.context(input), shortcut, self.layout.ranges, part];
         self.emit_conv(id, choice, &params, operands, &more, geometry.flops());
+        g.grads.remove(&input); // it is that of the value before the ReLU by now
         g.back.insert(input, Back { d: dx, part, chunks });
     }
 
@@ -155,7 +157,7 @@ impl Pass<'_> {
     /// Takes the gradient of an activation back through it.
     fn back_through(&mut self, id: LayerId, a: &Activation, g: &Gradients) -> Back {
         let rows = self.options.batch * a.shape.pixels();
-        let pool = id == self.net.last_activation();
+        let pool = self.net.is_pooled(id);
         let chunk = if pool { a.shape.pixels() } else { self.row_chunk(rows, a.shape.c) };
         let chunks = rows.div_ceil(chunk);
         let items = chunks * a.shape.c / 4;
@@ -165,7 +167,7 @@ impl Pass<'_> {
         } else {
             (g.grads[&id], self.layout.unused)
         };
-        let part = self.scratch("act part", 4 * BACKWARD_PART * items);
+        let part = self.scratch("act part", part_words(chunks, a.shape.c));
         let (act, shortcut) = self.act_operands(id, a);
         let params = BackwardParams {
             rows: rows as u32,
@@ -192,7 +194,7 @@ impl Pass<'_> {
     fn norm_backward(&mut self, id: LayerId, a: &Activation, back: &Back, g: &mut Gradients) {
         let layout = self.layout;
         let (rows, channels) = (self.options.batch * a.shape.pixels(), a.shape.c);
-        let branches = branches(self.net, id);
+        let branches = a.branches();
         let [main, projection] = self.norm_branches(a);
         let coefficients = self.scratch("coefficients", branches * 3 * channels);
         let context = self.context(id);

@@ -13,7 +13,7 @@ use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, NormBranch, StatsPa
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
 use crate::kernels::select::{Choice, select_conv};
 use crate::kernels::{Format, flat_grid};
-use crate::net::{Activation, Conv, Layer, LayerId, Linear, Net, Shape, Shortcut};
+use crate::net::{Activation, Conv, Layer, LayerId, Linear, Shape, Shortcut};
 use crate::plan::TensorId;
 use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
@@ -137,16 +137,16 @@ impl Pass<'_> {
         }
         let finishing = choice.clone().with_statistics(&self.options.caps);
         let chunk = if finishing.is_some() { norm::FINISH_CHUNK } else { self.row_chunk(rows, channels) };
-        let (activation, is_projection) = self.net.activation_behind(id);
+        let (activation, a) = self.net.activation_behind(id);
         let words = 2 * rows.div_ceil(chunk) * channels;
-        let branches = branches(self.net, activation);
+        let branches = a.branches();
         let parts = self.norm_parts[activation].unwrap_or_else(|| {
             let tensor = self.scratch("norm part", branches * words);
             NormParts { tensor, chunk }
         });
         assert_eq!(parts.chunk, chunk, "the branches of an activation are summed alike");
         self.norm_parts[activation] = Some(parts);
-        let part4 = if is_projection { words as u32 / 4 } else { 0 };
+        let part4 = if a.main != id { words as u32 / 4 } else { 0 };
         match finishing {
             Some(choice) => {
                 let params = ConvParams { part4, ..params };
@@ -196,7 +196,7 @@ impl Pass<'_> {
     fn norm_merge(&mut self, id: LayerId, a: &Activation) -> TensorId {
         let rows = self.options.batch * a.shape.pixels();
         let channels = a.shape.c;
-        let branches = branches(self.net, id);
+        let branches = a.branches();
         let context = self.scratch("context", branches * 4 * channels);
         let [main, projection] = self.norm_branches(a);
         // In evaluation something is bound that is never read.
@@ -253,9 +253,11 @@ impl Pass<'_> {
         let out = self.scratch("value", format.words(rows * a.shape.c));
         let (act, shortcut) = self.act_operands(id, a);
         let row = act.range_row;
-        let pool = id == self.net.last_activation();
+        let pool = self.net.is_pooled(id);
         let pooled = if pool { self.scratch("pooled", self.options.batch * a.shape.c) } else { self.layout.unused };
-        self.pooled = Some(pooled).filter(|_| pool);
+        if pool {
+            self.pooled = Some(pooled);
+        }
         let params = ForwardParams {
             rows: rows as u32,
             cols4: a.shape.c as u32 / 4,
@@ -362,13 +364,5 @@ impl Pass<'_> {
         let bind = [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
         self.emit_only(&SOFTMAX_CE, &params, &bind, [1, 1, 1]);
         dlogits
-    }
-}
-
-/// Convolutions that end in an activation.
-pub(super) fn branches(net: &Net, activation: LayerId) -> usize {
-    match &net.layers[activation] {
-        Layer::Activation(a) => 1 + usize::from(matches!(a.shortcut, Shortcut::Projection(_))),
-        other => unreachable!("{} is not an activation", other.name()),
     }
 }

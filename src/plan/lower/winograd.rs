@@ -13,7 +13,7 @@ use crate::plan::TensorId;
 pub const WINOGRAD_CHANNELS: usize = 128;
 /// Tiles from which on it is: with fewer, a workgroup of its products has not enough rows.
 const FEWEST_TILES: usize = 128;
-/// Tiles that are handled together: what they become stays small, in the cache of some processors.
+/// Tiles that are handled together, at most: what they become stays small, in the cache of some processors.
 const TILES_TOGETHER: u32 = 1024;
 /// A batch is not divided into more parts than this.
 const MOST_PARTS: u32 = 8;
@@ -34,7 +34,8 @@ impl Pass<'_> {
     /// Whether a convolution gains by it, forward and back.
     pub(super) fn suits_winograd(&self, g: &Geometry) -> bool {
         let even = g.to.h.is_multiple_of(2) && g.to.w.is_multiple_of(2);
-        self.options.family == KernelFamily::Lane
+        self.options.caps.software
+            && self.options.family == KernelFamily::Lane
             && (g.kernel, g.stride) == (3, 1)
             && even
             && g.batch * g.to.pixels() / 4 >= FEWEST_TILES
@@ -55,7 +56,7 @@ impl Pass<'_> {
         let (w_base, others) = (weights.offset4, self.plan.tensor(operands.w).words - weights.words());
         let from = tiles(g, in_c, operands.format, false);
         let to = tiles(g, out_c, Format::F32, add);
-        let together = from.tiles.div_ceil(MOST_PARTS).max(TILES_TOGETHER).min(from.tiles);
+        let together = from.tiles.div_ceil(from.tiles.div_ceil(TILES_TOGETHER).min(MOST_PARTS));
         let count = 16 * together as usize;
         let u = self.scratch("winograd weights", 64 * items);
         let params = WeightParams { w_base, items: items as u32, flip: u32::from(back), pad: 0 };
@@ -70,7 +71,7 @@ impl Pass<'_> {
             self.emit(&IN, in_variant(operands.format), &from, &[operands.x, v], grid(in_c), 0);
             let params = product(tiles, in_c, out_c);
             let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-            let (kernel, grid_of) = (choice.conv_kernel(), choice.conv_grid(&params));
+            let (kernel, grid_of) = (choice.kernel, choice.conv_grid(&params));
             let flops = 32 * u64::from(tiles) * (in_c * out_c) as u64;
             self.emit(kernel, choice.variant, &params, &[v, u, self.layout.maxima, m], grid_of, flops);
             self.emit(&OUT, Variant::only(OUT.name), &to, &[m, operands.out], grid(out_c), 0);

@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 
 use super::{A4, Case, bits, constant, integers, only, quarters, ranges, reals, step, unset};
 use crate::kernels::activation::{
-    self, ActParams, BACKWARD_PART, BackwardParams, ForwardParams, backward_variant, forward_variant,
+    self, ActParams, BackwardParams, ForwardParams, backward_variant, forward_variant, part_words,
 };
 use crate::kernels::head::{self, SoftmaxParams};
 use crate::kernels::input::{self, AugmentParams};
@@ -195,7 +195,7 @@ fn norm_cases(cases: &mut Vec<Case>) {
                 let [main, projection] = norm_branches(cols4, x_row, 0);
                 let p = BwdMergeParams { channels, rows, chunks, branches, main, projection };
                 let data = vec![
-                    reals(BACKWARD_PART * chunks as usize * n, 6, -1.0, 1.0),
+                    reals(part_words(chunks as usize, n), 6, -1.0, 1.0),
                     reals(4 + 4 * n, 7, -1.0, 1.0),
                     reals(both * 4 * n, 8, 0.1, 1.0),
                     ranges(2),
@@ -280,7 +280,8 @@ fn activation_cases(cases: &mut Vec<Case>) {
                 let p = BackwardParams { rows, cols4, chunk, pool, act };
                 let d = if pool == 1 { unset(words) } else { integers(words, 5, -9, 9) };
                 let pooled = integers(4 * items, 6, -9, 9);
-                let data = vec![d, pooled, y(), context(), other(), ranges(3), unset(4 * BACKWARD_PART * items)];
+                let data =
+                    vec![d, pooled, y(), context(), other(), ranges(3), unset(part_words(items / cols4 as usize, n))];
                 let variant = backward_variant(&p);
                 cases.push(Case::new(&activation::BACKWARD, variant, &name, &p, flat_grid(items), data).exact());
             }
@@ -320,8 +321,10 @@ fn head_cases(cases: &mut Vec<Case>) {
             let p = SoftmaxParams { batch, classes, cols4: cols / 4, w_scale, smoothing, samples4, backward, pad: 0 };
             let n = (batch * cols) as usize;
             let ring = constant(4 * samples4 as usize, 7.0);
+            // What does not count may be anything.
+            let beyond = constant(((batch - valid) * cols) as usize, f32::INFINITY);
             let data = vec![
-                reals(n, 3, -4.0, 4.0),
+                [reals((valid * cols) as usize, 3, -4.0, 4.0), beyond].concat(),
                 reals(2 * cols as usize, 4, 0.5, 1.5),
                 reals(cols as usize, 5, -1.0, 1.0),
                 (0..batch).map(|i| (i * 7) % classes).collect(),

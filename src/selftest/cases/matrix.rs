@@ -3,7 +3,7 @@
 
 use super::{A4, Case, bits, constant, integers, quarters, ranges, reals, unset};
 use crate::config::Kernels;
-use crate::kernels::activation::{ActParams, BACKWARD_PART};
+use crate::kernels::activation::{ActParams, part_words};
 use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
@@ -76,7 +76,7 @@ fn conv_case_of(choice: Choice, name: &str, g: &Geometry, p: ConvParams, [x, w, 
     let w = [integers(12, 77, -16, 15), w].concat();
     let p = ConvParams { w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
-    let kernel = choice.conv_kernel();
+    let kernel = choice.kernel;
     Case::new(kernel, choice.variant, format!("{name} {g:?}"), &p, grid, vec![x, w, maxima.to_vec(), out])
 }
 
@@ -291,7 +291,7 @@ fn through_activation(
         quarters(8 * g.from.c, 5, -2, 2),
         if format == Format::U8 { bits(inputs / 4, 6) } else { quarters(inputs, 6, -4, 4) },
         ranges(2),
-        unset(BACKWARD_PART * act_chunks(&p) * g.from.c),
+        unset(part_words(act_chunks(&p), g.from.c)),
     ]);
     Some(case.exact())
 }
