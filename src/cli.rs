@@ -22,7 +22,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::Result;
-use crate::config::{Config, Kernels};
+use crate::config::{Config, Kernels, Precision};
 use crate::gpu::{Gpu, OpenOptions};
 use crate::kernels::select::KernelFamily;
 use crate::setup;
@@ -56,6 +56,12 @@ impl Global {
         let tiled = KernelFamily::choose(kernels, &gpu.caps).is_ok_and(|family| family == KernelFamily::Tiled);
         if gpu.caps.matrix > 0 && !(tiled && crate::selftest::matrix_units_agree(&gpu)) {
             gpu.caps.matrix = 0;
+        }
+        if gpu.caps.matrix == 0 && config.is_some_and(|c| c.device.precision != Precision::F32) {
+            log::warn!(
+                "device.precision is for matrix units; none are used on {}: products are of f32",
+                gpu.summary.name
+            );
         }
         Ok(gpu)
     }

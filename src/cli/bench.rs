@@ -92,7 +92,9 @@ impl BenchArgs {
             lowered.batch, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info
         );
         println!("images/s        {:.2} (median of {} steps)", m.images_per_second, self.steps);
-        println!("step            {:.2} ms", m.step_ms);
+        let batches = config.train.accumulate;
+        let part = if batches > 1 { format!(", one of {batches} batches, without the update") } else { String::new() };
+        println!("step            {:.2} ms{part}", m.step_ms);
         match (m.device_ms, m.host_overhead_percent) {
             (Some(device), Some(overhead)) => println!("device          {device:.2} ms, host overhead {overhead:.1} %"),
             _ => println!("device          not measured: the adapter has no timestamps"),

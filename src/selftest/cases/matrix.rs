@@ -6,7 +6,7 @@ use crate::config::Kernels;
 use crate::kernels::activation::{ActParams, part_words};
 use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
 use crate::kernels::norm::FINISH_CHUNK;
-use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad};
+use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad, wgrad_candidates};
 use crate::kernels::winograd::{self, TileParams, WeightParams};
 use crate::kernels::{Caps, Format, Variant, flat_grid, maxima};
 use crate::net::Shape;
@@ -97,17 +97,20 @@ pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
         conv_case("matrix units", &g, device, back, [dy(), w(), unset(inputs)]),
         wgrad_case("matrix units", &g, device, weight, [x(), dy()]),
     ];
-    cases.extend(statistics_case(shape, caps));
-    cases.extend(through_activation(shape, (1, Format::U8), A4, true, caps));
+    cases.extend(statistics_case(shape, caps, usual(Format::I8, caps)));
+    cases.extend(through_activation(shape, (1, Format::U8), A4, true, caps, usual(Format::F32, caps)));
     cases
 }
 
 fn wgrad_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: WgradParams, data: [Vec<u32>; 2]) -> Case {
-    let ([x, dy], (caps, family)) = (data, device);
+    let choice = select_wgrad(&p, Format::from_number(p.x_format), device.0, device.1);
+    wgrad_case_of(choice, name, g, p, data)
+}
+
+fn wgrad_case_of(choice: Choice, name: &str, g: &Geometry, p: WgradParams, [x, dy]: [Vec<u32>; 2]) -> Case {
     let x_format = Format::from_number(p.x_format);
     let maxima = [&x, &dy].map(|values| largest(values));
     let p = WgradParams { x_max: 0, dy_max: 1, part4: 5, ..p };
-    let choice = select_wgrad(&p, x_format, caps, family);
     // Those of another layer come first and stay.
     let others = constant(4 * p.part4 as usize, 0.0);
     let part = [others, unset(p.splits as usize * g.kernel * g.kernel * g.from.c * g.to.c)].concat();
@@ -154,6 +157,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
         }
     }
     cases.extend(packed_codes(caps));
+    cases.extend(large_tiles(caps));
     cases.extend(statistics(caps));
     cases.extend(through_activations(caps));
     cases.extend(winograd(caps));
@@ -222,24 +226,57 @@ fn winograd(caps: &Caps) -> Vec<Case> {
     cases
 }
 
+/// The largest tiles, which GPUs take for large batches, on shapes that fill none.
+fn large_tiles(caps: &Caps) -> Vec<Case> {
+    let caps = Caps { dot4: false, matrix: 0, ..caps.clone() };
+    let g = geometry([1, 13, 11, 136, 136, 3, 1]);
+    let values = g.batch * g.from.len();
+    let largest = |choices: Vec<Choice>| {
+        choices.into_iter().max_by_key(|c| c.variant.tile.map(|[m, n]| m * n)).expect("there are tiles")
+    };
+    let w = || integers(9 * g.from.c * g.to.c, 2, -1, 1);
+    let p = g.forward(Format::F32);
+    let choice = largest(conv_candidates(&p, Format::F32, &caps, KernelFamily::Tiled));
+    let x = integers(values, 1, -9, 9);
+    let conv = conv_case_of(choice, "large tiles", &g, p, [x, w(), unset(values)]).exact();
+    let p = WgradParams { part4: 0, ..g.weight_gradient(Format::U8) };
+    let choice = largest(wgrad_candidates(&p, Format::U8, &caps, KernelFamily::Tiled));
+    let data = [operand(Format::U8, values, 3), integers(values, 4, -9, 9)];
+    let wgrad = wgrad_case_of(choice, "large tiles", &g, p, data).exact();
+    let statistics = |p: &ConvParams| largest(conv_candidates(p, Format::I8, &caps, KernelFamily::Tiled));
+    let back = |p: &ConvParams| largest(conv_candidates(p, Format::F32, &caps, KernelFamily::Tiled));
+    let shape = [1, 13, 11, 136, 136, 3, 1];
+    let fused =
+        [statistics_case(shape, &caps, statistics), through_activation(shape, (1, Format::U8), A4, true, &caps, back)];
+    [conv, wgrad].into_iter().chain(fused.into_iter().flatten()).collect()
+}
+
 /// Devices with each kind of a device's kernels.
 fn kinds(caps: &Caps) -> Vec<Caps> {
     let plain = Caps { dot4: false, matrix: 0, ..caps.clone() };
     vec![caps.clone(), Caps { dot4: true, ..plain.clone() }, plain]
 }
 
+/// The variant that a device takes.
+fn usual(stored: Format, caps: &Caps) -> impl Fn(&ConvParams) -> Choice {
+    move |p| select_conv(p, stored, caps, KernelFamily::Tiled)
+}
+
 /// Convolutions that leave statistics: rows that fill no tile, and few columns.
 fn statistics(caps: &Caps) -> Vec<Case> {
     let shapes = [[3, 9, 7, 40, 72, 3, 2], [5, 8, 8, 16, 8, 1, 1], [1, 5, 6, 8, 136, 3, 1]];
     let devices = kinds(caps);
-    shapes.iter().flat_map(|&shape| devices.iter().filter_map(move |caps| statistics_case(shape, caps))).collect()
+    shapes
+        .iter()
+        .flat_map(|&shape| devices.iter().filter_map(move |caps| statistics_case(shape, caps, usual(Format::I8, caps))))
+        .collect()
 }
 
-fn statistics_case(shape: [usize; 7], caps: &Caps) -> Option<Case> {
+fn statistics_case(shape: [usize; 7], caps: &Caps, choose: impl Fn(&ConvParams) -> Choice) -> Option<Case> {
     let g = geometry(shape);
     let outputs = g.batch * g.to.len();
     let p = ConvParams { narrow: 1, part4: 2, ..g.forward(Format::I8) };
-    let choice = select_conv(&p, Format::I8, caps, KernelFamily::Tiled).with_statistics(caps)?;
+    let choice = choose(&p).with_statistics(caps)?;
     // Small, and not about 0: means and deviations are of one size, and each is compared.
     let x: Vec<u32> = operand(Format::I8, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
     let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, 0, 1);
@@ -257,7 +294,9 @@ fn through_activations(caps: &Caps) -> Vec<Case> {
     let mut cases = Vec::new();
     for shape in shapes {
         for caps in kinds(caps).iter().step_by(2) {
-            let of = |(shortcut, quant, accumulate)| through_activation(shape, shortcut, quant, accumulate, caps);
+            let of = |(shortcut, quant, accumulate)| {
+                through_activation(shape, shortcut, quant, accumulate, caps, usual(Format::F32, caps))
+            };
             let shortcuts =
                 [((0, Format::F32), A4, true), ((1, Format::U8), A4, false), ((2, Format::F32), Quant::OFF, true)];
             cases.extend(shortcuts.into_iter().filter_map(of));
@@ -272,6 +311,7 @@ fn through_activation(
     quant: Quant,
     accumulate: bool,
     caps: &Caps,
+    choose: impl Fn(&ConvParams) -> Choice,
 ) -> Option<Case> {
     let g = geometry(shape);
     let (inputs, outputs) = (g.batch * g.from.len(), g.batch * g.to.len());
@@ -279,7 +319,7 @@ fn through_activation(
     let act = ActParams { range_row: 1, shortcut_row, shortcut, shortcut_format: format as u32, quant };
     let terms = if caps.matrix > 0 { 2 } else { 0 };
     let p = ConvParams { terms, w_codes: 1, act, ..g.data_gradient(accumulate) };
-    let choice = select_conv(&p, Format::F32, caps, KernelFamily::Tiled).with_activation(&act, caps)?;
+    let choice = choose(&p).with_activation(&act, caps)?;
     // Small: sums of 64 rows stay exact.
     let dy = integers(outputs, 1, -1, 1);
     let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -1, 1);
