@@ -297,7 +297,7 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
     let over = config.layers.get(name).and_then(|l| l.weight_bits);
     let usual = if projection { config.shortcut_bits.unwrap_or(config.weight_bits) } else { config.weight_bits };
     let bits = bits_of(config, over, edge, usual)?;
-    let base = config.base_bits.max(bits);
+    let base = config.base(bits);
     let w = &config.weights;
     let narrow = w.narrow || bits >= base; // a full-width signed code keeps the grid symmetric
     let quant = signed(bits, base, narrow, config.reduce, config.shift(bits), mask_number(w.mask));
@@ -313,7 +313,7 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
 fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<Quantizer> {
     let over = config.layers.get(name).and_then(|l| l.activation_bits);
     let bits = bits_of(config, over, last, config.activation_bits)?;
-    let base = config.base_bits.max(bits);
+    let base = config.base(bits);
     let a = &config.activations;
     let shift = config.shift(bits);
     let quant = Quant {

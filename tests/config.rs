@@ -108,6 +108,9 @@ fn presets_say_what_their_names_promise() {
     let pow2 = load("cqat-pow2").quant;
     assert_eq!((pow2.weights.estimator, pow2.weights.fixed_log2_scale), (Estimator::FixedPow2, -7));
     assert!(pow2.activations.pow2);
+    let minmax = load("minmax");
+    assert_eq!((minmax.quant.method, minmax.quant.base(4)), (Method::Minmax, 4));
+    assert_eq!(minmax.train, load("cqat").train, "the same recipe");
     assert_eq!((load("float").quant.method, load("float").train.quant_epochs), (Method::None, 0));
     let paper = load("paper");
     assert_eq!((paper.network.depth, paper.network.width, paper.network.classes), (18, 64, Some(100)));

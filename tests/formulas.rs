@@ -1,7 +1,7 @@
 //! What kernels and their twins compute, against formulas written out here a second time.
 
 use bytemuck::{Pod, Zeroable, bytes_of, cast_slice};
-use cqat::config::{Estimator, Granularity, QuantConfig, WeightQuantConfig};
+use cqat::config::{Config, Estimator, Granularity, QuantConfig, WeightQuantConfig};
 use cqat::cpu::CpuProgram;
 use cqat::data::PICTURE_BYTES;
 use cqat::exec::{Executor, ExecutorExt};
@@ -173,6 +173,33 @@ fn weights_decay_and_norms_and_biases_do_not() {
     let decays = |t| l.plan.offset(t) < p.decayed4 as usize * 4;
     assert!(l.layout.weights.iter().all(|w| decays(w.weight)));
     assert!(l.layout.norms.iter().map(|n| n.affine).chain([l.layout.bias.0]).all(|t| !decays(t)));
+}
+
+/// Between the extremes (Jacob et al. 2018): S = max |w| / (2^(b-1) - 1), and max / (2^b - 1) after a ReLU, in f64 here.
+#[test]
+fn minmax_reaches_the_extremes_with_the_outermost_codes() {
+    let net = Net::resnet(10, 8, 10, 32).unwrap();
+    let sets = ["quant.method=minmax".to_string(), "quant.first_last=same".to_string()];
+    for bits in 2..=8i32 {
+        let mut sets = sets.to_vec();
+        sets.extend([format!("quant.weight_bits={bits}"), format!("quant.activation_bits={bits}")]);
+        let spec = QuantSpec::new(&Config::load("cqat", &sets).unwrap().quant, &net).unwrap().unwrap();
+        let layer = |name: &str| *spec.layer(net.layers.iter().position(|l| l.name() == name).unwrap()).unwrap();
+        let close =
+            |got: f32, want: f64| assert!((f64::from(got) / want - 1.0).abs() < 1e-6, "{bits} bits: {got} {want}");
+        let (weights, activations) = (layer("layer1.0.conv1"), layer("layer1.0.relu1"));
+        let (top, range) = (2i32.pow(bits as u32 - 1) - 1, 1.7);
+        let scale = weights.rule.scale(range);
+        close(scale.scale, f64::from(range) / f64::from(top));
+        let codes = [-1.7, -0.4, 0.0, 0.9, 1.7].map(|w| weights.quant.code(w, scale.inv_scale));
+        assert_eq!(codes, [-1.7f64, -0.4, 0.0, 0.9, 1.7].map(|w| (w / 1.7 * f64::from(top)).round_ties_even() as i32));
+        let top = 2i32.pow(bits as u32) - 1;
+        let scale = activations.rule.scale(range);
+        close(scale.scale, f64::from(range) / f64::from(top));
+        let codes = [0.0, 0.4, 1.1, 1.7, 9.0].map(|a| activations.quant.code(a, scale.inv_scale));
+        assert_eq!(codes, [0.0, 0.4, 1.1, 1.7, 1.7f64].map(|a| (a / 1.7 * f64::from(top)).round_ties_even() as i32));
+        assert!(weights.quant.passes(-1.7, weights.rule.scale(range).inv_scale), "nothing is clipped");
+    }
 }
 
 /// Statistics of `values` in two parts, as `act_fwd` leaves them.

@@ -37,6 +37,11 @@ pub fn presets() -> &'static [Preset] {
             include_str!("../../configs/cqat-pow2.yaml"),
         ),
         (
+            "minmax",
+            "the neighbour: uniform quantization between the extremes, in the recipe of cqat",
+            include_str!("../../configs/minmax.yaml"),
+        ),
+        (
             "cqat-literal",
             "the abstract taken literally: tracked 8-bit ranges, no range factor, float picture (expected to collapse)",
             include_str!("../../configs/cqat-literal.yaml"),

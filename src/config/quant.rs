@@ -23,6 +23,10 @@ pub enum Method {
     /// Clipped quantization-aware training (Lee and Park, ISOCC 2022): quantize to `base_bits`, then clip to few bits.
     #[default]
     Cqat,
+    /// Uniform quantization between the extremes (Jacob et al., CVPR 2018), without offset: every code of a tensor of b bits lies
+    /// inside its range. Weights are symmetric, s = R / (2^(b-1) - 1); activations s = R / (2^b - 1). `base_bits`, `reduce` and the
+    /// range factors are not used.
+    Minmax,
 }
 
 /// How a base code of B = `base_bits` bits becomes a code of b bits.
@@ -152,7 +156,7 @@ pub struct LayerBits {
 
 /// Quantizers of weights and activations.
 ///
-/// With B = `base_bits`, b the bits of a tensor, R its range and f its factor ([`QuantConfig::weight_factor`],
+/// With B = `base_bits` (of method `minmax` b itself), b the bits of a tensor, R its range and f its factor ([`QuantConfig::weight_factor`],
 /// [`QuantConfig::activation_factor`]), the scale of the base grid is
 /// - weights (signed): s = f * R / (2^(B-1) - 1), codes -2^(b-1) ..= 2^(b-1) - 1;
 /// - activations after ReLU (unsigned): s = f * R / (2^B - 1), codes 0 ..= 2^b - 1.
@@ -225,12 +229,20 @@ impl Default for QuantConfig {
 }
 
 impl QuantConfig {
+    /// Bits of the grid that a tensor of `bits` bits is first rounded to.
+    pub fn base(&self, bits: u32) -> u32 {
+        match self.method {
+            Method::Minmax => bits,
+            Method::Cqat | Method::None => self.base_bits.max(bits),
+        }
+    }
+
     /// k: how many low bits of the base code a `bits`-bit tensor drops; its codes are worth s * 2^k each.
     ///
     /// 0 for `saturate`, `base_bits` - `bits` for the LSB-dropping modes, `window_shift` for a window; a tensor of
     /// `base_bits` bits drops none.
     pub fn shift(&self, bits: u32) -> u32 {
-        let room = self.base_bits.saturating_sub(bits);
+        let room = self.base(bits) - bits;
         match self.reduce {
             Reduce::Saturate => 0,
             Reduce::DropLsbFloor | Reduce::DropLsbRound => room,
@@ -258,7 +270,7 @@ impl QuantConfig {
 
     fn factor(&self, rho: f32, scale_with_bits: bool, reference_bits: u32, bits: u32) -> f32 {
         let drops_lsbs = matches!(self.reduce, Reduce::DropLsbFloor | Reduce::DropLsbRound);
-        if bits == self.base_bits || drops_lsbs {
+        if bits == self.base(bits) || drops_lsbs {
             return 1.0;
         }
         if !scale_with_bits {
@@ -287,6 +299,17 @@ mod tests {
         (q.activations.range_factor, q.activations.scale_with_bits) = (3.0, false);
         assert_eq!([2, 5, 7, 8].map(|b| q.weight_factor(b)), [0.5, 0.5, 0.5, 1.0]);
         assert_eq!([2, 5, 7, 8].map(|b| q.activation_factor(b)), [3.0, 3.0, 3.0, 1.0]);
+    }
+
+    #[test]
+    fn the_extremes_are_the_outermost_codes_at_every_width() {
+        let q = QuantConfig { method: Method::Minmax, ..QuantConfig::default() };
+        for bits in 2..=8 {
+            assert_eq!(
+                (q.base(bits), q.shift(bits), q.weight_factor(bits), q.activation_factor(bits)),
+                (bits, 0, 1.0, 1.0)
+            );
+        }
     }
 
     #[test]

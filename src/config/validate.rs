@@ -196,6 +196,10 @@ fn bits(c: &QuantConfig, key: &str, value: u32) -> Result<()> {
 }
 
 fn window(c: &QuantConfig) -> Result<()> {
+    ensure(c.method != Method::Minmax || c.reduce == Reduce::Saturate, || {
+        Error::config("`quant.reduce` says how base codes become narrow ones, which quant.method minmax does not have")
+            .hint("remove quant.reduce, or set quant.method=cqat")
+    })?;
     let shift = match (c.reduce, c.window_shift) {
         (Reduce::ShiftRoundSaturate, Some(shift)) => shift,
         (Reduce::ShiftRoundSaturate, None) => {

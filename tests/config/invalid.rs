@@ -216,6 +216,7 @@ fn impossible_quantizers_are_refused() {
         &["quant.window_shift=2"],
         &["quant.reduce=shift_round_saturate", "quant.window_shift=4"],
         &["quant.reduce=shift_round_saturate", "quant.window_shift=2", "quant.layers.fc.weight_bits=7"],
+        &["quant.method=minmax", "quant.reduce=drop_lsb_round"],
         &["quant.first_last=float"],
         &["quant.weights.estimator=ema_max"],
         &["quant.weights.estimator=fixed_pow2", "quant.weights.granularity=per_channel"],
@@ -294,6 +295,10 @@ fn impossible_quantizers_are_refused() {
     quant.reduce=shift_round_saturate quant.window_shift=2 quant.layers.fc.weight_bits=7
     error: `quant.window_shift` is 2, expected 0 to 1, which is quant.base_bits - quant.layers.fc.weight_bits
     hint: set quant.window_shift=1 or less, or lower quant.layers.fc.weight_bits
+
+    quant.method=minmax quant.reduce=drop_lsb_round
+    error: `quant.reduce` says how base codes become narrow ones, which quant.method minmax does not have
+    hint: remove quant.reduce, or set quant.method=cqat
 
     quant.first_last=float
     error: `quant.input` is signed8 with quant.first_last float, expected input none: a float first layer takes a float picture

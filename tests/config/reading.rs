@@ -204,7 +204,7 @@ fn wrong_types_and_words_say_what_was_expected() {
 
     quant:
       method: cqt
-    error: run.yaml:2:11: `quant.method` is `cqt`, expected none or cqat
+    error: run.yaml:2:11: `quant.method` is `cqt`, expected none, cqat or minmax
     hint: did you mean `cqat`?
 
     quant:
@@ -363,7 +363,7 @@ fn a_wrong_override_is_named() {
     error: --set quant.layers.layer1.0.conv1.bits=4: unknown key `bits` in `quant.layers.layer1.0.conv1`, expected weight_bits or activation_bits
     hint: name the layer, then its bits: quant.layers.layer1.0.conv1.weight_bits=8
 
-    error: --set quant.method=cqt: `quant.method` is `cqt`, expected none or cqat
+    error: --set quant.method=cqt: `quant.method` is `cqt`, expected none, cqat or minmax
     hint: did you mean `cqat`?
 
     error: --set train=null: `train` is empty, expected a map of keys
@@ -405,7 +405,7 @@ fn files_that_are_no_configuration_are_refused() {
     hint: did you mean `weight_bits`?
 
     error: `FOLDER/missing.yaml` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
 
     error: `FOLDER/` is a folder, expected a YAML file or the name of a preset
     hint: name the .yaml file inside it
@@ -414,10 +414,10 @@ fn files_that_are_no_configuration_are_refused() {
     hint: did you mean the preset `cqat-literal`?
 
     error: `resnet` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
 
     error: `` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
 
     error: cannot read the configuration `aNULb`
       caused by: file name contained an unexpected NUL byte
