@@ -4,6 +4,7 @@ mod backward;
 mod fitting;
 mod forward;
 mod precision;
+mod weights;
 mod winograd;
 
 pub use fitting::{lower_fitting, lower_shrinking};
@@ -16,8 +17,7 @@ use super::{Dispatch, Plan, ProgramId, TensorId, Work};
 use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::ConvParams;
 use crate::kernels::select::{Choice, KernelFamily};
-use crate::kernels::weights::{self as weight_kernels, PrepareParams, StatsParams};
-use crate::kernels::{Caps, Format, KernelDef, Variant, flat_grid, row_chunk};
+use crate::kernels::{Caps, Format, KernelDef, Variant, row_chunk};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
 use crate::{Error, Result};
@@ -369,37 +369,6 @@ impl<'a> Pass<'a> {
     /// The quantizer of a layer in this pass.
     fn quantizer(&self, id: LayerId) -> Option<Quantizer> {
         self.quant.and_then(|q| q.layer(id)).copied()
-    }
-
-    /// Weight ranges, scales and codes of all layers.
-    fn weights(&mut self) {
-        let layout = self.layout;
-        let layers = layout.rows.len() as u32;
-        if self.quant.is_some() {
-            let params = StatsParams { layers, chunk: weight_kernels::CHUNK as u32, pad: [0; 2] };
-            let stats = self.scratch("weight stats", 4 * layout.stats_words4());
-            let widest = layout.rows.iter().map(|r| r.rows.div_ceil(params.chunk) * r.cols4).max().unwrap_or(1);
-            let grid = [widest.div_ceil(64), layers, 1];
-            self.emit_only(&weight_kernels::STATS, &params, &[layout.table, layout.decayed, stats], grid);
-            let bind = [layout.table, stats, layout.step, layout.scales];
-            self.emit_only(&weight_kernels::SCALE, &params, &bind, [layers, 1, 1]);
-        }
-        let words = layout.decayed_words;
-        let quantize = u32::from(self.quant.is_some());
-        let keep_max = layout.weights.iter().any(|w| self.keeps_maxima_of(w.layer));
-        let max_first = layout.first_weight_max();
-        let params = PrepareParams { words: words as u32, quantize, keep_max: u32::from(keep_max), max_first };
-        let bind = [
-            layout.table,
-            layout.blocks,
-            layout.decayed,
-            layout.scales,
-            layout.codes,
-            layout.transposed,
-            layout.maxima,
-        ];
-        let variant = weight_kernels::prepare_variant(keep_max);
-        self.emit(&weight_kernels::PREPARE, variant, &params, &bind, flat_grid(words / 16), 0);
     }
 }
 
