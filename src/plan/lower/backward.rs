@@ -107,6 +107,13 @@ impl Pass<'_> {
     /// the kernels can.
     fn data_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
         let held = g.grads.get(&input).copied();
+        let words = geometry.batch * geometry.from.len();
+        let dx = held.unwrap_or_else(|| self.scratch("dx", words));
+        g.grads.insert(input, dx);
+        if self.suits_winograd(geometry) {
+            let operands = Operands { x: dy, format: Format::F32, w: self.layout.transposed, out: dx };
+            return self.winograd(id, geometry, true, held.is_some(), &operands);
+        }
         let w_base = self.layout.weights_of(id).1.offset4;
         let params = ConvParams {
             w_codes: u32::from(self.quantizer(id).is_some()),
@@ -116,13 +123,6 @@ impl Pass<'_> {
             w_base,
             ..geometry.data_gradient(held.is_some())
         };
-        let words = geometry.batch * geometry.from.len();
-        let dx = held.unwrap_or_else(|| self.scratch("dx", words));
-        g.grads.insert(input, dx);
-        if self.suits_winograd(geometry) {
-            let operands = Operands { x: dy, format: Format::F32, w: self.layout.transposed, out: dx };
-            return self.winograd(id, geometry, true, held.is_some(), &operands);
-        }
         let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
         let operands = [dy, self.layout.transposed, dx];
         let finishing = match &self.net.layers[input] {
