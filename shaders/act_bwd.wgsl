@@ -1,7 +1,7 @@
 // d (rows, C), in place: gradient of the activation -> gradient dz of the value before the ReLU (see act). Where POOL is set, a chunk of
 // rows is a picture, and the activation's gradient is that of its mean, pooled (pictures, C), over the pixels: d is written only.
 // part: four vec4 an invocation: sum dz, sum dz * xhat of the main branch, sum dz * xhat of the projection, and
-// (blocked |d|, |d| of positive values, 0, 0). Grid: one invocation a (chunk of rows, 4 channels).
+// what act_common says. Grid: one invocation a (chunk of rows, 4 channels).
 //use index
 //use quant
 //use ranges
@@ -47,10 +47,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         if (!POOL) {
             before = d[o];
         }
-        d[o] = act_backward(p.act.quant, k, before, y[o], s, &sums);
+        d[o] = act_backward(k, before, y[o], s, &sums);
     }
     part[4u * i] = sums.dz;
     part[4u * i + 1u] = sums.hat;
     part[4u * i + 2u] = sums.s_hat;
-    part[4u * i + 3u] = act_blocked(sums);
+    part[4u * i + 3u] = act_common(sums);
 }

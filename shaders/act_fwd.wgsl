@@ -60,9 +60,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         positive += select(vec4<f32>(0.0), vec4<f32>(1.0), a > vec4<f32>(0.0));
         var code = vec4<i32>(0);
         if (QUANTIZED_OUTPUT) {
-            code = quantize(p.act.quant, a, k.inv);
+            code = quantize(k.quant, a, k.inv);
             codes += code;
-            saturated += select(vec4<f32>(0.0), vec4<f32>(1.0), saturates(p.act.quant, a, k.inv));
+            saturated += select(vec4<f32>(0.0), vec4<f32>(1.0), saturates(k.quant, a, k.inv));
         }
         if (p.measure == 0u) {
             out[o] = encode(code, a);

@@ -1,8 +1,8 @@
 // Batch norms of the branches that end in one activation on their way back, per channel: merges the partial sums of conv_act or act_bwd, writes the
 // gradients of gamma and beta and the coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries
 // s_w from here on).
-// part: four vec4 a (chunk, 4 channels), as these leave them; all branches have dz in common. blocked: the sum of (blocked |d|, |d| of
-// positive values) over these channels. coefficients: k (C), m1 (C), m2 (C), and the same of the projection behind them.
+// part: four vec4 a (chunk, 4 channels), as these leave them; all branches have dz in common. blocked: the sum of the fourth over
+// these channels. coefficients: k (C), m1 (C), m2 (C), and the same of the projection behind them.
 // The maxima of the gradients that norm_bwd is about to write begin anew. Grid: one workgroup of 64 a (four channels, branch).
 //use ranges
 //use norm_branch
@@ -21,11 +21,11 @@ struct Params {
 @group(0) @binding(4) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(5) var<storage, read_write> grads: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> blocked: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> blocked: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> maxima: array<u32>;
 var<workgroup> share_sum: array<vec4<f32>, 64>;
 var<workgroup> share_dot: array<vec4<f32>, 64>;
-var<workgroup> share_blocked: array<vec2<f32>, 64>;
+var<workgroup> share_whole: array<vec4<f32>, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -37,22 +37,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     var sum = vec4<f32>(0.0);
     var dot = vec4<f32>(0.0);
-    var gone = vec2<f32>(0.0);
+    var whole = vec4<f32>(0.0);
     for (var k = lid; k < p.chunks; k += 64u) {
         let o = 4u * (k * cols4 + col);
         sum += part[o];
         dot += part[o + 1u + wg.y];
-        gone += part[o + 3u].xy;
+        whole += part[o + 3u];
     }
     share_sum[lid] = sum;
     share_dot[lid] = dot;
-    share_blocked[lid] = gone;
+    share_whole[lid] = whole;
     workgroupBarrier();
     for (var half = 32u; half > 0u; half /= 2u) {
         if (lid < half) {
             share_sum[lid] += share_sum[lid + half];
             share_dot[lid] += share_dot[lid + half];
-            share_blocked[lid] += share_blocked[lid + half];
+            share_whole[lid] += share_whole[lid + half];
         }
         workgroupBarrier();
     }
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     sum = share_sum[0];
     dot = share_dot[0];
     if (wg.y == 0u) {
-        blocked[col] = share_blocked[0];
+        blocked[col] = share_whole[0];
     }
     if (col == 0u) {
         maxima[b.max_row] = 0u;

@@ -1,6 +1,7 @@
 // Activation quantizers `first`, `first` + 1, ... of the table: merges the statistics of act_fwd and norm_bwd_merge, moves the tracked
-// range and makes the scale from it. Frozen ranges keep their scale; statistics go on.
-// seen: two vec4 a part: (max a, saturated, positive, 0), (sum a, sum a^2, 0, 0). blocked: (blocked |d|, |d| of positive values).
+// range and makes the scale from it. Frozen ranges keep their scale; statistics go on. Where the scale is learned, its gradient goes
+// to grads.
+// seen: two vec4 a part: (max a, saturated, positive, 0), (sum a, sum a^2, 0, 0). blocked: see act_common.
 // Grid: one workgroup of 64 a quantizer.
 //use quant
 //use step
@@ -19,12 +20,15 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> table: array<TableRow>;
 @group(0) @binding(2) var<storage, read> seen: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> blocked: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read> blocked: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> step: Step;
-@group(0) @binding(5) var<storage, read_write> ranges: array<RangeRow>;
-// (max a, saturated, positive, blocked |d|), (sum a, sum a^2, |d|, 0).
+@group(0) @binding(5) var<storage, read> params: array<f32>;
+@group(0) @binding(6) var<storage, read_write> ranges: array<RangeRow>;
+@group(0) @binding(7) var<storage, read_write> grads: array<f32>;
+// (max a, saturated, positive, blocked |d|), (sum a, sum a^2, |d|, gradient of the step), gradient of the offset.
 var<workgroup> share_a: array<vec4<f32>, 64>;
 var<workgroup> share_b: array<vec4<f32>, 64>;
+var<workgroup> share_c: array<f32, 64>;
 
 fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(max(a.x, b.x), a.yzw + b.yzw);
@@ -35,6 +39,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let t = table[p.first + wg.x];
     var a = vec4<f32>(0.0);
     var b = vec4<f32>(0.0);
+    var c = 0.0;
     for (var i = t.part + lid; i < t.part + t.parts; i += 64u) {
         a = merge(a, vec4<f32>(seen[2u * i].xyz, 0.0));
         b += vec4<f32>(seen[2u * i + 1u].xy, 0.0, 0.0);
@@ -42,16 +47,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     if (p.count_step == 1u) {
         for (var i = t.blocked_part + lid; i < t.blocked_part + t.blocked_parts; i += 64u) {
             a.w += blocked[i].x;
-            b.z += blocked[i].y;
+            b += vec4<f32>(0.0, 0.0, blocked[i].yz);
+            c += blocked[i].w;
         }
     }
     share_a[lid] = a;
     share_b[lid] = b;
+    share_c[lid] = c;
     workgroupBarrier();
     for (var half = 32u; half > 0u; half /= 2u) {
         if (lid < half) {
             share_a[lid] = merge(share_a[lid], share_a[lid + half]);
             share_b[lid] += share_b[lid + half];
+            share_c[lid] += share_c[lid + half];
         }
         workgroupBarrier();
     }
@@ -60,6 +68,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     a = share_a[0];
     b = share_b[0];
+    c = share_c[0];
     var observed = a.x;
     if (p.use_sigma == 1u) {
         let mean = b.x / f32(t.values);
@@ -90,6 +99,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         ranges[t.row].steps += 1.0;
         if (b.z > 0.0) {
             ranges[t.row].blocked += a.w / b.z;
+        }
+        if (t.learn != LEARN_NOTHING) {
+            let moving = select(t.gradient_scale, 0.0, step.frozen == 1u);
+            if (t.learn == LEARN_RANGE) {
+                grads[t.step_at] = moving * (c + t.decay * params[t.step_at]);
+            } else {
+                grads[t.step_at] = moving * b.w;
+            }
+            if (t.learn == LEARN_STEP_AND_OFFSET) {
+                grads[t.step_at + 1u] = moving * c;
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 // Gradients of the weights of some layers, neighbours in the parameters, from the parts that wgrad left:
-//   grad[i] = mask(w[i]) * s_x / s_w[c] * sum over splits of part[split, i]
+//   grad[i] = mask(w[i]) * factor(w[i]) * s_x / s_w[c] * sum over splits of part[split, i]
+// Where the scale is learned, mask and factor are for weight_step.
 // The incoming gradient carries s_w already, and x is in codes. Fixed order, so results repeat. quantize = 0: x and w are real.
 // blocks[b]: the table row of the 256 words that start at 256 b. Grid: one invocation a vec4 of `words` words from
 // `first`.
@@ -18,7 +19,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> blocks: array<u32>;
 @group(0) @binding(3) var<storage, read> part: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> params: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> scales: array<vec4<f32>>; // of a layer: c_out scales, c_out inverse scales
+@group(0) @binding(5) var<storage, read> scales: array<vec4<f32>>; // see weight_scale
 @group(0) @binding(6) var<storage, read> ranges: array<RangeRow>;
 @group(0) @binding(7) var<storage, read_write> grads: array<vec4<f32>>;
 
@@ -52,7 +53,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
         if (quant.enabled == 1u) {
             let c = table[b].scales / 4u + local % cols4;
             g /= scales[c];
-            g = select(vec4<f32>(0.0), g, passes(quant, params[i], scales[c + cols4]));
+            if (quant.learn == LEARN_NOTHING) {
+                let w = params[i];
+                g = select(vec4<f32>(0.0), g, passes(quant, w, scales[c + cols4]));
+                g *= gradient_factor(quant, g, w, scales[c], scales[c + cols4]);
+            }
         }
     }
     grads[i] = g;

@@ -6,6 +6,7 @@
 
 mod diagnose;
 mod load;
+mod method;
 mod presets;
 mod quant;
 mod quantizer;

@@ -279,13 +279,18 @@ fn oracle_quant(mask: Mask) -> QuantConfig {
         method: Method::Cqat,
         first_last: FirstLast::Eight,
         input: InputQuant::None,
-        weights: WeightQuantConfig { range_factor: 1.0, scale_with_bits: false, mask, ..WeightQuantConfig::default() },
+        weights: WeightQuantConfig {
+            range_factor: 1.0,
+            scale_with_bits: false,
+            mask: Some(mask),
+            ..WeightQuantConfig::default()
+        },
         activations: ActivationQuantConfig {
-            estimator: Estimator::Max,
+            estimator: Some(Estimator::Max),
             range_factor: 1.0,
             scale_with_bits: false,
             source: RangeSource::Batch,
-            mask,
+            mask: Some(mask),
             ..ActivationQuantConfig::default()
         },
         ..QuantConfig::default()

@@ -12,13 +12,14 @@ use crate::net::{Layer, LayerId, Net};
 /// The smallest range a scale is made from; a tensor of zeros would otherwise divide by zero.
 pub const MIN_RANGE: f32 = 1e-8;
 
-/// Integer side of a quantizer, as the shaders see it (32 bytes, `Quant` in `shared/quant.wgsl`).
+/// Integer side of a quantizer, as the shaders see it (48 bytes, `Quant` in `shared/quant.wgsl`).
 ///
 /// `c8 = clamp(round_half_even(x * inv_scale), base_lo, base_hi)`, then the bit window
 /// `c = clamp(c8 >> shift, lo, hi)` (floor, or half up with `round_shift`). The value of a code is
-/// `c * scale`, where `scale` already contains `2^shift`.
+/// `c * scale`, where `scale` already contains `2^shift`. Of the odd forms `c8 = clamp(round_half_even(x * inv_scale - 1/2), ..)`,
+/// and the code that is multiplied is `2 c + 1`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct Quant {
     /// Lowest code of the base grid (-128, or 0 for activations).
     pub base_lo: i32,
@@ -36,6 +37,36 @@ pub struct Quant {
     pub mask: u32,
     /// 0 turns the quantizer off: codes are the values themselves.
     pub enabled: u32,
+    /// Which codes there are, one of [`form`].
+    pub form: u32,
+    /// What of its scale is a parameter, one of [`learn`].
+    pub learn: u32,
+    /// Delta of EWGS; 0: gradients pass as they are.
+    pub delta: f32,
+    /// The code of the offset of LSQ+, which `lo`, `hi` and the limits of the base grid contain.
+    pub zero: i32,
+}
+
+/// Numbers of [`Quant::form`].
+pub mod form {
+    /// Whole numbers.
+    pub const PLAIN: u32 = 0;
+    /// Odd numbers.
+    pub const ODD: u32 = 1;
+    /// Odd numbers, of tanh of the value.
+    pub const ODD_TANH: u32 = 2;
+}
+
+/// Numbers of [`Quant::learn`].
+pub mod learn {
+    /// Nothing.
+    pub const NOTHING: u32 = 0;
+    /// The step between two values (LSQ).
+    pub const STEP: u32 = 1;
+    /// The step, and an offset in value units (LSQ+).
+    pub const STEP_AND_OFFSET: u32 = 2;
+    /// The largest value, `hi` steps (PACT).
+    pub const RANGE: u32 = 3;
 }
 
 /// Numbers of [`Quant::mask`].
@@ -52,12 +83,53 @@ pub mod mask {
 
 impl Quant {
     /// A quantizer that is off.
-    pub const OFF: Quant =
-        Quant { base_lo: 0, base_hi: 0, shift: 0, round_shift: 0, lo: 0, hi: 0, mask: mask::PASS, enabled: 0 };
+    pub const OFF: Quant = Quant {
+        base_lo: 0,
+        base_hi: 0,
+        shift: 0,
+        round_shift: 0,
+        lo: 0,
+        hi: 0,
+        mask: mask::PASS,
+        enabled: 0,
+        form: form::PLAIN,
+        learn: learn::NOTHING,
+        delta: 0.0,
+        zero: 0,
+    };
 
     /// The code of `x`; twin of `quantize` in `shared/quant.wgsl`.
     pub fn code(&self, x: f32, inv_scale: f32) -> i32 {
-        self.window((x * inv_scale).round_ties_even().clamp(self.base_lo as f32, self.base_hi as f32) as i32)
+        let base = self.place(x, inv_scale).round_ties_even().clamp(self.base_lo as f32, self.base_hi as f32);
+        let c = self.window(base as i32);
+        if self.form == form::PLAIN { c } else { 2 * c + 1 }
+    }
+
+    /// Where `x` lies on the base grid; twin of `place`.
+    fn place(&self, x: f32, inv_scale: f32) -> f32 {
+        match self.form {
+            form::PLAIN => x * inv_scale,
+            form::ODD => x.mul_add(inv_scale, -0.5),
+            _ => x.tanh().mul_add(inv_scale, -0.5),
+        }
+    }
+
+    /// The quantizer of activations with this offset; what is below 0 does not reach it. Twin of `at_zero`.
+    pub fn at_zero(&self, zero: i32) -> Quant {
+        let lo = |limit: i32| (limit + zero).max(0);
+        Quant {
+            base_lo: lo(self.base_lo),
+            base_hi: self.base_hi + zero,
+            lo: lo(self.lo),
+            hi: self.hi + zero,
+            zero,
+            ..*self
+        }
+    }
+
+    /// Offsets that [`Quant::at_zero`] may have: up to half the codes, and no further than 8 bits.
+    pub fn zeros(&self) -> [i32; 2] {
+        if self.learn == learn::STEP_AND_OFFSET { [-(self.hi / 2), (self.hi / 2).min(255 - self.hi)] } else { [0; 2] }
     }
 
     fn window(&self, base: i32) -> i32 {
@@ -74,7 +146,7 @@ impl Quant {
 
     /// Whether the straight-through estimator lets the gradient of `x` pass; twin of `passes`.
     pub fn passes(&self, x: f32, inv_scale: f32) -> bool {
-        let v = x * inv_scale;
+        let v = self.place(x, inv_scale);
         let r = v.round_ties_even();
         let in_base = r >= self.base_lo as f32 && r <= self.base_hi as f32;
         match self.mask {
@@ -95,23 +167,63 @@ impl Quant {
 
     /// Whether `x` lies above the top code (for the saturation statistics); twin of `saturates`.
     pub fn saturates(&self, x: f32, inv_scale: f32) -> bool {
-        let r = (x * inv_scale).round_ties_even();
+        let r = self.place(x, inv_scale).round_ties_even();
         r > self.base_hi as f32 || self.shifted(r as i32) > self.hi
     }
 
     /// Whether `x` lies outside the codes on either side.
     pub fn clips(&self, x: f32, inv_scale: f32) -> bool {
-        let r = (x * inv_scale).round_ties_even();
+        let r = self.place(x, inv_scale).round_ties_even();
         self.saturates(x, inv_scale) || r < self.base_lo as f32 || self.shifted(r as i32) < self.lo
+    }
+
+    /// Derivatives of the quantized value by its step and by its offset; twin of `slopes`.
+    ///
+    /// Inside the codes q - x / s and 0, where s is the step and q s the quantized value (Esser et al. 2020, eq. 3); outside the last code,
+    /// counted from the offset, and 1 (Bhalgat et al. 2020).
+    pub fn slopes(&self, x: f32, inv_scale: f32) -> [f32; 2] {
+        let v = self.place(x, inv_scale);
+        let c = v.round_ties_even().clamp(self.lo as f32, self.hi as f32);
+        if v >= self.lo as f32 && v <= self.hi as f32 {
+            return [c - v, 0.0];
+        }
+        let half = if self.form == form::PLAIN { 0.0 } else { 0.5 };
+        [c + half - self.zero as f32, 1.0]
+    }
+
+    /// Factor on the gradient `g` of a value that passes; twin of `gradient_factor`.
+    ///
+    /// 1 but for EWGS, 1 + delta sign(g) (x - x_q) / (hi - lo), and for tanh, (1 - tanh^2 x) times the slope `scale * inv_scale` of codes.
+    pub fn gradient_factor(&self, g: f32, x: f32, scale: f32, inv_scale: f32) -> f32 {
+        if self.form == form::ODD_TANH {
+            let t = x.tanh();
+            return 2.0 * scale * inv_scale * (1.0 - t * t);
+        }
+        if self.delta == 0.0 {
+            return 1.0;
+        }
+        let v = self.place(x, inv_scale);
+        let c = v.round_ties_even().clamp(self.lo as f32, self.hi as f32);
+        let sign = if g == 0.0 { 0.0 } else { g.signum() };
+        1.0 + self.delta * sign * (v - c) / (self.hi - self.lo) as f32
+    }
+
+    /// The largest value in steps.
+    pub fn highest(&self) -> f32 {
+        self.hi as f32 + if self.form == form::PLAIN { 0.0 } else { 0.5 }
     }
 
     /// Largest magnitude a code can have.
     pub fn max_abs(&self) -> u32 {
-        self.lo.unsigned_abs().max(self.hi.unsigned_abs())
+        let [lo, hi] = match self.form {
+            form::PLAIN => [self.lo, self.hi + self.zeros()[1]],
+            _ => [2 * self.lo + 1, 2 * self.hi + 1],
+        };
+        lo.unsigned_abs().max(hi.unsigned_abs())
     }
 }
 
-/// The scale rule: `step = factor * range / levels`, optionally rounded to a power of two; `scale = step * 2^shift`.
+/// The scale rule: `step = factor * range / levels`, optionally rounded; `scale = step * 2^shift`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub struct ScaleRule {
@@ -119,10 +231,20 @@ pub struct ScaleRule {
     pub levels: f32,
     /// The range factor rho for this bit-width.
     pub factor: f32,
-    /// 1: the step is rounded to the nearest power of two.
+    /// Rounding of the step, one of [`rounding`].
     pub pow2: u32,
-    /// Copy of [`Quant::shift`].
-    pub shift: u32,
+    /// Copy of [`Quant::shift`]; -1 for the odd forms, whose neighbouring codes are two apart.
+    pub shift: i32,
+}
+
+/// Numbers of [`ScaleRule::pow2`].
+pub mod rounding {
+    /// As it is.
+    pub const NONE: u32 = 0;
+    /// To the nearest power of two.
+    pub const POWER: u32 = 1;
+    /// To the nearest of 1, 2, 4, ... steps of the 8-bit grid.
+    pub const WINDOW: u32 = 2;
 }
 
 /// Value scale and the factor from values to base codes: `scale * inv_scale` is `2^shift`, up to rounding.
@@ -136,20 +258,30 @@ pub struct Scale {
 
 impl ScaleRule {
     /// A rule that keeps scale 1.
-    pub const UNIT: ScaleRule = ScaleRule { levels: 1.0, factor: 1.0, pow2: 0, shift: 0 };
+    pub const UNIT: ScaleRule = ScaleRule { levels: 1.0, factor: 1.0, pow2: rounding::NONE, shift: 0 };
 
-    /// The range whose step on the base grid is `step`.
+    /// The range whose step on the base grid is `step`; twin of `range_of_step`.
     pub fn range_of_step(&self, step: f32) -> f32 {
         step * self.levels / self.factor
     }
 
     /// Scale of a tensor with the tracked `range`; twin of `scale_of` in `shared/quant.wgsl`.
     pub fn scale(&self, range: f32) -> Scale {
-        let mut step = self.factor * range.max(MIN_RANGE) / self.levels;
-        if self.pow2 == 1 {
+        self.scale_of_step(self.factor * range.max(MIN_RANGE) / self.levels, 0.0)
+    }
+
+    /// Scale of a tensor with this step on the base grid; `unit` is the step of the 8-bit grid, which windows are counted in. Twin of
+    /// `scale_of_step`.
+    pub fn scale_of_step(&self, step: f32, unit: f32) -> Scale {
+        let mut step = step.max(MIN_RANGE);
+        if self.pow2 == rounding::POWER {
             step = nearest_pow2(step);
         }
-        Scale { scale: step * (1u32 << self.shift) as f32, inv_scale: 1.0 / step }
+        if self.pow2 == rounding::WINDOW && unit > 0.0 {
+            step = unit * nearest_pow2(step / unit).max(1.0);
+        }
+        let scale = if self.shift < 0 { 0.5 * step } else { step * (1u32 << self.shift) as f32 };
+        Scale { scale, inv_scale: 1.0 / step }
     }
 }
 
@@ -299,13 +431,34 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
     let bits = bits_of(config, over, edge, usual)?;
     let base = config.base(bits);
     let w = &config.weights;
-    let narrow = w.narrow || bits >= base; // a full-width signed code keeps the grid symmetric
-    let quant = signed(bits, base, narrow, config.reduce, config.shift(bits), mask_number(w.mask));
+    // Odd codes of 8 bits would need 9.
+    let odd = bits < 8 && (config.squashes_weights() || config.method == Method::Ewgs);
+    let squashed = odd && config.squashes_weights();
+    let learns = config.learns_weight_scales();
+    let narrow = !odd && (w.narrow || bits >= base && !learns); // a full-width signed code keeps the grid symmetric
+    let mut quant = signed(bits, base, narrow, config.reduce, config.shift(bits), mask_number(config.weight_mask()));
+    quant.form = match (odd, squashed) {
+        (false, _) => form::PLAIN,
+        (true, false) => form::ODD,
+        (true, true) => form::ODD_TANH,
+    };
+    if squashed {
+        quant.mask = mask::PASS; // nothing lies outside
+    }
+    if learns {
+        quant.learn = learn::STEP;
+        quant.delta = if config.method == Method::Ewgs { config.ewgs_delta } else { 0.0 };
+    }
+    let levels = match learns && base == bits {
+        true if odd => ((1u32 << bits) - 1) as f32 / 2.0, // of steps from 0 to the last value
+        true => (1u32 << (bits - 1)) as f32,              // as LSQ+ has it
+        false => ((1u32 << (base - 1)) - 1) as f32,
+    };
     let rule = ScaleRule {
-        levels: ((1u32 << (base - 1)) - 1) as f32,
+        levels: if squashed { ((1u32 << bits) - 1) as f32 } else { levels },
         factor: config.weight_factor(bits),
-        pow2: u32::from(w.pow2 || w.estimator == Estimator::FixedPow2),
-        shift: quant.shift,
+        pow2: rounding_of(config, w.pow2, config.weight_estimator()),
+        shift: if odd { -1 } else { quant.shift as i32 },
     };
     Some(Quantizer { bits, quant, rule })
 }
@@ -323,16 +476,32 @@ fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<
         round_shift: u32::from(config.reduce != Reduce::DropLsbFloor),
         lo: 0,
         hi: (1 << bits) - 1,
-        mask: mask_number(a.mask),
+        mask: mask_number(config.activation_mask()),
         enabled: 1,
+        learn: match config.method {
+            Method::Pact => learn::RANGE,
+            Method::LsqPlus => learn::STEP_AND_OFFSET,
+            _ if config.learns_activation_scales() => learn::STEP,
+            _ => learn::NOTHING,
+        },
+        delta: if config.method == Method::Ewgs { config.ewgs_delta } else { 0.0 },
+        ..Quant::OFF
     };
     let rule = ScaleRule {
         levels: ((1u32 << base) - 1) as f32,
         factor: config.activation_factor(bits),
-        pow2: u32::from(a.pow2 || a.estimator == Estimator::FixedPow2),
-        shift,
+        pow2: rounding_of(config, a.pow2, config.activation_estimator()),
+        shift: shift as i32,
     };
     Some(Quantizer { bits, quant, rule })
+}
+
+fn rounding_of(config: &QuantConfig, pow2: bool, estimator: Estimator) -> u32 {
+    match pow2 || estimator == Estimator::FixedPow2 {
+        false => rounding::NONE,
+        true if config.method == Method::CqatAuto && estimator != Estimator::FixedPow2 => rounding::WINDOW,
+        true => rounding::POWER,
+    }
 }
 
 fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: u32) -> Quant {
@@ -346,6 +515,7 @@ fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: 
         hi,
         mask,
         enabled: 1,
+        ..Quant::OFF
     }
 }
 
@@ -353,8 +523,16 @@ fn signed(bits: u32, base: u32, narrow: bool, reduce: Reduce, shift: u32, mask: 
 mod tests {
     use super::*;
 
-    const W5: Quant =
-        Quant { base_lo: -128, base_hi: 127, shift: 0, round_shift: 1, lo: -16, hi: 15, mask: mask::INT, enabled: 1 };
+    const W5: Quant = Quant {
+        base_lo: -128,
+        base_hi: 127,
+        round_shift: 1,
+        lo: -16,
+        hi: 15,
+        mask: mask::INT,
+        enabled: 1,
+        ..Quant::OFF
+    };
 
     #[test]
     fn saturation_keeps_the_low_end_and_rounds_ties_to_even() {

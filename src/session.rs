@@ -1,6 +1,7 @@
 //! One network on one executor: uploads, steps, calibration, evaluation. Knows nothing of run folders or epochs.
 
 mod calibrate;
+mod histogram;
 mod state;
 
 pub use state::Norms;
@@ -30,7 +31,9 @@ pub fn upload_constants(lowered: &Lowered, exec: &mut dyn Executor, normalisatio
     exec.write_as(layout.clip, &[1f32, 0.0, 0.0, 0.0]);
     exec.write(layout.in_order, &(0..lowered.batch as u32).collect::<Vec<_>>());
     exec.write(layout.health, &vec![0; lowered.net.layers.len()]);
-    exec.write_as(layout.scales, &vec![1f32; lowered.plan.tensor(layout.scales).words]);
+    for w in &layout.weights {
+        exec.write_as(w.scales, &[vec![1f32; 2 * w.c_out], vec![0.0; w.c_out]].concat());
+    }
     let mut rows = vec![RangeRow::UNIT; lowered.plan.tensor(layout.ranges).words / RANGE_WORDS];
     let mut values = vec![0f32; TABLE_WORDS];
     for (i, v) in values[..CUT_WORD].iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::kernels::range::RangeRow;
 use crate::plan::Plan;
-use crate::plan::layout::{Layout, Weights};
+use crate::plan::layout::{Layout, StepEntry, Weights};
 use crate::quant::Quant;
 use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::{Error, Result, rng};
@@ -57,10 +57,23 @@ pub fn extract(plan: &Plan, layout: &Layout, words: &[f32]) -> Tensors {
     let fc = layout.weights.last().expect("a network has weights");
     let data = words[plan.offset(layout.bias.0)..][..fc.real_out].to_vec();
     out.insert(format!("{}.bias", fc.name), NamedTensor { shape: vec![fc.real_out], data });
+    if let Some(steps) = &layout.steps {
+        for e in &steps.entries {
+            let data = words[steps.offset + e.first..][..e.real].to_vec();
+            out.insert(step_name(e), NamedTensor { shape: vec![e.real], data });
+        }
+    }
     out
 }
 
-/// The inverse of [`extract`]: words of an arena, padding zero.
+/// Name of the learned scales of a quantizer: `quant.NAME.step` of an activation (with its offset, where it has one), and
+/// `quant.NAME.weight.step` (1 value, or c_out).
+fn step_name(entry: &StepEntry) -> String {
+    format!("quant.{}.step", entry.name)
+}
+
+/// The inverse of [`extract`]: words of an arena, padding zero. Learned scales are 0 where `tensors` has none of them: calibration comes
+/// before their use.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
@@ -81,6 +94,13 @@ pub fn insert(plan: &Plan, layout: &Layout, words: usize, tensors: &Tensors, pre
     let fc = layout.weights.last().expect("a network has weights");
     let data = expect(tensors, &format!("{prefix}{}.bias", fc.name), &[fc.real_out])?;
     out[plan.offset(layout.bias.0)..][..fc.real_out].copy_from_slice(data);
+    let entries = || layout.steps.iter().flat_map(|s| s.entries.iter().map(move |e| (s.offset + e.first, e)));
+    if entries().any(|(_, e)| tensors.contains_key(&format!("{prefix}{}", step_name(e)))) {
+        for (first, e) in entries() {
+            let data = expect(tensors, &format!("{prefix}{}", step_name(e)), &[e.real])?;
+            out[first..][..e.real].copy_from_slice(data);
+        }
+    }
     Ok(out)
 }
 
@@ -153,9 +173,9 @@ pub fn insert_running(plan: &Plan, layout: &Layout, words: usize, tensors: &Tens
     Ok(out)
 }
 
-/// The state of the activation quantizer `name`: `quant.NAME.range`, `.scale`, `.inv_scale` (1 value each) and
+/// The state of the activation quantizer `name`: `quant.NAME.range`, `.scale`, `.inv_scale` (1 value each),
 /// `.statistics` (the last batch's observation; sums of the saturated and the blocked fraction and their number of steps;
-/// batches that calibration saw).
+/// batches that calibration saw), and, where one is not 0, `.window` (the code of the offset; the step of the 8-bit grid).
 pub fn insert_range(tensors: &mut Tensors, name: &str, row: &RangeRow) {
     let statistics = [row.observed, row.saturated, row.blocked, row.steps, row.calibrated];
     let parts: [(&str, &[f32]); 4] = [
@@ -164,7 +184,9 @@ pub fn insert_range(tensors: &mut Tensors, name: &str, row: &RangeRow) {
         ("inv_scale", &[row.inv_scale]),
         ("statistics", &statistics),
     ];
-    for (part, data) in parts {
+    let window = [row.zero, row.unit];
+    let window = (window != [0.0; 2]).then_some(("window", &window[..]));
+    for (part, data) in parts.into_iter().chain(window) {
         let tensor = NamedTensor { shape: vec![data.len()], data: data.to_vec() };
         tensors.insert(format!("quant.{name}.{part}"), tensor);
     }
@@ -186,13 +208,28 @@ pub fn range(tensors: &Tensors, name: &str) -> Result<RangeRow> {
         blocked: s[2],
         steps: s[3],
         calibrated: s[4],
+        ..window(tensors, name)?
     })
 }
 
-/// The scales of a layer's weights, one an output channel: `quant.NAME.weight.scale` and `.inv_scale` (c_out), from the
-/// words of the device, which come for padded channels too.
+/// The offset and the unit of an activation quantizer, 0 where a checkpoint has none.
+fn window(tensors: &Tensors, name: &str) -> Result<RangeRow> {
+    let key = format!("quant.{name}.window");
+    if !tensors.contains_key(&key) {
+        return Ok(RangeRow::UNIT);
+    }
+    let window = expect(tensors, &key, &[2])?;
+    Ok(RangeRow { zero: window[0], unit: window[1], ..RangeRow::UNIT })
+}
+
+/// The scales of a layer's weights, one an output channel: `quant.NAME.weight.scale` and `.inv_scale` (c_out), and where they are
+/// counted in steps of the 8-bit grid, these as `.unit`, from the words of the device, which come for padded channels too.
 pub fn insert_scales(tensors: &mut Tensors, w: &Weights, words: &[f32]) {
-    for (part, values) in SCALE_PARTS.iter().zip(words.chunks_exact(w.c_out)) {
+    let [scale, inverse] = SCALE_PARTS;
+    for (part, values) in [scale, inverse, UNIT_PART].iter().zip(words.chunks_exact(w.c_out)) {
+        if *part == UNIT_PART && values.iter().all(|v| *v == 0.0) {
+            continue;
+        }
         let tensor = NamedTensor { shape: vec![w.real_out], data: values[..w.real_out].to_vec() };
         tensors.insert(format!("quant.{}.weight.{part}", w.name), tensor);
     }
@@ -203,9 +240,11 @@ pub fn insert_scales(tensors: &mut Tensors, w: &Weights, words: &[f32]) {
 /// # Errors
 /// A tensor that is missing or has another shape.
 pub fn scales(tensors: &Tensors, w: &Weights, prefix: &str) -> Result<Vec<f32>> {
-    let mut words = vec![1.0; 2 * w.c_out];
+    let mut words = [vec![1.0; 2 * w.c_out], vec![0.0; w.c_out]].concat();
     let parts = weight_scales(tensors, prefix, &w.name, w.real_out)?;
-    for (part, padded) in parts.iter().zip(words.chunks_exact_mut(w.c_out)) {
+    let unit = format!("{prefix}quant.{}.weight.{UNIT_PART}", w.name);
+    let unit = if tensors.contains_key(&unit) { Some(expect(tensors, &unit, &[w.real_out])?) } else { None };
+    for (part, padded) in parts.into_iter().chain(unit).zip(words.chunks_exact_mut(w.c_out)) {
         padded[..w.real_out].copy_from_slice(part);
     }
     Ok(words)
@@ -228,6 +267,7 @@ pub fn weight_codes(weights: &[f32], inverse: &[f32], quant: &Quant) -> Vec<i8> 
 }
 
 const SCALE_PARTS: [&str; 2] = ["scale", "inv_scale"];
+const UNIT_PART: &str = "unit";
 
 /// Fresh weights: convolutions N(0, 2 / (c_out k^2)), linear layer U(+-1/sqrt(features)), gamma 1, beta 0
 /// (He et al. 2015, fan-out form).

@@ -97,7 +97,7 @@ fn presets_say_what_their_names_promise() {
     let load = |name: &str| Config::load(name, &[]).unwrap();
     let cqat = load("cqat").quant;
     assert_eq!((cqat.weight_factor(5), cqat.activation_factor(4), cqat.weight_factor(8)), (4.0, 8.0, 1.0));
-    assert_eq!((cqat.weights.mask, cqat.activations.mask), (Mask::Pass, Mask::Int));
+    assert_eq!((cqat.weight_mask(), cqat.activation_mask()), (Mask::Pass, Mask::Int));
     assert_eq!(load("paper").quant, cqat);
     assert_eq!(load("demo").quant, cqat);
     for name in ["cqat-literal", "cqat-calibrated"] {
@@ -106,7 +106,7 @@ fn presets_say_what_their_names_promise() {
     }
     assert_eq!(load("cqat-calibrated").quant.freeze, Freeze::AfterCalibration);
     let pow2 = load("cqat-pow2").quant;
-    assert_eq!((pow2.weights.estimator, pow2.weights.fixed_log2_scale), (Estimator::FixedPow2, -7));
+    assert_eq!((pow2.weight_estimator(), pow2.weights.fixed_log2_scale), (Estimator::FixedPow2, -7));
     assert!(pow2.activations.pow2);
     let minmax = load("minmax");
     assert_eq!((minmax.quant.method, minmax.quant.base(4)), (Method::Minmax, 4));
@@ -186,7 +186,7 @@ fn overrides_apply_in_order_over_the_file() {
     assert_eq!(config.device.kernels, Kernels::Lane);
     assert_eq!(config.train.float.milestones, [0.5, 0.75]);
     assert_eq!(config.train.init_from.as_deref(), Some(Path::new("runs/a=b")));
-    assert_eq!((config.quant.weights.estimator, config.quant.weights.mask), (Estimator::Mse, Mask::Int));
+    assert_eq!((config.quant.weight_estimator(), config.quant.weight_mask()), (Estimator::Mse, Mask::Int));
     assert_eq!((config.network.classes, config.data.dir.as_deref()), (None, Some("123")));
 }
 

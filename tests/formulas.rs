@@ -230,14 +230,13 @@ fn ranges_move_as_their_names_say() {
             pad: 0,
         };
         let table =
-            cast_slice(&[TableRow { row: 0, values: 6, parts: 2, part: 0, blocked_parts: 1, blocked_part: 0, rule }])
-                .to_vec();
+            cast_slice(&[TableRow { values: 6, parts: 2, blocked_parts: 1, rule, ..TableRow::zeroed() }]).to_vec();
         let mut ranges = cast_slice(&[RangeRow { range: 2.0, calibrated, ..RangeRow::UNIT }]).to_vec();
         run(
             &UPDATE,
             &p,
-            &[&table, &parts(&values), &[0; 4], &step(Step { frozen, ..Step::default() })],
-            &mut [&mut ranges],
+            &[&table, &parts(&values), &[0; 4], &step(Step { frozen, ..Step::default() }), &[0; 4]],
+            &mut [&mut ranges, &mut vec![0; 4]],
         );
         let row: RangeRow = bytemuck::pod_read_unaligned(cast_slice(&ranges));
         if row.range != 2.0 {
@@ -262,7 +261,7 @@ fn ranges_move_as_their_names_say() {
 fn the_deviation_of_weights_counts_no_padding() {
     for granularity in [Granularity::PerTensor, Granularity::PerChannel] {
         let weights =
-            WeightQuantConfig { estimator: Estimator::KSigma, sigmas: 2.0, granularity, ..Default::default() };
+            WeightQuantConfig { estimator: Some(Estimator::KSigma), sigmas: 2.0, granularity, ..Default::default() };
         let net = Net::resnet(8, 8, 10, 32).unwrap();
         let l = lowered(&net, &QuantConfig { weights, ..QuantConfig::default() });
         let (plan, layout) = (&l.plan, &l.layout);

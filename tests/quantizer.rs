@@ -20,8 +20,18 @@ fn vector() -> Tensors {
 /// The quantizer of one layer of a ResNet-8 with literal ranges.
 fn quantizer(layer: &str, mask: Mask) -> Quantizer {
     let config = QuantConfig {
-        weights: WeightQuantConfig { range_factor: 1.0, scale_with_bits: false, mask, ..Default::default() },
-        activations: ActivationQuantConfig { range_factor: 1.0, scale_with_bits: false, mask, ..Default::default() },
+        weights: WeightQuantConfig {
+            range_factor: 1.0,
+            scale_with_bits: false,
+            mask: Some(mask),
+            ..Default::default()
+        },
+        activations: ActivationQuantConfig {
+            range_factor: 1.0,
+            scale_with_bits: false,
+            mask: Some(mask),
+            ..Default::default()
+        },
         ..QuantConfig::default()
     };
     let net = Net::resnet(8, 8, 10, 8).unwrap();

@@ -17,7 +17,7 @@ fn variants() -> BTreeSet<(String, Variant)> {
     let devices: Vec<Caps> = software.into_iter().chain(real).chain(roomy).collect();
     let wide: Vec<String> = ["quant.weight_bits=8".into(), "quant.activation_bits=8".into()].into();
     let mut found = BTreeSet::new();
-    for (preset, sets) in [("cqat", &[][..]), ("cqat", &wide), ("cqat-literal", &[])] {
+    for (preset, sets) in [("cqat", &[][..]), ("cqat", &wide), ("cqat-literal", &[]), ("lsqplus", &[])] {
         let config = Config::load(preset, sets).unwrap();
         for (depth, width) in [(18, 64), (18, 16), (8, 8), (20, 24)] {
             let net = Net::resnet(depth, width, 10, 32).unwrap();

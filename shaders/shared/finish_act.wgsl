@@ -39,7 +39,7 @@ fn finish(m0: u32, n0: u32, parity_class: u32, lid: u32) {
                 if (SHORTCUT != 0u) {
                     s = decode_shortcut(shortcut[o]);
                 }
-                out[o] = act_backward(p.act.quant, k, out[o], y[o], s, &sums);
+                out[o] = act_backward(k, out[o], y[o], s, &sums);
             }
         }
     }
@@ -50,5 +50,5 @@ fn finish(m0: u32, n0: u32, parity_class: u32, lid: u32) {
     finish_sum(lid, merges, first, o, sums.dz);
     finish_sum(lid, merges, first, o + 1u, sums.hat);
     finish_sum(lid, merges, first, o + 2u, sums.s_hat);
-    finish_sum(lid, merges, first, o + 3u, act_blocked(sums));
+    finish_sum(lid, merges, first, o + 3u, act_common(sums));
 }

@@ -7,4 +7,10 @@ struct TableRow {
     blocked_parts: u32,
     blocked_part: u32,
     rule: ScaleRule,
+    learn: u32,
+    step_at: u32,
+    gradient_scale: f32,
+    decay: f32,
+    lowest_zero: i32,
+    highest_zero: i32,
 }

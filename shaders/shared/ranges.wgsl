@@ -8,4 +8,8 @@ struct RangeRow {
     blocked: f32,
     steps: f32,
     calibrated: f32,
+    zero: f32,
+    unit: f32,
+    pad0: f32,
+    pad1: f32,
 }

@@ -37,9 +37,39 @@ pub fn presets() -> &'static [Preset] {
             include_str!("../../configs/cqat-pow2.yaml"),
         ),
         (
+            "cqat-auto",
+            "cqat with the window of each tensor found by calibration, then learned",
+            include_str!("../../configs/cqat-auto.yaml"),
+        ),
+        (
             "minmax",
             "the neighbour: uniform quantization between the extremes, in the recipe of cqat",
             include_str!("../../configs/minmax.yaml"),
+        ),
+        (
+            "dorefa",
+            "the neighbour: DoReFa-Net, weights squashed by tanh, activations clipped to [0, 1]",
+            include_str!("../../configs/dorefa.yaml"),
+        ),
+        (
+            "pact",
+            "the neighbour: PACT, activations clipped at a learned alpha",
+            include_str!("../../configs/pact.yaml"),
+        ),
+        (
+            "lsq",
+            "the neighbour: learned step size quantization (LSQ), in the recipe of cqat",
+            include_str!("../../configs/lsq.yaml"),
+        ),
+        (
+            "lsqplus",
+            "the neighbour: LSQ+, learned scales from better starts and an offset of activations",
+            include_str!("../../configs/lsqplus.yaml"),
+        ),
+        (
+            "ewgs",
+            "the neighbour: EWGS, learned scales and element-wise gradient scaling",
+            include_str!("../../configs/ewgs.yaml"),
         ),
         (
             "cqat-literal",

@@ -23,10 +23,30 @@ pub enum Method {
     /// Clipped quantization-aware training (Lee and Park, ISOCC 2022): quantize to `base_bits`, then clip to few bits.
     #[default]
     Cqat,
+    /// `cqat` with the window found instead of assumed: of all windows of b bits inside the base grid, calibration takes for each tensor
+    /// (channel of weights, with `granularity: per_channel`) the one with the least mean squared error; `learn_scales` says what
+    /// becomes of it. `reduce` and the range factors are not used.
+    #[serde(rename = "cqat-auto")]
+    CqatAuto,
     /// Uniform quantization between the extremes (Jacob et al., CVPR 2018), without offset: every code of a tensor of b bits lies
     /// inside its range. Weights are symmetric, s = R / (2^(b-1) - 1); activations s = R / (2^b - 1). `base_bits`, `reduce` and the
     /// range factors are not used.
     Minmax,
+    /// DoReFa-Net (Zhou et al., 2016): weights are squashed by tanh into [-1, 1], w_q = 2 q(tanh w / (2 max |tanh w|) + 1/2) - 1, whose
+    /// codes are the odd numbers; activations are clipped to [0, 1]. Weights of 8 bits are those of `minmax`.
+    Dorefa,
+    /// PACT (Choi et al., 2018): activations are clipped at a learned alpha, s = alpha / (2^b - 1); weights are those of `dorefa`.
+    Pact,
+    /// LSQ (Esser et al., ICLR 2020): the scale of every tensor is a parameter, trained by its gradient times 1 / sqrt(N * hi), where N is
+    /// the number of weights, or of values of an activation in one picture.
+    Lsq,
+    /// LSQ+ (Bhalgat et al., 2020): `lsq` with better first scales and an offset of activations, which is rounded to a whole code.
+    #[serde(rename = "lsqplus")]
+    LsqPlus,
+    /// EWGS (Lee et al., CVPR 2021): the scales are learned as in `lsq`, and the gradient g of a value becomes
+    /// g (1 + `ewgs_delta` sign(g) (x - x_q)), with x and x_q in [0, 1] over the codes; the codes of weights are the odd numbers. Weights
+    /// of 8 bits have the codes of `lsq`.
+    Ewgs,
 }
 
 /// How a base code of B = `base_bits` bits becomes a code of b bits.
@@ -156,7 +176,7 @@ pub struct LayerBits {
 
 /// Quantizers of weights and activations.
 ///
-/// With B = `base_bits` (of method `minmax` b itself), b the bits of a tensor, R its range and f its factor ([`QuantConfig::weight_factor`],
+/// With B = `base_bits` (b itself in methods other than `cqat` and `cqat-auto`), b the bits of a tensor, R its range and f its factor ([`QuantConfig::weight_factor`],
 /// [`QuantConfig::activation_factor`]), the scale of the base grid is
 /// - weights (signed): s = f * R / (2^(B-1) - 1), codes -2^(b-1) ..= 2^(b-1) - 1;
 /// - activations after ReLU (unsigned): s = f * R / (2^B - 1), codes 0 ..= 2^b - 1.
@@ -203,6 +223,16 @@ pub struct QuantConfig {
     pub freeze: Freeze,
     /// Epochs at the start of the quantized phase that still run in float. Default 0.
     pub delay_epochs: u32,
+    /// Only with `cqat-auto`. true: scales start as calibration found them and are learned as in `lsq`, with `pow2` rounded to a power of
+    /// two times the 8-bit scale. false: those of activations stay, those of weights are searched for again every epoch until `freeze`.
+    /// Default true.
+    pub learn_scales: Option<bool>,
+    /// For `pact`: alpha before the first step, 6 to 10 in the paper. Default 6.
+    pub pact_alpha: f32,
+    /// For `pact`: weight decay of alpha. Default 5e-4.
+    pub pact_decay: f32,
+    /// For `ewgs`: delta, 0 or more. Default 1e-3.
+    pub ewgs_delta: f32,
 }
 
 impl Default for QuantConfig {
@@ -224,6 +254,10 @@ impl Default for QuantConfig {
             reestimate_batches: 0,
             freeze: Freeze::BeforeLastEpoch,
             delay_epochs: 0,
+            learn_scales: None,
+            pact_alpha: 6.0,
+            pact_decay: 5e-4,
+            ewgs_delta: 1e-3,
         }
     }
 }
@@ -232,8 +266,8 @@ impl QuantConfig {
     /// Bits of the grid that a tensor of `bits` bits is first rounded to.
     pub fn base(&self, bits: u32) -> u32 {
         match self.method {
-            Method::Minmax => bits,
-            Method::Cqat | Method::None => self.base_bits.max(bits),
+            Method::Cqat | Method::CqatAuto | Method::None => self.base_bits.max(bits),
+            Method::Minmax | Method::Dorefa | Method::Pact | Method::Lsq | Method::LsqPlus | Method::Ewgs => bits,
         }
     }
 
@@ -270,7 +304,7 @@ impl QuantConfig {
 
     fn factor(&self, rho: f32, scale_with_bits: bool, reference_bits: u32, bits: u32) -> f32 {
         let drops_lsbs = matches!(self.reduce, Reduce::DropLsbFloor | Reduce::DropLsbRound);
-        if bits == self.base(bits) || drops_lsbs {
+        if bits == self.base(bits) || drops_lsbs || self.method == Method::CqatAuto {
             return 1.0;
         }
         if !scale_with_bits {

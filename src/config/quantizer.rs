@@ -21,6 +21,8 @@ pub enum Estimator {
     Mse,
     /// s = 2^`fixed_log2_scale`, whatever the tensor; range and range factor play no part.
     FixedPow2,
+    /// s = 2 mean |x| / sqrt(hi), the start of LSQ: only where scales are learned.
+    MeanAbs,
 }
 
 /// Where the straight-through estimator passes a gradient on: dx = dy inside, 0 outside.
@@ -66,20 +68,20 @@ pub enum RangeSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WeightQuantConfig {
-    /// Range estimator. Default max.
-    pub estimator: Estimator,
+    /// Range estimator; of learned scales their start. Default: max; k_sigma of `lsqplus` and `ewgs`, mean_abs of `lsq`, mse of `cqat-auto`.
+    pub estimator: Option<Estimator>,
     /// rho, the factor on the range at 5 bits. Default 4.
     pub range_factor: f32,
     /// Use rho * 2^(5-b), not below 1, at b bits; false: rho at every b below `base_bits`. Default true.
     pub scale_with_bits: bool,
-    /// Round the scale to a power of two: s = 2^round(log2 s). Default false.
+    /// Round the scale to a power of two: s = 2^round(log2 s); of `cqat-auto` to a power of two times the 8-bit scale. Default false.
     pub pow2: bool,
     /// One scale per tensor or per output channel. Default per_tensor.
     pub granularity: Granularity,
     /// false: lo = -2^(b-1). true: lo = -(2^(b-1) - 1), codes symmetric about 0. Default false.
     pub narrow: bool,
-    /// Gradient rule. Default int.
-    pub mask: Mask,
+    /// Gradient rule. Default: int; real of `lsq`, `lsqplus`, `ewgs` and `cqat-auto`.
+    pub mask: Option<Mask>,
     /// For `percentile`: the fraction of |w| inside the range, in (0, 1]. Default 0.9999.
     pub percentile: f32,
     /// For `k_sigma`: standard deviations inside the range. Default 3.
@@ -91,13 +93,13 @@ pub struct WeightQuantConfig {
 impl Default for WeightQuantConfig {
     fn default() -> Self {
         WeightQuantConfig {
-            estimator: Estimator::Max,
+            estimator: None,
             range_factor: 4.0,
             scale_with_bits: true,
             pow2: false,
             granularity: Granularity::PerTensor,
             narrow: false,
-            mask: Mask::Int,
+            mask: None,
             percentile: 0.9999,
             sigmas: 3.0,
             fixed_log2_scale: -7,
@@ -109,20 +111,20 @@ impl Default for WeightQuantConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActivationQuantConfig {
-    /// Range estimator. Default ema_max.
-    pub estimator: Estimator,
+    /// Range estimator; of learned scales their start. Default: ema_max; mean_abs of `lsq`, mse of `lsqplus`, `ewgs` and `cqat-auto`.
+    pub estimator: Option<Estimator>,
     /// rho, the factor on the range at 4 bits. Default 8.
     pub range_factor: f32,
     /// Use rho * 2^(4-b), not below 1, at b bits; false: rho at every b below `base_bits`. Default true.
     pub scale_with_bits: bool,
-    /// Round the scale to a power of two: s = 2^round(log2 s). Default false.
+    /// Round the scale to a power of two: s = 2^round(log2 s); of `cqat-auto` to a power of two times the 8-bit scale. Default false.
     pub pow2: bool,
     /// For `ema_max` and `k_sigma`: weight of the old range in each step's update, in [0, 1). Default 0.99.
     pub ema_momentum: f32,
     /// Which range a training step uses. Default previous.
     pub source: RangeSource,
-    /// Gradient rule. Default int.
-    pub mask: Mask,
+    /// Gradient rule. Default: int; real of `dorefa`, `pact`, `lsq`, `lsqplus`, `ewgs` and `cqat-auto`.
+    pub mask: Option<Mask>,
     /// For `percentile`: the fraction of values inside the range, in (0, 1]. Default 0.9999.
     pub percentile: f32,
     /// For `k_sigma`: standard deviations inside the range. Default 3.
@@ -134,13 +136,13 @@ pub struct ActivationQuantConfig {
 impl Default for ActivationQuantConfig {
     fn default() -> Self {
         ActivationQuantConfig {
-            estimator: Estimator::EmaMax,
+            estimator: None,
             range_factor: 8.0,
             scale_with_bits: true,
             pow2: false,
             ema_momentum: 0.99,
             source: RangeSource::Previous,
-            mask: Mask::Int,
+            mask: None,
             percentile: 0.9999,
             sigmas: 3.0,
             fixed_log2_scale: -4,

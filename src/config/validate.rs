@@ -1,16 +1,15 @@
 //! What a configuration must satisfy to be able to run. Every message names the key, its value and what was expected.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
+mod quant;
 
 use super::{
-    ActivationQuantConfig, Config, DataConfig, DeviceConfig, Estimator, FORMAT_VERSION, FirstLast, Freeze, Granularity,
-    InputQuant, MOST_SECONDS, Method, NetworkConfig, OptimizerConfig, PhaseConfig, QuantConfig, RING_ROWS, RangeSource,
-    Reduce, Schedule, TrainConfig, WeightQuantConfig,
+    Config, DataConfig, DeviceConfig, FORMAT_VERSION, Freeze, MOST_SECONDS, Method, NetworkConfig, OptimizerConfig,
+    PhaseConfig, QuantConfig, RING_ROWS, Schedule, TrainConfig,
 };
 use crate::data::{SIZES, is_size};
 use crate::error::{Error, Result};
 use crate::net::{DEPTHS, depths_in_words};
+use std::fmt::Display;
 
 impl Config {
     /// Refuses, with a hint, what cannot run: values out of range and settings that contradict each other.
@@ -28,7 +27,7 @@ impl Config {
         train(&self.train)?;
         phase("train.float", &self.train.float)?;
         phase("train.quant", &self.train.quant)?;
-        quant(&self.quant)?;
+        quant::quant(&self.quant)?;
         epochs(&self.train, &self.quant)?;
         device(&self.device)
     }
@@ -145,138 +144,6 @@ fn phase(at: &str, c: &PhaseConfig) -> Result<()> {
     ensure(c.schedule != Schedule::Step || !c.milestones.is_empty(), || {
         Error::config(format!("`{at}.schedule` is step without milestones, expected at least one"))
             .hint(format!("add {at}.milestones, such as [0.3, 0.6, 0.8], or use the schedule constant"))
-    })
-}
-
-fn quant(c: &QuantConfig) -> Result<()> {
-    ensure((4..=8).contains(&c.base_bits), || {
-        wrong("quant.base_bits", c.base_bits, "4 to 8 bits").hint("8 is the default and the paper's")
-    })?;
-    for (key, value) in tensor_bits(c) {
-        bits(c, &key, value)?;
-    }
-    window(c)?;
-    ensure(c.first_last != FirstLast::Eight || c.base_bits == 8, || {
-        Error::config(format!("`quant.first_last` is eight with quant.base_bits {}, expected 8 base bits", c.base_bits))
-            .hint("set quant.first_last=same, or quant.base_bits=8")
-    })?;
-    ensure(c.first_last != FirstLast::Float || c.input == InputQuant::None, || {
-        Error::config(
-            "`quant.input` is signed8 with quant.first_last float, expected input none: \
-             a float first layer takes a float picture",
-        )
-        .hint("set quant.input=none as well, or quant.first_last=eight")
-    })?;
-    weights(&c.weights)?;
-    activations(&c.activations)
-}
-
-/// Every bit-width the section names, with its key.
-fn tensor_bits(c: &QuantConfig) -> Vec<(String, u32)> {
-    let mut all = vec![
-        ("quant.weight_bits".to_string(), c.weight_bits),
-        ("quant.activation_bits".to_string(), c.activation_bits),
-    ];
-    all.extend(c.shortcut_bits.map(|b| ("quant.shortcut_bits".to_string(), b)));
-    for (layer, b) in &c.layers {
-        all.extend(b.weight_bits.map(|b| (format!("quant.layers.{layer}.weight_bits"), b)));
-        all.extend(b.activation_bits.map(|b| (format!("quant.layers.{layer}.activation_bits"), b)));
-    }
-    all
-}
-
-fn bits(c: &QuantConfig, key: &str, value: u32) -> Result<()> {
-    ensure((2..=8).contains(&value), || {
-        wrong(key, value, "2 to 8 bits").hint("for floating point use quant.method=none")
-    })?;
-    ensure(value <= c.base_bits, || {
-        wrong(key, value, format!("at most quant.base_bits, {}", c.base_bits))
-            .hint("raise quant.base_bits or lower the bits")
-    })
-}
-
-fn window(c: &QuantConfig) -> Result<()> {
-    ensure(c.method != Method::Minmax || c.reduce == Reduce::Saturate, || {
-        Error::config("`quant.reduce` says how base codes become narrow ones, which quant.method minmax does not have")
-            .hint("remove quant.reduce, or set quant.method=cqat")
-    })?;
-    let shift = match (c.reduce, c.window_shift) {
-        (Reduce::ShiftRoundSaturate, Some(shift)) => shift,
-        (Reduce::ShiftRoundSaturate, None) => {
-            return Err(Error::config("`quant.reduce` is shift_round_saturate, expected quant.window_shift beside it")
-                .hint("set quant.window_shift to the number of low bits to drop, such as 2"));
-        }
-        (_, Some(shift)) => {
-            return Err(wrong("quant.window_shift", shift, "no value without quant.reduce shift_round_saturate")
-                .hint("set quant.reduce=shift_round_saturate, or remove quant.window_shift"));
-        }
-        (_, None) => return Ok(()),
-    };
-    for (key, value) in tensor_bits(c) {
-        let room = c.base_bits - value;
-        ensure(value == c.base_bits || shift <= room, || {
-            wrong("quant.window_shift", shift, format!("0 to {room}, which is quant.base_bits - {key}"))
-                .hint(format!("set quant.window_shift={room} or less, or lower {key}"))
-        })?;
-    }
-    Ok(())
-}
-
-fn weights(c: &WeightQuantConfig) -> Result<()> {
-    ensure(c.estimator != Estimator::EmaMax, || {
-        Error::config("`quant.weights.estimator` is ema_max, expected max, percentile, k_sigma, mse or fixed_pow2")
-            .hint("weights are known exactly at every step: use max")
-    })?;
-    ensure(c.estimator != Estimator::FixedPow2 || c.granularity == Granularity::PerTensor, || {
-        Error::config("`quant.weights.granularity` is per_channel with estimator fixed_pow2, expected per_tensor")
-            .hint("a fixed scale is the same for every channel: set quant.weights.granularity=per_tensor")
-    })?;
-    range_factor("quant.weights", c.range_factor, c.scale_with_bits)?;
-    estimator_values("quant.weights", c.percentile, c.sigmas, c.fixed_log2_scale)
-}
-
-fn activations(c: &ActivationQuantConfig) -> Result<()> {
-    let held = matches!(c.estimator, Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2);
-    ensure(!held || c.source == RangeSource::Previous, || {
-        Error::config(
-            "`quant.activations.source` is batch with estimator percentile, mse or fixed_pow2, expected previous: \
-             their ranges stay as calibration found them",
-        )
-        .hint("set quant.activations.source=previous, or an estimator that follows each batch: max, k_sigma")
-    })?;
-    ensure(c.estimator != Estimator::EmaMax || c.source == RangeSource::Previous, || {
-        Error::config(
-            "`quant.activations.source` is batch with estimator ema_max, expected max or k_sigma: \
-             a batch's own range has no average",
-        )
-        .hint("set quant.activations.estimator=max, or quant.activations.source=previous")
-    })?;
-    range_factor("quant.activations", c.range_factor, c.scale_with_bits)?;
-    below_one("quant.activations.ema_momentum", c.ema_momentum, "0.99 is the default; 0 follows each step")?;
-    estimator_values("quant.activations", c.percentile, c.sigmas, c.fixed_log2_scale)
-}
-
-fn range_factor(at: &str, rho: f32, scale_with_bits: bool) -> Result<()> {
-    positive(
-        &format!("{at}.range_factor"),
-        rho,
-        "1 takes the range literally; 4 (weights) and 8 (activations) are tuned",
-    )?;
-    ensure(rho >= 1.0 || !scale_with_bits, || {
-        wrong(&format!("{at}.range_factor"), rho, format!("at least 1 with {at}.scale_with_bits true"))
-            .hint(format!("set {at}.scale_with_bits=false to clip below the range itself"))
-    })
-}
-
-fn estimator_values(at: &str, percentile: f32, sigmas: f32, log2_scale: i32) -> Result<()> {
-    const LOG2_SCALES: RangeInclusive<i32> = -30..=30;
-    ensure(percentile > 0.0 && percentile <= 1.0, || {
-        wrong(&format!("{at}.percentile"), percentile, "above 0 and at most 1").hint("a fraction: 0.9999, not 99.99")
-    })?;
-    positive(&format!("{at}.sigmas"), sigmas, "3 is the default")?;
-    ensure(LOG2_SCALES.contains(&log2_scale), || {
-        wrong(&format!("{at}.fixed_log2_scale"), log2_scale, "-30 to 30")
-            .hint("the exponent alone: -7 for a scale of 2^-7")
     })
 }
 

@@ -189,8 +189,8 @@ impl Fold<'_> {
     }
 
     fn activation(&self, id: LayerId, a: &Activation) -> Result<IntegerLayer> {
-        let quant = self.quantizer(id).quant;
         let row = self.range(&a.name)?;
+        let quant = row.offset(&self.quantizer(id).quant);
         let inv = f64::from(row.inv_scale);
         let (conv, main) = self.conv(a.main)?;
         let mut channels: Vec<Channel> = (0..a.shape.c)

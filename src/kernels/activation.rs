@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Access, Format, KernelDef, Twin, Variant, maxima, range};
 use crate::net::Shortcut;
-use crate::quant::Quant;
+use crate::quant::{Quant, learn};
 
 /// What a kernel needs of an activation (`ActParams` in `shared/act_params.wgsl`).
 #[repr(C)]
@@ -155,8 +155,9 @@ fn forward(t: &mut Twin) {
     let saved = Saved { y: t.f32(0), context: t.f32(1), shortcut: t.words(2), ranges: t.f32(3) };
     let b = Branches::of(&p.act, &saved, p.cols4 as usize * 4);
     let (out, part, pooled, maxima) = (t.words_mut(4), t.f32_mut(5), t.f32_mut(6), t.words_mut(7));
-    let (quant, quantized) = (p.act.quant, p.act.quant.enabled == 1);
+    let quantized = p.act.quant.enabled == 1;
     let range = range::row(saved.ranges, p.act.range_row);
+    let quant = range.offset(&p.act.quant);
     for (item, o) in part.chunks_exact_mut(8).enumerate().take(p.rows.div_ceil(p.chunk) as usize * p.cols4 as usize) {
         let (chunk, col) = (item / p.cols4 as usize, item % p.cols4 as usize);
         let first = chunk * p.chunk as usize;
@@ -264,22 +265,29 @@ pub(super) fn back_through<R: Iterator<Item = usize> + Clone>(
     part: &mut [f32],
 ) {
     let b = Branches::of(act, saved, channels);
-    let inv = range::row(saved.ranges, act.range_row).inv_scale;
+    let row = range::row(saved.ranges, act.range_row);
+    let (quant, inv) = (row.offset(&act.quant), row.inv_scale);
     let items = chunks.flat_map(|rows| (0..channels / 4).map(move |col| (rows.clone(), col)));
     for ((rows, col), o) in items.zip(part.chunks_exact_mut(4 * BACKWARD_PART)) {
-        let [mut bias, mut gain, mut shortcut_gain, mut blocked] = [[0f32; 4]; BACKWARD_PART];
+        let [mut bias, mut gain, mut shortcut_gain, mut common] = [[0f32; 4]; BACKWARD_PART];
         for r in rows {
             for k in 0..4 {
                 let i = r * channels + col * 4 + k;
                 let z = b.z(i);
                 let alive = if z > 0.0 { d[i] } else { 0.0 };
                 let mut dz = alive;
-                if act.quant.enabled == 1 {
-                    if !act.quant.passes(z, inv) {
+                if quant.enabled == 1 {
+                    if !quant.passes(z, inv) {
                         dz = 0.0;
                     }
-                    blocked[0] += (alive - dz).abs();
-                    blocked[1] += alive.abs();
+                    common[0] += (alive - dz).abs();
+                    common[1] += alive.abs();
+                    if quant.learn != learn::NOTHING {
+                        let slopes = quant.slopes(z.max(0.0), inv);
+                        common[2] += d[i] * slopes[0];
+                        common[3] += d[i] * slopes[1];
+                    }
+                    dz *= quant.gradient_factor(dz, z, 0.0, inv);
                 }
                 d[i] = dz;
                 bias[k] += dz;
@@ -287,6 +295,6 @@ pub(super) fn back_through<R: Iterator<Item = usize> + Clone>(
                 shortcut_gain[k] += dz * b.shortcut_xhat(i);
             }
         }
-        o.copy_from_slice([bias, gain, shortcut_gain, blocked].as_flattened());
+        o.copy_from_slice([bias, gain, shortcut_gain, common].as_flattened());
     }
 }

@@ -223,9 +223,7 @@ fn bwd_merge(t: &mut Twin) {
             let dot: f32 = chunks.clone().map(|k| of(k, 1 + branch)).sum();
             grads[affine + c] = dot;
             grads[affine + channels + c] = sum;
-            if c % 4 < 2 {
-                blocked[c / 4 * 2 + c % 4] = chunks.clone().map(|k| of(k, 3)).sum();
-            }
+            blocked[c] = chunks.clone().map(|k| of(k, 3)).sum();
             let s = scale_or_one(ranges, b.x_row);
             out[c] = params[affine + c] * context[(4 * branch + 2) * channels + c] / s;
             out[channels + c] = sum / p.rows as f32;

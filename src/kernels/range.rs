@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Access, KernelDef, Twin};
-use crate::quant::{ScaleRule, Tracking};
+use crate::quant::{Quant, ScaleRule, Tracking, learn};
 
 /// Words of one row of the `ranges` tensor.
-pub const RANGE_WORDS: usize = 8;
+pub const RANGE_WORDS: usize = 12;
 /// Bins of the calibration histogram.
 pub const BINS: usize = 2048;
 
@@ -30,6 +30,12 @@ pub struct RangeRow {
     pub steps: f32,
     /// Batches seen by calibration.
     pub calibrated: f32,
+    /// The code of the offset (LSQ+), a whole number.
+    pub zero: f32,
+    /// The step of the 8-bit grid, where windows are counted in it; else 0.
+    pub unit: f32,
+    /// Padding.
+    pub pad: [u32; 2],
 }
 
 impl RangeRow {
@@ -43,7 +49,15 @@ impl RangeRow {
         blocked: 0.0,
         steps: 0.0,
         calibrated: 0.0,
+        zero: 0.0,
+        unit: 0.0,
+        pad: [0; 2],
     };
+
+    /// The quantizer with the row's offset.
+    pub fn offset(&self, quant: &Quant) -> Quant {
+        if quant.learn == learn::STEP_AND_OFFSET { quant.at_zero(self.zero as i32) } else { *quant }
+    }
 }
 
 /// A row of the words of the `ranges` tensor.
@@ -79,12 +93,24 @@ pub struct TableRow {
     pub blocked_part: u32,
     /// Scale rule.
     pub rule: ScaleRule,
+    /// Copy of [`Quant::learn`].
+    pub learn: u32,
+    /// The parameter that is learned, and its gradient: the word of the arena. An offset follows a step.
+    pub step_at: u32,
+    /// Factor on that gradient.
+    pub gradient_scale: f32,
+    /// Weight decay of a learned range.
+    pub decay: f32,
+    /// See [`Quant::zeros`].
+    pub lowest_zero: i32,
+    /// See [`Quant::zeros`].
+    pub highest_zero: i32,
 }
 
 /// Words of one partial statistic of `act_fwd`.
 pub const SEEN_WORDS: usize = 8;
-/// Words of one partial sum of what is blocked.
-pub const BLOCKED_WORDS: usize = 2;
+/// Words of one partial sum of what comes back: what is blocked, what reaches the quantizer, the gradients of its step and of its offset.
+pub const BLOCKED_WORDS: usize = 4;
 
 /// Parameters of `range_update`.
 #[repr(C)]
@@ -116,7 +142,9 @@ pub static UPDATE: KernelDef = KernelDef {
         ("seen", Access::Read),
         ("blocked", Access::Read),
         ("step", Access::Read),
+        ("params", Access::Read),
         ("ranges", Access::ReadWrite),
+        ("grads", Access::ReadWrite),
     ],
     params_bytes: size_of::<UpdateParams>(),
     twin: range_update,
@@ -126,12 +154,13 @@ fn range_update(t: &mut Twin) {
     let p: UpdateParams = t.params();
     let rows = t.words(0).chunks_exact(size_of::<TableRow>() / 4);
     let (seen, blocked, step) = (t.f32(1), t.f32(2), t.step(3));
-    let ranges = t.f32_mut(4);
+    let params = t.f32(4);
+    let (ranges, grads) = (t.f32_mut(5), t.f32_mut(6));
     for words in rows.skip(p.first as usize).take(p.count as usize) {
         let entry: TableRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(words));
         let parts = entry.part as usize..(entry.part + entry.parts) as usize;
         let (mut top, mut saturated, mut positive, mut sum, mut squares) = (0f32, 0f32, 0f32, 0f32, 0f32);
-        let (mut stopped, mut reaching) = (0f32, 0f32);
+        let [mut stopped, mut reaching, mut by_step, mut by_offset] = [0f32; 4];
         for i in parts {
             let q = &seen[SEEN_WORDS * i..][..SEEN_WORDS];
             top = top.max(q[0]);
@@ -141,8 +170,11 @@ fn range_update(t: &mut Twin) {
             squares += q[5];
         }
         for i in (entry.blocked_part as usize..).take(entry.blocked_parts as usize) {
-            stopped += blocked[BLOCKED_WORDS * i];
-            reaching += blocked[BLOCKED_WORDS * i + 1];
+            let q = &blocked[BLOCKED_WORDS * i..][..BLOCKED_WORDS];
+            stopped += q[0];
+            reaching += q[1];
+            by_step += q[2];
+            by_offset += q[3];
         }
         let mut observed = top;
         if p.use_sigma == 1 {
@@ -170,6 +202,64 @@ fn range_update(t: &mut Twin) {
             if reaching > 0.0 {
                 row.blocked += stopped / reaching;
             }
+            let at = entry.step_at as usize;
+            let factor = if step.frozen == 1 { 0.0 } else { entry.gradient_scale };
+            match entry.learn {
+                learn::NOTHING => {}
+                learn::RANGE => grads[at] = factor * (by_offset + entry.decay * params[at]),
+                _ => grads[at] = factor * by_step,
+            }
+            if entry.learn == learn::STEP_AND_OFFSET {
+                grads[at + 1] = factor * by_offset;
+            }
+        }
+    }
+}
+
+/// Parameters of `range_learned`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct LearnedParams {
+    /// Rows of the table.
+    pub count: u32,
+    /// Padding.
+    pub pad: [u32; 3],
+}
+
+/// `range_learned.wgsl`.
+pub static LEARNED: KernelDef = KernelDef {
+    name: "range_learned",
+    bindings: &[
+        ("table", Access::Read),
+        ("params", Access::Read),
+        ("step", Access::Read),
+        ("ranges", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<LearnedParams>(),
+    twin: range_learned,
+};
+
+fn range_learned(t: &mut Twin) {
+    let p: LearnedParams = t.params();
+    let rows = t.words(0).chunks_exact(size_of::<TableRow>() / 4);
+    let (params, step) = (t.f32(1), t.step(2));
+    let ranges = t.f32_mut(3);
+    for words in rows.take(p.count as usize) {
+        let entry: TableRow = bytemuck::pod_read_unaligned(bytemuck::cast_slice(words));
+        if entry.learn == learn::NOTHING || step.frozen == 1 {
+            continue;
+        }
+        let (rule, learned) = (entry.rule, params[entry.step_at as usize]);
+        let row = row_mut(ranges, entry.row);
+        let scale = match entry.learn {
+            learn::RANGE => rule.scale(learned),
+            _ => rule.scale_of_step(learned, row.unit),
+        };
+        row.range = if entry.learn == learn::RANGE { learned } else { rule.range_of_step(1.0 / scale.inv_scale) };
+        (row.scale, row.inv_scale) = (scale.scale, scale.inv_scale);
+        if entry.learn == learn::STEP_AND_OFFSET {
+            let code = (params[entry.step_at as usize + 1] * scale.inv_scale).round_ties_even();
+            row.zero = code.clamp(entry.lowest_zero as f32, entry.highest_zero as f32);
         }
     }
 }

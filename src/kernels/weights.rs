@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant, maxima};
-use crate::quant::{Quant, ScaleRule};
+use crate::quant::{MIN_RANGE, Quant, Scale, ScaleRule, learn};
 
 /// Rows (tap, input channel) that one invocation of `weight_stats` reduces.
 pub const CHUNK: usize = 64;
@@ -20,6 +20,10 @@ pub mod estimate {
     pub const FIXED: u32 = 2;
     /// The host writes the scales (percentile, mse).
     pub const HOST: u32 = 3;
+    /// The scales are parameters.
+    pub const LEARNED: u32 = 4;
+    /// Of tanh of the weights, spread over [-1, 1].
+    pub const TANH: u32 = 5;
 }
 
 /// One layer of the weight table (`WeightRow` in `shared/weight_table.wgsl`).
@@ -60,14 +64,32 @@ pub struct WeightRow {
     pub splits: u32,
     /// Row of ranges whose scale the codes of the layer's input have, -1: 1.
     pub x_row: i32,
+    /// The first learned scale, and its gradient: the word of the arena.
+    pub step_at: u32,
+    /// Factor on that gradient.
+    pub gradient_scale: f32,
     /// Padding.
-    pub pad: [u32; 5],
+    pub pad: [u32; 3],
 }
 
 impl WeightRow {
     fn channels(&self) -> usize {
         self.cols4 as usize * 4
     }
+
+    /// The gradient of a weight from that of its quantized value.
+    fn back(&self, g: f32, w: f32, scale: f32, inv_scale: f32) -> f32 {
+        let g = if self.quant.passes(w, inv_scale) { g } else { 0.0 };
+        g * self.quant.gradient_factor(g, w, scale, inv_scale)
+    }
+}
+
+/// Words of a [`WeightRow`].
+const WEIGHT_WORDS: usize = size_of::<WeightRow>() / 4;
+
+/// The first rows of a table.
+fn rows(table: &[u32], count: u32) -> &[WeightRow] {
+    bytemuck::cast_slice(&table[..count as usize * WEIGHT_WORDS])
 }
 
 /// Parameters of `weight_stats` and `weight_scale`.
@@ -92,10 +114,9 @@ pub static STATS: KernelDef = KernelDef {
 
 fn stats(t: &mut Twin) {
     let p: StatsParams = t.params();
-    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
     let params = t.f32(1);
     let stats = t.f32_mut(2);
-    for row in &table[..p.layers as usize] {
+    for row in rows(t.words(0), p.layers) {
         for first in (0..row.rows as usize).step_by(p.chunk as usize) {
             let last = (first + p.chunk as usize).min(row.rows as usize);
             for c in 0..row.channels() {
@@ -121,6 +142,7 @@ pub static SCALE: KernelDef = KernelDef {
         ("table", Access::Read),
         ("stats", Access::Read),
         ("step", Access::Read),
+        ("params", Access::Read),
         ("scales", Access::ReadWrite),
     ],
     params_bytes: size_of::<StatsParams>(),
@@ -149,24 +171,38 @@ impl Summary {
             _ => self.top,
         }
     }
+
+    fn scale(&self, row: &WeightRow, count: f32) -> Scale {
+        let range = self.range(row, count);
+        if row.estimator != estimate::TANH {
+            return row.rule.scale(range);
+        }
+        let levels = row.rule.levels;
+        Scale { scale: 1.0 / levels, inv_scale: levels / (2.0 * range.max(MIN_RANGE).tanh()) }
+    }
 }
 
 fn scale(t: &mut Twin) {
     let p: StatsParams = t.params();
-    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
-    let (stats, step) = (t.f32(1), t.step(2));
-    let scales = t.f32_mut(3);
-    for row in &table[..p.layers as usize] {
+    let (stats, step, params) = (t.f32(1), t.step(2), t.f32(3));
+    let scales = t.f32_mut(4);
+    for row in rows(t.words(0), p.layers) {
         if row.quant.enabled == 0 || row.estimator == estimate::HOST || step.frozen == 1 {
             continue;
         }
         let cols = row.channels();
         let chunks = row.rows.div_ceil(p.chunk) as usize;
-        let mut write = |c: usize, range: f32| {
-            let s = row.rule.scale(range);
-            scales[row.scales as usize + c] = s.scale;
-            scales[row.scales as usize + cols + c] = s.inv_scale;
+        let first = row.scales as usize;
+        let write = |scales: &mut [f32], c: usize, s: Scale| {
+            (scales[first + c], scales[first + cols + c]) = (s.scale, s.inv_scale);
         };
+        if row.estimator == estimate::LEARNED {
+            for c in 0..cols {
+                let at = row.step_at as usize + if row.per_channel == 1 { c } else { 0 };
+                write(scales, c, row.rule.scale_of_step(params[at], scales[first + 2 * cols + c]));
+            }
+            continue;
+        }
         let mut all = Summary::default();
         for c in 0..cols {
             let mut one = Summary::default();
@@ -174,12 +210,12 @@ fn scale(t: &mut Twin) {
                 let o = (row.stats as usize + 3 * (k * row.cols4 as usize + c / 4)) * 4 + c % 4;
                 one = one.merge(Summary { top: stats[o], sum: stats[o + 4], squares: stats[o + 8] });
             }
-            write(c, one.range(row, row.real_rows as f32));
+            write(scales, c, one.scale(row, row.real_rows as f32));
             all = all.merge(one);
         }
         if row.per_channel == 0 {
-            let range = all.range(row, (row.real_rows * row.real_cols) as f32);
-            (0..cols).for_each(|c| write(c, range));
+            let scale = all.scale(row, (row.real_rows * row.real_cols) as f32);
+            (0..cols).for_each(|c| write(scales, c, scale));
         }
     }
 }
@@ -221,7 +257,7 @@ pub static PREPARE: KernelDef = KernelDef {
 
 fn prepare(t: &mut Twin) {
     let p: PrepareParams = t.params();
-    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let table = rows(t.words(0), (t.words(0).len() / WEIGHT_WORDS) as u32);
     let (blocks, params, scales) = (t.words(1), t.f32(2), t.f32(3));
     let codes = t.f32_mut(4);
     let transposed = t.f32_mut(5);
@@ -280,7 +316,7 @@ pub static REDUCE: KernelDef = KernelDef {
 
 fn reduce(t: &mut Twin) {
     let p: ReduceParams = t.params();
-    let table: &[WeightRow] = bytemuck::cast_slice(t.words(0));
+    let table = rows(t.words(0), (t.words(0).len() / WEIGHT_WORDS) as u32);
     let (blocks, part, params, scales, ranges) = (t.words(1), t.f32(2), t.f32(3), t.f32(4), t.f32(5));
     let grads = t.f32_mut(6);
     for i in (p.first as usize..).take(p.words as usize) {
@@ -297,11 +333,74 @@ fn reduce(t: &mut Twin) {
             if row.quant.enabled == 1 {
                 let c = row.scales as usize + local % cols;
                 g /= scales[c];
-                if !row.quant.passes(params[i], scales[c + cols]) {
-                    g = 0.0;
+                if row.quant.learn == learn::NOTHING {
+                    g = row.back(g, params[i], scales[c], scales[c + cols]);
                 }
             }
         }
         grads[i] = g;
+    }
+}
+
+/// `weight_step.wgsl`, with [`StatsParams`].
+pub static STEP: KernelDef = KernelDef {
+    name: "weight_step",
+    bindings: &[
+        ("table", Access::Read),
+        ("params", Access::Read),
+        ("scales", Access::Read),
+        ("grads", Access::ReadWrite),
+        ("part", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<StatsParams>(),
+    twin: weight_step,
+};
+
+fn learned_rows<'t>(table: &'t [u32], p: &StatsParams) -> impl Iterator<Item = &'t WeightRow> {
+    rows(table, p.layers).iter().filter(|row| row.quant.enabled == 1 && row.quant.learn != learn::NOTHING)
+}
+
+fn weight_step(t: &mut Twin) {
+    let p: StatsParams = t.params();
+    let (params, scales) = (t.f32(1), t.f32(2));
+    let (grads, part) = (t.f32_mut(3), t.f32_mut(4));
+    for row in learned_rows(t.words(0), &p) {
+        let (cols, base) = (row.channels(), row.offset4 as usize * 4);
+        for (chunk, first) in (0..row.rows as usize).step_by(p.chunk as usize).enumerate() {
+            let last = (first + p.chunk as usize).min(row.rows as usize);
+            for c in 0..cols {
+                let scale = row.scales as usize + c;
+                let mut sum = 0f32;
+                for i in (first..last).map(|r| base + r * cols + c) {
+                    sum += grads[i] * row.quant.slopes(params[i], scales[scale + cols])[0];
+                    grads[i] = row.back(grads[i], params[i], scales[scale], scales[scale + cols]);
+                }
+                part[row.stats as usize / 3 * 4 + chunk * cols + c] = sum;
+            }
+        }
+    }
+}
+
+/// `weight_step_merge.wgsl`, with [`StatsParams`].
+pub static STEP_MERGE: KernelDef = KernelDef {
+    name: "weight_step_merge",
+    bindings: &[("table", Access::Read), ("part", Access::Read), ("step", Access::Read), ("grads", Access::ReadWrite)],
+    params_bytes: size_of::<StatsParams>(),
+    twin: weight_step_merge,
+};
+
+fn weight_step_merge(t: &mut Twin) {
+    let p: StatsParams = t.params();
+    let (part, step) = (t.f32(1), t.step(2));
+    let grads = t.f32_mut(3);
+    for row in learned_rows(t.words(0), &p) {
+        let (cols, chunks) = (row.channels(), row.rows.div_ceil(p.chunk) as usize);
+        let sum = |c: usize| (0..chunks).map(|k| part[row.stats as usize / 3 * 4 + k * cols + c]).sum::<f32>();
+        let factor = if step.frozen == 1 { 0.0 } else { row.gradient_scale };
+        let at = row.step_at as usize;
+        match row.per_channel {
+            1 => (0..cols).for_each(|c| grads[at + c] = factor * sum(c)),
+            _ => grads[at] = factor * (0..cols).map(sum).sum::<f32>(),
+        }
     }
 }

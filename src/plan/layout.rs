@@ -1,9 +1,11 @@
 //! Persistent tensors of a network: parameters, statistics, quantizer state, and the host's input and output.
 
 mod members;
+mod steps;
 mod weight_table;
 
 pub use members::{Norm, Resident, Statistics, Values, Weights};
+pub use steps::{StepEntry, Steps};
 
 use std::ops::Range;
 
@@ -14,7 +16,8 @@ use crate::kernels::range::{BINS, BLOCKED_WORDS, RANGE_WORDS, SEEN_WORDS, TableR
 use crate::kernels::weights::WeightRow;
 use crate::kernels::{self, row_chunk};
 use crate::net::{Layer, LayerId, Net};
-use crate::quant::QuantSpec;
+use crate::quant::{QuantSpec, learn};
+use steps::gradient_scale;
 use weight_table::{stats_of, weight_rows};
 
 /// Rows of the metrics ring.
@@ -60,6 +63,8 @@ pub struct Layout {
     pub codes: TensorId,
     /// The same transposed, `(taps, c_out, c_in)`.
     pub transposed: TensorId,
+    /// Learned scales, which are parameters.
+    pub steps: Option<Steps>,
     /// Scales of all layers.
     pub scales: TensorId,
     /// Rows of activation quantizers; row 0 is the input's.
@@ -146,7 +151,7 @@ impl Layout {
                 weight: member(Arena::Params, "weight", words),
                 grad: member(Arena::Grads, "weight.grad", words),
                 offset4: 0,
-                scales: member(Arena::Scales, "weight.scales", 2 * c_out),
+                scales: member(Arena::Scales, "weight.scales", 3 * c_out),
                 name,
                 taps,
                 c_in,
@@ -177,6 +182,7 @@ impl Layout {
         let (_, linear) = net.linear();
         let cols = linear.padded();
         let bias = (plan.member(Arena::Params, "fc.bias", cols), plan.member(Arena::Grads, "fc.bias.grad", cols));
+        let steps = Steps::new(plan, net, quant, &weights);
         let words = plan.arena_words(Arena::Params);
         plan.member(Arena::Velocity, "velocity", words);
         let mut range_rows: Vec<Option<u32>> = vec![None; net.layers.len()];
@@ -198,6 +204,9 @@ impl Layout {
                 [plan.offset(seen) / SEEN_WORDS, plan.offset(blocked) / BLOCKED_WORDS].map(|first| first as u32);
             let entry = quant.and_then(|q| q.layer(id)).map(|quantizer| {
                 let (row, values) = (row as u32 + 1, (4 * rows * cols4) as u32);
+                let step_at = steps.as_ref().and_then(|s| s.at(id));
+                let decay = quant.map_or(0.0, |q| q.config.pact_decay);
+                let [lowest_zero, highest_zero] = quantizer.quant.zeros();
                 range_entries.push(TableRow {
                     row,
                     values,
@@ -206,13 +215,23 @@ impl Layout {
                     blocked_parts: cols4 as u32,
                     blocked_part,
                     rule: quantizer.rule,
+                    learn: quantizer.quant.learn,
+                    step_at: step_at.unwrap_or(0),
+                    gradient_scale: match quantizer.quant.learn {
+                        learn::RANGE => 1.0,
+                        _ => gradient_scale(activation.shape.len(), quantizer.quant.hi as f32),
+                    },
+                    decay,
+                    lowest_zero,
+                    highest_zero,
                 });
                 range_entries.len() as u32 - 1
             });
             statistics[id] = Some(Statistics { chunk, seen, blocked, entry });
         }
         let picture_words = |count: usize| (count * 3 * net.size * net.size).div_ceil(4);
-        let (rows, part_groups) = weight_rows(plan, net, &weights, quant, (batch, &range_rows), most_part_words);
+        let (rows, part_groups) =
+            weight_rows(plan, net, &weights, quant, (batch, &range_rows, steps.as_ref()), most_part_words);
         let mut copy = |name, arena| plan.own(name, plan.arena_words(arena));
         let average = averages.then(|| Values {
             params: copy("average params", Arena::Params),
@@ -229,6 +248,7 @@ impl Layout {
             decayed,
             codes,
             transposed,
+            steps,
             scales: plan.whole(Arena::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
             average,

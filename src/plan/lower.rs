@@ -14,7 +14,7 @@ use bytemuck::Pod;
 
 use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
-use crate::config::{AugmentConfig, Estimator, OptimizerConfig, Precision, RangeSource};
+use crate::config::{AugmentConfig, Estimator, Method, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::ConvParams;
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::{Caps, Format, KernelDef, Variant, row_chunk};
@@ -374,9 +374,12 @@ impl<'a> Pass<'a> {
 
 /// How a training step moves the range of an activation quantizer.
 pub fn tracking(spec: &QuantSpec) -> Tracking {
-    let a = &spec.config.activations;
-    match (a.estimator, a.source) {
-        (Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2, _) => Tracking::Hold,
+    let config = &spec.config;
+    if config.learns_activation_scales() || config.method == Method::Dorefa {
+        return Tracking::Hold;
+    }
+    match (config.activation_estimator(), config.activations.source) {
+        (Estimator::Percentile | Estimator::Mse | Estimator::FixedPow2 | Estimator::MeanAbs, _) => Tracking::Hold,
         (_, RangeSource::Batch) => Tracking::Batch,
         (Estimator::Max, RangeSource::Previous) => Tracking::Max,
         (Estimator::EmaMax | Estimator::KSigma, RangeSource::Previous) => Tracking::Ema,

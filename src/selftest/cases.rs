@@ -12,8 +12,17 @@ use crate::kernels::{Caps, KernelDef, Step, Variant};
 use crate::quant::{Quant, mask};
 
 /// The usual quantizer of activations.
-const A4: Quant =
-    Quant { base_lo: 0, base_hi: 255, shift: 0, round_shift: 1, lo: 0, hi: 15, mask: mask::INT, enabled: 1 };
+const A4: Quant = Quant {
+    base_lo: 0,
+    base_hi: 255,
+    shift: 0,
+    round_shift: 1,
+    lo: 0,
+    hi: 15,
+    mask: mask::INT,
+    enabled: 1,
+    ..Quant::OFF
+};
 
 /// One dispatch with its data.
 pub struct Case {
@@ -130,7 +139,7 @@ fn step(s: Step) -> Vec<u32> {
 fn ranges(rows: usize) -> Vec<u32> {
     let row = |i: usize| {
         let scale = [0.25, 0.5, 0.125][i % 3];
-        RangeRow { range: 8.0, scale, inv_scale: 1.0 / scale, ..RangeRow::UNIT }
+        RangeRow { range: 8.0, scale, inv_scale: 1.0 / scale, zero: [3.0, -2.0, 1.0][i % 3], ..RangeRow::UNIT }
     };
     bytemuck::cast_slice(&(0..rows).map(row).collect::<Vec<_>>()).to_vec()
 }

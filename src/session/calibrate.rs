@@ -1,13 +1,14 @@
 //! First ranges and scales: what a quantizer needs before its first step.
 
+use super::histogram::{Histogram, MagnitudeHistogram};
 use super::{Form, Session};
-use crate::config::Estimator;
+use crate::config::{Estimator, Method, QuantConfig};
 use crate::data::{Batches, Split};
 use crate::exec::ExecutorExt;
 use crate::kernels::Step;
 use crate::kernels::range::{BINS, RangeRow};
 use crate::kernels::weights::estimate;
-use crate::quant::{QuantSpec, Quantizer, Scale};
+use crate::quant::{QuantSpec, Quantizer, Scale, learn, rounding};
 use crate::{Error, Result};
 
 impl Session<'_> {
@@ -21,7 +22,7 @@ impl Session<'_> {
                 .hint("start from a preset such as cqat")
         })?;
         let spec = self.lowered.quant.as_ref().expect("a network with a calibration program has quantizers");
-        let counted = matches!(spec.config.activations.estimator, Estimator::Percentile | Estimator::Mse);
+        let counted = matches!(spec.config.activation_estimator(), Estimator::Percentile | Estimator::Mse);
         let batches = if counted { batches.min(self.countable_batches()) } else { batches };
         let batches: Vec<&[u32]> = Batches::training(order, self.lowered.batch)?.take(batches).collect();
         let valid = self.lowered.batch as u32;
@@ -39,7 +40,8 @@ impl Session<'_> {
             }
         }
         self.finish_ranges(spec)?;
-        self.refresh_weight_scales(spec)?;
+        self.host_scales(spec, estimate::HOST)?;
+        self.host_scales(spec, estimate::LEARNED)?;
         let programs = self.programs(Form::Quantized)?;
         self.exec.write_as(self.lowered.layout.step, &[Step::default()]);
         self.exec.run(programs.weights)?;
@@ -56,27 +58,51 @@ impl Session<'_> {
         u32::MAX as usize / (largest * self.lowered.batch)
     }
 
-    /// Ranges that the host decides: percentile, mean squared error, fixed windows.
+    /// First ranges of activations: those that the host decides, and the parameters where they are learned.
     fn finish_ranges(&mut self, spec: &QuantSpec) -> Result<()> {
         let layout = &self.lowered.layout;
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         let histogram = self.exec.read(layout.histogram)?;
-        let a = &spec.config.activations;
+        let mut learned = self.steps()?;
         for (id, _) in self.lowered.net.activations() {
             let Some(q) = spec.layer(id) else { continue };
             let at = layout.range_rows[id].expect("an activation has a row of ranges") as usize;
             let row = &mut rows[at];
-            let counts = || Histogram { counts: &histogram[at * BINS..][..BINS], range: row.range };
-            let range = match a.estimator {
-                Estimator::Percentile => counts().percentile(f64::from(a.percentile)),
-                Estimator::Mse => counts().best_range(q),
-                Estimator::FixedPow2 => q.rule.range_of_step((a.fixed_log2_scale as f32).exp2()),
-                Estimator::Max | Estimator::EmaMax | Estimator::KSigma => row.range,
-            };
+            let counts = Histogram { counts: &histogram[at * BINS..][..BINS], range: row.range };
+            let range = first_range(&spec.config, q, row.range, &counts);
+            let unit = if q.rule.pow2 == rounding::WINDOW { row.range / q.rule.levels } else { 0.0 };
             let s = q.rule.scale(range);
-            *row = RangeRow { range, scale: s.scale, inv_scale: s.inv_scale, observed: row.observed, ..RangeRow::UNIT };
+            *row = RangeRow {
+                range,
+                scale: s.scale,
+                inv_scale: s.inv_scale,
+                observed: row.observed,
+                unit,
+                ..RangeRow::UNIT
+            };
+            if let Some(entry) = layout.steps.iter().flat_map(|s| &s.entries).find(|e| e.layer == id) {
+                learned[entry.first] = if q.quant.learn == learn::RANGE { range } else { 1.0 / s.inv_scale };
+            }
         }
         self.exec.write_as(layout.ranges, &rows);
+        self.set_steps(&learned)
+    }
+
+    /// The learned scales; none where nothing is learned.
+    fn steps(&mut self) -> Result<Vec<f32>> {
+        self.lowered.layout.steps.as_ref().map_or(Ok(Vec::new()), |s| self.exec.read_f32(s.params))
+    }
+
+    /// Writes the learned scales, and their averages.
+    fn set_steps(&mut self, words: &[f32]) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let Some(steps) = &layout.steps else { return Ok(()) };
+        self.exec.write_as(steps.params, words);
+        if let Some(average) = layout.average {
+            let mut params = self.exec.read_f32(average.params)?;
+            params[steps.offset..][..words.len()].copy_from_slice(words);
+            self.exec.write_as(average.params, &params);
+        }
         Ok(())
     }
 
@@ -85,137 +111,84 @@ impl Session<'_> {
     /// # Errors
     /// A device error.
     pub fn refresh_weight_scales(&mut self, spec: &QuantSpec) -> Result<()> {
+        self.host_scales(spec, estimate::HOST)
+    }
+
+    /// Scales of the weights of layers with this estimator, from the weights as they are; of learned ones the start.
+    fn host_scales(&mut self, spec: &QuantSpec, estimator: u32) -> Result<()> {
         let layout = &self.lowered.layout;
-        if layout.rows.iter().all(|r| r.estimator != estimate::HOST) {
+        if layout.rows.iter().all(|r| r.estimator != estimator) {
             return Ok(());
         }
         let params = self.exec.read_f32(layout.decayed)?;
-        let w = &spec.config.weights;
+        let mut learned = self.steps()?;
         for (row, weights) in layout.rows.iter().zip(&layout.weights) {
-            let Some(q) = spec.layer(weights.layer).filter(|_| row.estimator == estimate::HOST) else { continue };
+            let Some(q) = spec.layer(weights.layer).filter(|_| row.estimator == estimator) else { continue };
             let values = &params[row.offset4 as usize * 4..][..weights.words()];
-            let real = || values.iter().enumerate().filter(|(i, _)| weights.is_real(*i));
             let channels = weights.c_out;
-            let range_of = |values: &[f32]| {
-                let top = values.iter().fold(0f32, |m, v| m.max(v.abs()));
-                let histogram = MagnitudeHistogram::new(values, top);
-                match w.estimator {
-                    Estimator::Mse => histogram.view().best_range(q),
-                    _ => histogram.view().percentile(f64::from(w.percentile)),
-                }
+            let real = |channel: Option<usize>| -> Vec<f32> {
+                let kept = |i: usize| weights.is_real(i) && channel.is_none_or(|c| i % channels == c);
+                values.iter().enumerate().filter(|(i, _)| kept(*i)).map(|(_, v)| *v).collect()
             };
-            let scales: Vec<Scale> = if row.per_channel == 1 {
-                let column =
-                    |c: usize| real().filter(|(i, _)| i % channels == c).map(|(_, v)| *v).collect::<Vec<f32>>();
-                (0..channels).map(|c| q.rule.scale(range_of(&column(c)))).collect()
+            let starts: Vec<WeightStart> = if row.per_channel == 1 {
+                (0..channels).map(|c| weight_start(&spec.config, q, &real(Some(c)))).collect()
             } else {
-                vec![q.rule.scale(range_of(&real().map(|(_, v)| *v).collect::<Vec<f32>>())); channels]
+                vec![weight_start(&spec.config, q, &real(None)); channels]
             };
-            let words: Vec<f32> = scales.iter().map(|s| s.scale).chain(scales.iter().map(|s| s.inv_scale)).collect();
+            let parts: [fn(&WeightStart) -> f32; 3] = [|s| s.scale.scale, |s| s.scale.inv_scale, |s| s.unit];
+            let words: Vec<f32> = parts.into_iter().flat_map(|part| starts.iter().map(part)).collect();
             self.exec.write_as(weights.scales, &words);
-        }
-        Ok(())
-    }
-}
-
-/// Counts of magnitudes in equal bins over `[0, range]`.
-struct Histogram<'a> {
-    counts: &'a [u32],
-    range: f32,
-}
-
-impl Histogram<'_> {
-    fn centre(&self, bin: usize) -> f32 {
-        (bin as f32 + 0.5) * self.range / self.counts.len() as f32
-    }
-
-    /// The magnitude that a fraction `p` of the values does not exceed (upper edge of its bin).
-    fn percentile(&self, p: f64) -> f32 {
-        let total: u64 = self.counts.iter().map(|&c| u64::from(c)).sum();
-        let wanted = (p * total as f64).ceil() as u64;
-        let mut seen = 0;
-        for (bin, &c) in self.counts.iter().enumerate() {
-            seen += u64::from(c);
-            if seen >= wanted {
-                return (bin + 1) as f32 * self.range / self.counts.len() as f32;
+            if let Some(entry) = layout.steps.iter().flat_map(|s| &s.entries).find(|e| e.layer == weights.layer) {
+                let steps = learned[entry.first..][..entry.words].iter_mut();
+                steps.zip(&starts).for_each(|(step, start)| *step = 1.0 / start.scale.inv_scale);
             }
         }
-        self.range
-    }
-
-    /// The range, of 200 tried, whose quantizer has the smallest mean squared error; the range factor does not enter, since
-    /// the scale itself is what is searched.
-    fn best_range(&self, q: &Quantizer) -> f32 {
-        let error = |range: f32| {
-            let s = q.rule.scale(range);
-            let bins = self.counts.iter().enumerate().filter(|(_, c)| **c > 0);
-            bins.map(|(bin, &c)| {
-                let v = self.centre(bin);
-                let d = f64::from(v - q.quant.code(v, s.inv_scale) as f32 * s.scale);
-                f64::from(c) * d * d
-            })
-            .sum::<f64>()
-        };
-        // The widest window of interest puts the whole range on the stored codes.
-        let widest = self.range * q.rule.levels / (q.rule.factor * (q.quant.hi << q.quant.shift).max(1) as f32);
-        let candidates = (1..=200).map(|k| widest * k as f32 / 200.0);
-        let best = candidates.map(|r| (error(r), r)).min_by(|a, b| a.0.total_cmp(&b.0));
-        best.map_or(self.range, |(_, r)| r)
+        self.set_steps(&learned)
     }
 }
 
-/// A histogram made on the host, of weights.
-struct MagnitudeHistogram {
-    counts: Vec<u32>,
-    range: f32,
+/// The first range of an activation, of which calibration has `observed` and counted values.
+fn first_range(config: &QuantConfig, q: &Quantizer, observed: f32, counts: &Histogram) -> f32 {
+    match (config.method, config.activation_estimator()) {
+        (Method::Dorefa, _) => 1.0,
+        (Method::Pact, _) => config.pact_alpha,
+        (Method::CqatAuto, Estimator::Mse) => counts.best_window(q),
+        (_, Estimator::Mse) => counts.best_range(q),
+        (_, Estimator::Percentile) => counts.percentile(f64::from(config.activations.percentile)),
+        (_, Estimator::FixedPow2) => q.rule.range_of_step((config.activations.fixed_log2_scale as f32).exp2()),
+        (_, Estimator::MeanAbs) => q.rule.range_of_step(mean_step(q, observed)),
+        (_, Estimator::Max | Estimator::EmaMax | Estimator::KSigma) => observed,
+    }
 }
 
-impl MagnitudeHistogram {
-    fn new(values: &[f32], range: f32) -> Self {
-        let mut counts = vec![0; BINS];
-        for v in values {
-            counts[((v.abs() / range.max(f32::MIN_POSITIVE) * BINS as f32) as usize).min(BINS - 1)] += 1;
+/// The scale of weights that the host decides, and the step of their 8-bit grid where windows are counted in it.
+#[derive(Debug, Clone, Copy)]
+struct WeightStart {
+    scale: Scale,
+    unit: f32,
+}
+
+fn weight_start(config: &QuantConfig, q: &Quantizer, values: &[f32]) -> WeightStart {
+    let histogram = MagnitudeHistogram::new(values);
+    let counts = histogram.view();
+    let mean = |f: fn(f64) -> f64| values.iter().map(|v| f(f64::from(*v))).sum::<f64>() / values.len().max(1) as f64;
+    let range = match config.weight_estimator() {
+        Estimator::Mse if config.method == Method::CqatAuto => counts.best_window(q),
+        Estimator::Mse => counts.best_range(q),
+        Estimator::Percentile => counts.percentile(f64::from(config.weights.percentile)),
+        Estimator::FixedPow2 => q.rule.range_of_step((config.weights.fixed_log2_scale as f32).exp2()),
+        Estimator::MeanAbs => q.rule.range_of_step(mean_step(q, mean(f64::abs) as f32)),
+        Estimator::KSigma => {
+            let (first, second) = (mean(|v| v), mean(|v| v * v));
+            (first.abs() + f64::from(config.weights.sigmas) * (second - first * first).max(0.0).sqrt()) as f32
         }
-        MagnitudeHistogram { counts, range }
-    }
-
-    fn view(&self) -> Histogram<'_> {
-        Histogram { counts: &self.counts, range: self.range }
-    }
+        Estimator::Max | Estimator::EmaMax => counts.range,
+    };
+    let unit = if q.rule.pow2 == rounding::WINDOW { counts.range / q.rule.levels } else { 0.0 };
+    WeightStart { scale: q.rule.scale(range), unit }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::net::Net;
-
-    #[test]
-    fn a_percentile_is_the_upper_edge_of_its_bin() {
-        let h = Histogram { counts: &[10, 0, 80, 10], range: 4.0 };
-        assert_eq!([0.05, 0.1, 0.11, 0.9, 0.91, 1.0].map(|p| h.percentile(p)), [1.0, 1.0, 3.0, 3.0, 4.0, 4.0]);
-        let values: Vec<f32> = (1..=1000).map(|i| if i % 2 == 0 { i as f32 } else { -(i as f32) }).collect();
-        let found = MagnitudeHistogram::new(&values, 1000.0).view().percentile(0.9);
-        assert!((899.0..=901.0).contains(&found), "{found}");
-    }
-
-    /// Uniform values are best covered by equal steps: 16 codes over [0, 1] reach to 15/15.5.
-    #[test]
-    fn the_best_range_of_uniform_values_covers_them() {
-        let net = Net::resnet(8, 8, 10, 32).unwrap();
-        let config = Config::load("cqat", &[]).unwrap();
-        let spec = QuantSpec::new(&config.quant, &net).unwrap().unwrap();
-        let (id, _) = net.activations().next().unwrap();
-        let q = spec.layer(id).unwrap();
-        let counts = vec![5; BINS];
-        let range = Histogram { counts: &counts, range: 1.0 }.best_range(q);
-        let top = q.rule.scale(range).scale * q.quant.hi as f32;
-        assert!((top - 15.0 / 15.5).abs() < 0.02, "the window reaches to {top}");
-        // One far value among many small ones is not worth the resolution.
-        let mut counts = vec![0; BINS];
-        counts[..BINS / 20].fill(1000);
-        counts[BINS - 1] = 1;
-        let range = Histogram { counts: &counts, range: 1.0 }.best_range(q);
-        assert!(q.rule.scale(range).scale * q.quant.hi as f32 <= 0.1);
-    }
+/// The first step of LSQ (Esser et al. 2020, section 2.1): 2 mean |x| / sqrt(hi).
+fn mean_step(q: &Quantizer, mean: f32) -> f32 {
+    2.0 * mean / q.quant.highest().sqrt()
 }

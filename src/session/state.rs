@@ -79,7 +79,7 @@ impl Session<'_> {
         if self.lowered.quant.is_some() {
             let scales = self.exec.read_f32(values.scales)?;
             for w in &layout.weights {
-                tensors::insert_scales(&mut out, w, &scales[plan.offset(w.scales)..][..2 * w.c_out]);
+                tensors::insert_scales(&mut out, w, &scales[plan.offset(w.scales)..][..3 * w.c_out]);
             }
         }
         Ok(out)

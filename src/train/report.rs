@@ -12,7 +12,7 @@ use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::plan::layout::Weights;
 use crate::progress::Beat;
-use crate::quant::Quantizer;
+use crate::quant::{Quantizer, learn};
 use crate::run::now;
 use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::session::{Form, Session};
@@ -73,7 +73,8 @@ impl Trainer<'_> {
             l["blocked"] = json!(per_step(row.blocked));
             lines.push(l);
             if let Some(saturated) = saturated.filter(|s| *s > SATURATION_WARNING) {
-                let advice = match spec.config.activations.estimator {
+                let advice = match spec.config.activation_estimator() {
+                    _ if q.quant.learn != learn::NOTHING => "its learned scale follows the loss, not these",
                     Estimator::FixedPow2 => "a larger quant.activations.fixed_log2_scale keeps more of them",
                     Estimator::Mse => "mse found that best when it calibrated; other estimators keep more of them",
                     _ => "a larger quant.activations.range_factor keeps more of them",

@@ -26,7 +26,7 @@ pub struct Weights {
     pub grad: TensorId,
     /// First vec4 of the weights in [`super::Layout::codes`] and [`super::Layout::transposed`].
     pub offset4: u32,
-    /// `c_out` scales, `c_out` inverse scales.
+    /// `c_out` scales, `c_out` inverse scales, `c_out` steps of the 8-bit grid where windows are counted in them.
     pub scales: TensorId,
 }
 

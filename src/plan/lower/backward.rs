@@ -58,7 +58,9 @@ impl Pass<'_> {
                 Layer::Input(_) | Layer::Pool(_) => {}
             }
         }
-        (self.layer, self.back) = (None, false);
+        self.layer = None;
+        self.weight_steps();
+        self.back = false;
     }
 
     /// Adds up the parts of the weight gradients of a group of layers.
@@ -251,7 +253,11 @@ impl Pass<'_> {
     pub(super) fn optimizer(&mut self) {
         let o = &self.options.optimizer;
         let words4 = self.plan.arena_words(Arena::Params) / 4;
-        let decayed = if o.decay_norms_and_biases { words4 } else { self.layout.decayed_words / 4 };
+        let decayed = match (o.decay_norms_and_biases, &self.layout.steps) {
+            (false, _) => self.layout.decayed_words / 4,
+            (true, Some(steps)) => steps.offset / 4,
+            (true, None) => words4,
+        };
         let params = SgdParams {
             words4: words4 as u32,
             decayed4: decayed as u32,

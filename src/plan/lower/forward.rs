@@ -91,7 +91,7 @@ impl Pass<'_> {
 
     /// Whether the codes of a value fit in signed 8 bits.
     fn is_narrow(&self, value: Value) -> bool {
-        let fits = |q: Quantizer| q.quant.hi <= i32::from(i8::MAX);
+        let fits = |q: Quantizer| q.quant.max_abs() <= i8::MAX as u32;
         match value.format {
             Format::F32 => false,
             Format::I8 => true,
@@ -306,10 +306,10 @@ impl Pass<'_> {
                 self.range_update(spec, all, mode, true);
             }
             Mode::Calibrate => {
-                let mode = match spec.config.activations.estimator {
+                let mode = match spec.config.activation_estimator() {
                     Estimator::FixedPow2 => Tracking::Hold,
                     Estimator::Max | Estimator::Percentile | Estimator::Mse => Tracking::Max,
-                    Estimator::EmaMax | Estimator::KSigma => Tracking::Mean,
+                    Estimator::EmaMax | Estimator::KSigma | Estimator::MeanAbs => Tracking::Mean,
                 };
                 self.range_update(spec, all, mode, false);
             }
@@ -323,19 +323,22 @@ impl Pass<'_> {
             return;
         }
         let a = &spec.config.activations;
+        let estimator = spec.config.activation_estimator();
         let params = range::UpdateParams {
             first: entries.start,
             count: entries.len() as u32,
             mode: mode as u32,
-            use_sigma: u32::from(a.estimator == Estimator::KSigma),
-            sigmas: a.sigmas,
+            use_sigma: u32::from(matches!(estimator, Estimator::KSigma | Estimator::MeanAbs)),
+            sigmas: if estimator == Estimator::KSigma { a.sigmas } else { 0.0 },
             ema: a.ema_momentum,
             count_step: u32::from(count),
             pad: 0,
         };
         let layout = self.layout;
-        let bind = [layout.range_table, layout.seen, layout.blocked, layout.step, layout.ranges];
+        let bind =
+            [layout.range_table, layout.seen, layout.blocked, layout.step, layout.params, layout.ranges, layout.grads];
         self.emit_only(&range::UPDATE, &params, &bind, [entries.len() as u32, 1, 1]);
+        self.leave_out(2 * self.plan.tensor(layout.params).words);
     }
 
     /// The pool's values, which the activation before it has made.
