@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use presets::{Preset, presets};
 pub use quant::{FirstLast, Freeze, InputQuant, LayerBits, Method, QuantConfig, Reduce};
 pub use quantizer::{ActivationQuantConfig, Estimator, Granularity, Mask, RangeSource, WeightQuantConfig};
-pub use train::{MOST_SECONDS, OptimizerConfig, PhaseConfig, RING_ROWS, Schedule, TrainConfig};
+pub use train::{DistillConfig, MOST_SECONDS, OptimizerConfig, PhaseConfig, RING_ROWS, Schedule, TrainConfig};
 
 /// The version of the file format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;

@@ -72,6 +72,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &range::LEARNED,
     &range::HISTOGRAM,
     &head::SOFTMAX_CE,
+    &head::DISTILL,
     &optimizer::GRAD_NORM,
     &optimizer::GRAD_CLIP,
     &optimizer::AVERAGE,

@@ -62,6 +62,19 @@ pub fn load_parameters(lowered: &Lowered, exec: &mut dyn Executor, from: &Tensor
     Ok(())
 }
 
+/// Writes the parameters and running statistics of the network to learn from, where the plan has one.
+///
+/// # Errors
+/// A tensor that is missing or has another shape; nothing is written then.
+pub fn load_teacher(lowered: &Lowered, exec: &mut dyn Executor, from: &Tensors) -> Result<()> {
+    let Some(teacher) = lowered.layout.teacher else { return Ok(()) };
+    for (tensor, words) in network_words(lowered, from, "", false)? {
+        let to = if tensor == lowered.layout.params { teacher.params } else { teacher.running };
+        exec.write_as(to, &words);
+    }
+    Ok(())
+}
+
 /// Words of the parameters, the running statistics and, on demand, the scales of each layer's weights, with the tensors that
 /// take them.
 fn network_words(lowered: &Lowered, from: &Tensors, prefix: &str, scales: bool) -> Result<Vec<(TensorId, Vec<f32>)>> {
@@ -103,6 +116,14 @@ impl<'a> Session<'a> {
     pub fn new(lowered: &'a Lowered, mut exec: Box<dyn Executor + 'a>, normalisation: &Normalisation) -> Session<'a> {
         upload_constants(lowered, exec.as_mut(), normalisation);
         Session { lowered, exec, images: Vec::new(), labels: Vec::new(), pending: Vec::new(), next_slot: 0 }
+    }
+
+    /// Gives the network that the quantized one learns from.
+    ///
+    /// # Errors
+    /// As [`load_teacher`].
+    pub fn set_teacher(&mut self, from: &Tensors) -> Result<()> {
+        load_teacher(self.lowered, self.exec.as_mut(), from)
     }
 
     /// The executor, for reading single tensors.

@@ -67,6 +67,7 @@ pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Res
     let mut options = options(config, caps)?;
     options.optimizer.ema_decay = None; // a checkpoint's averages are its network
     options.accumulate = 1;
+    options.distill.weight = 0.0;
     lower_shrinking(&net, quant.as_ref(), &options)
 }
 
@@ -78,6 +79,7 @@ fn options(config: &Config, caps: &Caps) -> Result<Options> {
         precision: config.device.precision,
         augment: config.data.augment.clone(),
         smoothing: config.train.label_smoothing,
+        distill: config.train.distill.clone(),
         optimizer: config.train.optimizer.clone(),
         accumulate: config.train.accumulate,
         winograd_channels: WINOGRAD_CHANNELS,

@@ -5,6 +5,7 @@ mod report;
 mod save;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Checkpoint, Phase, Position};
@@ -48,6 +49,8 @@ pub struct Trainer<'a> {
     normalisation: Normalisation,
     /// Weight codes at the end of the quantized epoch before, by layer.
     codes: BTreeMap<String, Vec<i8>>,
+    /// Whether the session has its teacher.
+    taught: bool,
     quiet: bool,
 }
 
@@ -79,6 +82,7 @@ impl<'a> Trainer<'a> {
             seconds: 0.0,
             normalisation,
             codes: BTreeMap::new(),
+            taught: false,
             quiet,
         };
         trainer.save_last()?;
@@ -123,7 +127,7 @@ impl<'a> Trainer<'a> {
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
-        Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, quiet })
+        Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, taught: false, quiet })
     }
 
     /// Trains until the end, `stop_after` epochs of the whole run, or an interruption.
@@ -211,6 +215,9 @@ impl<'a> Trainer<'a> {
         let accumulate = self.config.train.accumulate as usize;
         let drain_at = (self.config.train.log_every as usize * accumulate).min(RING + 1 - accumulate);
         let (form, frozen) = (self.form(), self.frozen());
+        if form == Form::Quantized {
+            self.bring_teacher()?;
+        }
         let name = format!("{} {}/{epochs}", self.at.phase.name(), self.at.epoch + 1);
         let every = Duration::from_secs_f32(self.config.train.heartbeat_seconds);
         let mut progress = Progress::start(&name, steps, u64::from(self.at.step), batch, every, self.quiet);
@@ -307,6 +314,26 @@ impl<'a> Trainer<'a> {
         Ok(Scores { form, split, totals, seconds: start.elapsed().as_secs_f64() })
     }
 
+    /// Loads the float network that the quantized one learns from, where there is one.
+    fn bring_teacher(&mut self) -> Result<()> {
+        let distill = &self.config.train.distill;
+        if !distill.is_on() || self.taught {
+            return Ok(());
+        }
+        let teacher = match &distill.teacher {
+            Some(from) => float_network(from),
+            None => float_network(&self.folder.float()),
+        };
+        let teacher = teacher.and_then(|tensors| self.session.set_teacher(&tensors));
+        teacher.map_err(|e| {
+            Error::new(e.kind(), "train.distill has no network to learn from")
+                .hint("train.distill.teacher takes a run folder or a .safetensors file of the same network")
+                .caused_by(e)
+        })?;
+        self.taught = true;
+        Ok(())
+    }
+
     fn calibrate(&mut self) -> Result<()> {
         let order = self.order();
         let available = self.data.train.len() / self.session.lowered.batch;
@@ -365,11 +392,16 @@ fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
     let Some(from) = &config.train.init_from else {
         return Ok(tensors::initialise(&lowered.layout, config.train.seed));
     };
+    float_network(from)
+}
+
+/// The float network of a run folder (the end of its float phase where it has one, else its last checkpoint), or of a file.
+fn float_network(from: &Path) -> Result<Tensors> {
     let path = if from.is_dir() {
         let run = RunFolder::open(from)?;
         if run.float().exists() { run.float() } else { run.last() }
     } else {
-        from.clone()
+        from.to_path_buf()
     };
     let mut tensors = checkpoint::start(&path)?;
     tensors.retain(|name, _| !tensors::is_training_state(name));

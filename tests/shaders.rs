@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cqat::config::{Config, OptimizerConfig, Precision};
+use cqat::config::{Config, DistillConfig, OptimizerConfig, Precision};
 use cqat::kernels::{Access, Caps, KernelDef, REGISTRY, Variant, source};
 use cqat::net::Net;
 use cqat::plan::lower::{Options, lower};
@@ -31,8 +31,14 @@ fn variants() -> BTreeSet<(String, Variant)> {
                     }
                     let optimizer = optimizer.clone();
                     let batch = if depth == 8 { 64 } else { 2 }; // enough for Winograd's algorithm
-                    let options =
-                        Options { optimizer, precision, winograd_channels: 32, ..Options::new(batch, caps.clone()) };
+                    let distill = DistillConfig { weight: 0.5, ..DistillConfig::default() };
+                    let options = Options {
+                        optimizer,
+                        distill,
+                        precision,
+                        winograd_channels: 32,
+                        ..Options::new(batch, caps.clone())
+                    };
                     let lowered = lower(&net, quant.as_ref(), &options).unwrap();
                     for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
                         found.insert((d.kernel.name.to_string(), d.variant.clone()));

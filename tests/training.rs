@@ -132,7 +132,7 @@ fn every_preset_trains() {
 }
 
 /// Every value of every option of the quantizers at least once.
-const OPTIONS: [&[&str]; 11] = [
+const OPTIONS: [&[&str]; 16] = [
     &["quant.reduce=drop_lsb_floor", "quant.weights.estimator=percentile", "quant.activations.estimator=percentile"],
     &["quant.reduce=drop_lsb_round", "quant.weights.estimator=k_sigma", "quant.activations.estimator=k_sigma"],
     &[
@@ -179,6 +179,26 @@ const OPTIONS: [&[&str]; 11] = [
         "quant.activation_bits=3",
         "quant.layers.layer1.0.conv1.weight_bits=6",
         "quant.layers.layer1.0.relu1.activation_bits=2",
+    ],
+    &["quant.method=lsq", "quant.weights.granularity=per_channel", "train.accumulate=2", "quant.weights.pow2=true"],
+    &[
+        "quant.method=lsqplus",
+        "train.optimizer={ema_decay: 0.9, clip_norm: 1, decay_norms_and_biases: true}",
+        "quant.first_last=same",
+        "quant.layers={layer1.0.conv1: {weight_bits: 2}, layer2.0.relu1: {activation_bits: 8}}",
+    ],
+    &[
+        "quant.method=cqat-auto",
+        "quant.weights={pow2: true, granularity: per_channel}",
+        "quant.activations.pow2=true",
+        "quant.layers={layer1.0.conv1: {weight_bits: 8}, layer2.0.relu1: {activation_bits: 2}}",
+    ],
+    &["quant.method=cqat-auto", "quant.learn_scales=false", "quant.freeze=never", "train.distill.weight=0.5"],
+    &[
+        "quant.method=ewgs",
+        "quant.ewgs_delta=0.2",
+        "quant.layers={layer1.0.conv1: {weight_bits: 3}, layer1.0.conv2: {weight_bits: 8}}",
+        "train.distill={weight: 1, temperature: 2}",
     ],
 ];
 

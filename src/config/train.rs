@@ -33,6 +33,8 @@ pub struct TrainConfig {
     /// Probability mass e moved from the true class to all classes alike: target = (1 - e) * onehot + e / classes.
     /// Default 0.1.
     pub label_smoothing: f32,
+    /// What the quantized network learns from a float one.
+    pub distill: DistillConfig,
     /// Stochastic gradient descent.
     pub optimizer: OptimizerConfig,
     /// Learning rate of the float phase; `lr` defaults to 0.2.
@@ -57,12 +59,42 @@ impl Default for TrainConfig {
             quant_epochs: 15,
             init_from: None,
             label_smoothing: 0.1,
+            distill: DistillConfig::default(),
             optimizer: OptimizerConfig::default(),
             float: PhaseConfig::float(),
             quant: PhaseConfig::quantized(),
             log_every: 20,
             heartbeat_seconds: 30.0,
         }
+    }
+}
+
+/// Knowledge distillation: in the quantized phase, once the quantizers are on, a float network of the same shape sees the same pictures,
+/// and the loss is (1 - weight) * cross entropy + weight * T^2 * KL(softmax(teacher / T) || softmax(logits / T)) (Hinton et al., 2015).
+/// The teacher's batch norms use their running statistics. The loss that is reported stays the cross entropy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillConfig {
+    /// Part of the teacher in the loss, 0 to 1. Default 0: off.
+    pub weight: f32,
+    /// T, above 0. Default 4.
+    pub temperature: f32,
+    /// The teacher: a run folder, whose float network it is, or a `.safetensors` file. Default: the network at the end of the run's own float
+    /// phase.
+    #[serde(deserialize_with = "super::text")]
+    pub teacher: Option<PathBuf>,
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        DistillConfig { weight: 0.0, temperature: 4.0, teacher: None }
+    }
+}
+
+impl DistillConfig {
+    /// Whether there is a teacher.
+    pub fn is_on(&self) -> bool {
+        self.weight > 0.0
     }
 }
 

@@ -102,6 +102,14 @@ fn train(c: &TrainConfig) -> Result<()> {
         let error = wrong("train.init_from", "empty", "a run folder or a .safetensors file");
         error.hint("remove the key to start from random weights")
     })?;
+    ensure((0.0..=1.0).contains(&c.distill.weight), || {
+        wrong("train.distill.weight", c.distill.weight, "0 to 1").hint("0 switches distillation off, 0.5 is usual")
+    })?;
+    positive("train.distill.temperature", c.distill.temperature, "4 is the default; 1 to 10 is usual")?;
+    ensure(c.distill.teacher.as_ref().is_none_or(|path| !path.as_os_str().is_empty()), || {
+        wrong("train.distill.teacher", "empty", "a run folder or a .safetensors file")
+            .hint("remove the key to learn from the run's own float network")
+    })?;
     let OptimizerConfig { momentum, nesterov, weight_decay, .. } = c.optimizer;
     below_one("train.optimizer.momentum", momentum, "0 switches it off, 0.9 is the default")?;
     ensure(!nesterov || momentum > 0.0, || {
@@ -150,6 +158,10 @@ fn phase(at: &str, c: &PhaseConfig) -> Result<()> {
 /// The method, the epochs and the freezing of ranges fit together.
 fn epochs(t: &TrainConfig, q: &QuantConfig) -> Result<()> {
     if q.method == Method::None {
+        ensure(!t.distill.is_on(), || {
+            wrong("train.distill.weight", t.distill.weight, "0 with quant.method none")
+                .hint("only a quantized network has a teacher: set quant.method, or train.distill.weight=0")
+        })?;
         ensure(t.quant_epochs == 0, || {
             wrong("train.quant_epochs", t.quant_epochs, "0 with quant.method none")
                 .hint("set train.quant_epochs=0 to train in float, or quant.method=cqat to quantize")

@@ -88,3 +88,74 @@ fn softmax_ce(t: &mut Twin) {
         }
     }
 }
+
+/// Parameters of `distill`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct DistillParams {
+    /// Pictures.
+    pub batch: u32,
+    /// Classes.
+    pub classes: u32,
+    /// Columns as stored / 4.
+    pub cols4: u32,
+    /// 1: the weights are codes with scales.
+    pub w_scale: u32,
+    /// Part of the teacher in the loss, 0 to 1.
+    pub weight: f32,
+    /// T.
+    pub temperature: f32,
+    /// First vec4 of the bias in the teacher's parameters.
+    pub bias4: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// `distill.wgsl`.
+pub static DISTILL: KernelDef = KernelDef {
+    name: "distill",
+    bindings: &[
+        ("logits", Access::Read),
+        ("teacher", Access::Read),
+        ("teacher_params", Access::Read),
+        ("scales", Access::Read),
+        ("step", Access::Read),
+        ("dlogits", Access::ReadWrite),
+        ("bias_grad", Access::ReadWrite),
+    ],
+    params_bytes: size_of::<DistillParams>(),
+    twin: distill,
+};
+
+fn distill(t: &mut Twin) {
+    let p: DistillParams = t.params();
+    let (logits, teacher, scales, step) = (t.f32(0), t.f32(1), t.f32(3), t.step(4));
+    let bias = &t.f32(2)[4 * p.bias4 as usize..];
+    let (dlogits, bias_grad) = (t.f32_mut(5), t.f32_mut(6));
+    let (classes, cols) = (p.classes as usize, 4 * p.cols4 as usize);
+    let scale = |c: usize| if p.w_scale == 1 { scales[c] } else { 1.0 };
+    let factor = p.weight * p.temperature / p.batch as f32;
+    for n in 0..p.batch as usize {
+        let mine = softened(&logits[n * cols..][..classes], p.temperature);
+        let taught: Vec<f32> = (0..classes).map(|c| teacher[n * cols + c] + bias[c]).collect();
+        let theirs = softened(&taught, p.temperature);
+        for (c, d) in dlogits[n * cols..][..cols].iter_mut().enumerate() {
+            *d = if c < classes && (n as u32) < step.valid {
+                (1.0 - p.weight) * *d + factor * (mine[c] - theirs[c]) * scale(c)
+            } else {
+                0.0
+            };
+        }
+    }
+    for (c, g) in bias_grad[..cols].iter_mut().enumerate() {
+        *g = (0..p.batch as usize).map(|n| dlogits[n * cols + c]).sum::<f32>() / scale(c);
+    }
+}
+
+/// Softmax of logits over a temperature.
+fn softened(logits: &[f32], temperature: f32) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::MIN, f32::max);
+    let exponents: Vec<f32> = logits.iter().map(|v| ((v - top) / temperature).exp()).collect();
+    let sum: f32 = exponents.iter().sum();
+    exponents.into_iter().map(|e| e / sum).collect()
+}

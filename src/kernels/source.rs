@@ -23,6 +23,7 @@ static FILES: &[(&str, &str)] = shaders![
     "conv_lane",
     "conv_tiled",
     "copy",
+    "distill",
     "grad_clip",
     "grad_norm",
     "histogram",

@@ -4,7 +4,7 @@ mod members;
 mod steps;
 mod weight_table;
 
-pub use members::{Norm, Resident, Statistics, Values, Weights};
+pub use members::{Norm, Resident, Statistics, Teacher, Values, Weights};
 pub use steps::{StepEntry, Steps};
 
 use std::ops::Range;
@@ -30,6 +30,8 @@ pub struct Needs {
     pub averages: bool,
     /// A step has several batches.
     pub accumulates: bool,
+    /// There is a float network to learn from.
+    pub teacher: bool,
     /// Training pictures that the device keeps.
     pub resident: usize,
     /// Words that the parts of the weight gradients of several layers may have together.
@@ -72,6 +74,8 @@ pub struct Layout {
     /// Moving averages of the parameters and running statistics, with the weight scales that belong to them: where the optimizer
     /// averages.
     pub average: Option<Values>,
+    /// Parameters and running statistics of a float network to learn from.
+    pub teacher: Option<Teacher>,
     /// Mean of the gradients of a step's batches so far: where a step has several.
     pub accumulated: Option<TensorId>,
     /// Per layer, its row of ranges.
@@ -129,7 +133,7 @@ pub struct Layout {
 impl Layout {
     /// Adds the persistent tensors of `net` to `plan`, for batches of `batch` pictures.
     pub fn new(plan: &mut Plan, net: &Net, quant: Option<&QuantSpec>, batch: usize, needs: Needs) -> Layout {
-        let Needs { averages, accumulates, resident, software, most_part_words } = needs;
+        let Needs { averages, accumulates, teacher, resident, software, most_part_words } = needs;
         let shapes: Vec<(LayerId, String, [usize; 5])> = net
             .layers
             .iter()
@@ -238,6 +242,10 @@ impl Layout {
             running: copy("average running", Arena::Norms),
             scales: copy("average scales", Arena::Scales),
         });
+        let teacher = teacher.then(|| Teacher {
+            params: copy("teacher params", Arena::Params),
+            running: copy("teacher running", Arena::Norms),
+        });
         Layout {
             bias,
             params: plan.whole(Arena::Params),
@@ -252,6 +260,7 @@ impl Layout {
             scales: plan.whole(Arena::Scales),
             ranges: plan.own("ranges", row_count * RANGE_WORDS),
             average,
+            teacher,
             accumulated: accumulates.then(|| plan.own("accumulated gradients", words)),
             range_rows,
             statistics,

@@ -14,7 +14,7 @@ use bytemuck::Pod;
 
 use super::layout::{Layout, Needs};
 use super::{Dispatch, Plan, ProgramId, TensorId, Work};
-use crate::config::{AugmentConfig, Estimator, Method, OptimizerConfig, Precision, RangeSource};
+use crate::config::{AugmentConfig, DistillConfig, Estimator, Method, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::ConvParams;
 use crate::kernels::select::{Choice, KernelFamily};
 use crate::kernels::{Caps, Format, KernelDef, Variant, row_chunk};
@@ -35,6 +35,8 @@ pub struct Options {
     pub augment: AugmentConfig,
     /// Label smoothing in training.
     pub smoothing: f32,
+    /// What the quantized network learns from a float one.
+    pub distill: DistillConfig,
     /// Optimizer.
     pub optimizer: OptimizerConfig,
     /// Batches of a step.
@@ -60,6 +62,7 @@ impl Options {
             caps,
             augment: AugmentConfig::default(),
             smoothing: 0.0,
+            distill: DistillConfig::default(),
             optimizer: OptimizerConfig::default(),
             accumulate: 1,
             host_input: false,
@@ -109,6 +112,8 @@ pub struct ProgramSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Train,
+    /// The teacher's part of a training step: running statistics, pictures of the step.
+    Teach,
     Evaluate,
     Calibrate,
     Histogram,
@@ -127,6 +132,7 @@ pub fn lower(net: &Net, quant: Option<&QuantSpec>, options: &Options) -> Result<
     let needs = Needs {
         averages: options.optimizer.ema_decay.is_some(),
         accumulates: options.accumulate > 1,
+        teacher: options.distill.is_on(),
         software: options.caps.software,
         most_part_words: if options.caps.software {
             0
@@ -235,6 +241,8 @@ struct Pass<'a> {
     contexts: Vec<Option<TensorId>>,
     /// Of the pool's activation.
     pooled: Option<TensorId>,
+    /// Logits of the teacher, in a step that learns from one.
+    taught: Option<TensorId>,
     layer: Option<LayerId>,
     back: bool,
 }
@@ -264,12 +272,16 @@ impl<'a> Pass<'a> {
             norm_parts: vec![None; layers],
             contexts: vec![None; layers],
             pooled: None,
+            taught: None,
             layer: None,
             back: false,
         }
     }
 
     fn emit_all(&mut self) {
+        if let Some(teacher) = self.layout.teacher.filter(|_| self.mode == Mode::Train && self.quant.is_some()) {
+            self.teach(teacher);
+        }
         let last = if self.mode == Mode::Evaluate { 0 } else { self.layout.rows.len() as u32 };
         self.clear_maxima(0..self.layout.first_weight_max() + last);
         if self.mode != Mode::Evaluate {

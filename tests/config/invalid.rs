@@ -217,6 +217,18 @@ fn impossible_quantizers_are_refused() {
         &["quant.reduce=shift_round_saturate", "quant.window_shift=4"],
         &["quant.reduce=shift_round_saturate", "quant.window_shift=2", "quant.layers.fc.weight_bits=7"],
         &["quant.method=minmax", "quant.reduce=drop_lsb_round"],
+        &["quant.method=lsq", "quant.window_shift=2", "quant.reduce=shift_round_saturate"],
+        &["quant.learn_scales=true"],
+        &["quant.method=dorefa", "quant.weights.estimator=max"],
+        &["quant.method=pact", "quant.activations.pow2=true"],
+        &["quant.method=lsq", "quant.activations={source: batch, estimator: max}"],
+        &["quant.weights.estimator=mean_abs"],
+        &["quant.method=pact", "quant.pact_alpha=0"],
+        &["quant.method=ewgs", "quant.ewgs_delta=-1"],
+        &["train.distill.weight=2"],
+        &["train.distill={weight: 0.5, temperature: 0}"],
+        &["train.distill={weight: 0.5, teacher: ''}"],
+        &["quant.method=none", "train.quant_epochs=0", "train.distill.weight=0.5"],
         &["quant.first_last=float"],
         &["quant.weights.estimator=ema_max"],
         &["quant.weights.estimator=fixed_pow2", "quant.weights.granularity=per_channel"],
@@ -299,6 +311,54 @@ fn impossible_quantizers_are_refused() {
     quant.method=minmax quant.reduce=drop_lsb_round
     error: `quant.reduce` says how base codes become narrow ones, which quant.method minmax does not have
     hint: remove quant.reduce, or set quant.method=cqat
+
+    quant.method=lsq quant.window_shift=2 quant.reduce=shift_round_saturate
+    error: `quant.reduce` says how base codes become narrow ones, which quant.method lsq does not have
+    hint: remove quant.reduce, or set quant.method=cqat
+
+    quant.learn_scales=true
+    error: `quant.learn_scales` has no meaning with quant.method cqat
+    hint: remove quant.learn_scales, or choose another quant.method
+
+    quant.method=dorefa quant.weights.estimator=max
+    error: `quant.weights.estimator` has no meaning with quant.method dorefa
+    hint: remove quant.weights.estimator, or choose another quant.method
+
+    quant.method=pact quant.activations.pow2=true
+    error: `quant.activations.pow2` has no meaning with quant.method pact
+    hint: remove quant.activations.pow2, or choose another quant.method
+
+    quant.method=lsq quant.activations={source: batch, estimator: max}
+    error: `quant.activations.source` has no meaning with quant.method lsq
+    hint: remove quant.activations.source, or choose another quant.method
+
+    quant.weights.estimator=mean_abs
+    error: `quant.weights.estimator` is mean_abs, the start of a learned scale, which quant.method cqat does not have
+    hint: choose another estimator, or quant.method=lsq
+
+    quant.method=pact quant.pact_alpha=0
+    error: `quant.pact_alpha` is 0, expected a finite number above 0
+    hint: 6 is the default; 6 to 10 is usual
+
+    quant.method=ewgs quant.ewgs_delta=-1
+    error: `quant.ewgs_delta` is -1, expected a finite number, 0 or more
+    hint: 0 leaves gradients as they are, 0.001 is the default
+
+    train.distill.weight=2
+    error: `train.distill.weight` is 2, expected 0 to 1
+    hint: 0 switches distillation off, 0.5 is usual
+
+    train.distill={weight: 0.5, temperature: 0}
+    error: `train.distill.temperature` is 0, expected a finite number above 0
+    hint: 4 is the default; 1 to 10 is usual
+
+    train.distill={weight: 0.5, teacher: ''}
+    error: `train.distill.teacher` is empty, expected a run folder or a .safetensors file
+    hint: remove the key to learn from the run's own float network
+
+    quant.method=none train.quant_epochs=0 train.distill.weight=0.5
+    error: `train.distill.weight` is 0.5, expected 0 with quant.method none
+    hint: only a quantized network has a teacher: set quant.method, or train.distill.weight=0
 
     quant.first_last=float
     error: `quant.input` is signed8 with quant.first_last float, expected input none: a float first layer takes a float picture

@@ -40,7 +40,7 @@ fn unknown_keys_come_with_the_likely_one() {
     ]), @r#"
     quant:
       weight_bit: 4
-    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
+    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     trian: {}
@@ -54,12 +54,12 @@ fn unknown_keys_come_with_the_likely_one() {
 
     train:
       weight_decay: 0.1
-    error: run.yaml:2:3: unknown key `weight_decay` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
+    error: run.yaml:2:3: unknown key `weight_decay` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, distill, optimizer, float, quant, log_every or heartbeat_seconds
     hint: `weight_decay` goes under `train.optimizer`
 
     quant:
       estimator: max
-    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
+    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: `estimator` goes under `quant.weights` or under `quant.activations`
 
     batch: 64
@@ -204,7 +204,7 @@ fn wrong_types_and_words_say_what_was_expected() {
 
     quant:
       method: cqt
-    error: run.yaml:2:11: `quant.method` is `cqt`, expected none, cqat or minmax
+    error: run.yaml:2:11: `quant.method` is `cqt`, expected none, cqat, cqat-auto, minmax, dorefa, pact, lsq, lsqplus or ewgs
     hint: did you mean `cqat`?
 
     quant:
@@ -328,7 +328,7 @@ fn a_wrong_override_is_named() {
         "quant.method=cqt",
         "train=null",
     ]), @r#"
-    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
+    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     error: --set trian.batch=4: unknown key `trian` at the top level, expected format_version, data, network, train, quant or device
@@ -363,7 +363,7 @@ fn a_wrong_override_is_named() {
     error: --set quant.layers.layer1.0.conv1.bits=4: unknown key `bits` in `quant.layers.layer1.0.conv1`, expected weight_bits or activation_bits
     hint: name the layer, then its bits: quant.layers.layer1.0.conv1.weight_bits=8
 
-    error: --set quant.method=cqt: `quant.method` is `cqt`, expected none, cqat or minmax
+    error: --set quant.method=cqt: `quant.method` is `cqt`, expected none, cqat, cqat-auto, minmax, dorefa, pact, lsq, lsqplus or ewgs
     hint: did you mean `cqat`?
 
     error: --set train=null: `train` is empty, expected a map of keys
@@ -375,7 +375,7 @@ fn a_wrong_override_is_named() {
 fn the_second_of_two_overrides_is_blamed_when_it_is_the_wrong_one() {
     let error = Config::from_yaml("", "run.yaml", &sets(&["train.batch=4", "train.bach=4"])).unwrap_err();
     assert_snapshot!(shown(&error), @r#"
-    error: --set train.bach=4: unknown key `bach` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, optimizer, float, quant, log_every or heartbeat_seconds
+    error: --set train.bach=4: unknown key `bach` in `train`, expected batch, accumulate, seed, float_epochs, quant_epochs, init_from, label_smoothing, distill, optimizer, float, quant, log_every or heartbeat_seconds
     hint: did you mean `batch`?
     "#);
 }
@@ -401,11 +401,11 @@ fn files_that_are_no_configuration_are_refused() {
     error: `FOLDER/binary.yaml` is not UTF-8 text (byte 6)
     hint: check that the path names a configuration and save it as UTF-8
 
-    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze or delay_epochs
+    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     error: `FOLDER/missing.yaml` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: `FOLDER/` is a folder, expected a YAML file or the name of a preset
     hint: name the .yaml file inside it
@@ -414,10 +414,10 @@ fn files_that_are_no_configuration_are_refused() {
     hint: did you mean the preset `cqat-literal`?
 
     error: `resnet` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: `` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, minmax, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: cannot read the configuration `aNULb`
       caused by: file name contained an unexpected NUL byte

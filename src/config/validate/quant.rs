@@ -51,12 +51,21 @@ fn method(c: &QuantConfig) -> Result<()> {
     }
     let fixed = c.learns_activation_scales() || c.method == Method::Dorefa;
     refuse(fixed && a.source == RangeSource::Batch, "activations.source")?;
-    refuse(w.estimator == Some(Estimator::MeanAbs) && !c.learns_weight_scales(), "weights.estimator mean_abs")?;
-    let learns = c.learns_activation_scales();
-    refuse(a.estimator == Some(Estimator::MeanAbs) && !learns, "activations.estimator mean_abs")?;
+    starts(w.estimator, c.learns_weight_scales(), "weights", &name)?;
+    starts(a.estimator, c.learns_activation_scales(), "activations", &name)?;
     positive("quant.pact_alpha", c.pact_alpha, "6 is the default; 6 to 10 is usual")?;
     not_negative("quant.pact_decay", c.pact_decay, "0 switches it off, 0.0005 is the default")?;
     not_negative("quant.ewgs_delta", c.ewgs_delta, "0 leaves gradients as they are, 0.001 is the default")
+}
+
+/// An estimator that only learned scales have.
+fn starts(estimator: Option<Estimator>, learned: bool, section: &str, method: &str) -> Result<()> {
+    ensure(estimator != Some(Estimator::MeanAbs) || learned, || {
+        Error::config(format!(
+            "`quant.{section}.estimator` is mean_abs, the start of a learned scale, which quant.method {method} does not have"
+        ))
+        .hint("choose another estimator, or quant.method=lsq")
+    })
 }
 
 /// The method as the configuration writes it.

@@ -100,3 +100,12 @@ pub struct Resident {
     /// Which of them are the batch.
     pub picks: TensorId,
 }
+
+/// A float network to learn from, laid out like the one that is trained.
+#[derive(Debug, Clone, Copy)]
+pub struct Teacher {
+    /// Parameters.
+    pub params: TensorId,
+    /// Running statistics.
+    pub running: TensorId,
+}

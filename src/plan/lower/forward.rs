@@ -7,7 +7,7 @@ use super::{Mode, NormParts, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{ActParams, FORWARD, ForwardParams, forward_variant, shortcut_kind};
 use crate::kernels::conv::{ConvParams, Geometry};
-use crate::kernels::head::{SOFTMAX_CE, SoftmaxParams};
+use crate::kernels::head::{DISTILL, DistillParams, SOFTMAX_CE, SoftmaxParams};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, NormBranch, StatsParams};
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
@@ -15,6 +15,7 @@ use crate::kernels::select::{Choice, select_conv};
 use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Shape, Shortcut};
 use crate::plan::TensorId;
+use crate::plan::layout::{Layout, Teacher};
 use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
@@ -60,7 +61,7 @@ impl Pass<'_> {
             return;
         }
         let out = self.scratch("value", words);
-        let augment = self.mode == Mode::Train;
+        let augment = matches!(self.mode, Mode::Train | Mode::Teach);
         let on = |v: u32| if augment { v } else { 0 };
         let layout = self.layout;
         let ([images, more], first, picks) = match layout.resident.filter(|_| augment) {
@@ -132,7 +133,7 @@ impl Pass<'_> {
             }
             false => pass.emit_conv(id, choice, &params, operands, &[], g.flops()),
         };
-        if self.mode == Mode::Evaluate {
+        if self.uses_running_statistics() {
             return plain(self, choice);
         }
         let finishing = choice.clone().with_statistics(&self.options.caps);
@@ -206,7 +207,7 @@ impl Pass<'_> {
             rows: rows as u32,
             chunk: chunk as u32,
             chunks: rows.div_ceil(chunk) as u32,
-            evaluate: u32::from(self.mode == Mode::Evaluate),
+            evaluate: u32::from(self.uses_running_statistics()),
             branches: branches as u32,
             eps: EPS,
             momentum: if self.mode == Mode::Train { MOMENTUM } else { 0.0 },
@@ -351,6 +352,9 @@ impl Pass<'_> {
         let (g, input, layout) = (self.geometry(id), self.value(l.input), self.layout);
         let (choice, params) = self.forward_product(id, &g, input);
         self.emit_conv(id, choice, &params, [input.tensor, layout.codes, layout.logits], &[], g.flops());
+        if self.mode == Mode::Teach {
+            return layout.logits;
+        }
         let dlogits = self.scratch("dlogits", g.batch * l.padded());
         let params = SoftmaxParams {
             batch: g.batch as u32,
@@ -366,6 +370,36 @@ impl Pass<'_> {
         let (bias, bias_grad) = layout.bias;
         let bind = [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
         self.emit_only(&SOFTMAX_CE, &params, &bind, [1, 1, 1]);
+        if let (Some(taught), Some(teacher)) = (self.taught, layout.teacher) {
+            let params = DistillParams {
+                batch: params.batch,
+                classes: params.classes,
+                cols4: params.cols4,
+                w_scale: params.w_scale,
+                weight: self.options.distill.weight,
+                temperature: self.options.distill.temperature,
+                bias4: self.plan.offset(bias) as u32 / 4,
+                pad: 0,
+            };
+            let bind = [layout.logits, taught, teacher.params, scales, layout.step, dlogits, bias_grad];
+            self.emit_only(&DISTILL, &params, &bind, [1, 1, 1]);
+            self.leave_out(self.plan.tensor(teacher.params).words - l.padded());
+        }
         dlogits
+    }
+
+    /// Whether batch norm goes by its running statistics.
+    fn uses_running_statistics(&self) -> bool {
+        matches!(self.mode, Mode::Evaluate | Mode::Teach)
+    }
+
+    /// The teacher's forward pass, in float, on the pictures of the step.
+    pub(super) fn teach(&mut self, teacher: Teacher) {
+        let logits = self.plan.scratch("teacher logits", self.plan.tensor(self.layout.logits).words);
+        let (params, running) = (teacher.params, teacher.running);
+        let layout = Layout { params, codes: params, running, logits, ..self.layout.clone() };
+        let mut pass = Pass::new(self.net, None, None, self.options, self.plan, &layout, Mode::Teach);
+        self.taught = Some(pass.forward());
+        self.list.append(&mut pass.list);
     }
 }

@@ -14,7 +14,10 @@ impl Pass<'_> {
     ///
     /// In a quantized network the gradients are the only real operands of note: two terms of them, times codes, err no more than f32 does.
     pub(super) fn terms(&self, backward: bool) -> u32 {
-        if self.options.caps.matrix == 0 || self.options.family != KernelFamily::Tiled {
+        // A teacher's weights have no maxima of their own.
+        let none =
+            self.options.caps.matrix == 0 || self.options.family != KernelFamily::Tiled || self.mode == Mode::Teach;
+        if none {
             return 0;
         }
         match self.options.precision {

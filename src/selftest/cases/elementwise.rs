@@ -6,7 +6,7 @@ use super::{A4, Case, bits, constant, integers, only, quarters, ranges, reals, s
 use crate::kernels::activation::{
     self, ActParams, BackwardParams, ForwardParams, backward_variant, forward_variant, part_words,
 };
-use crate::kernels::head::{self, SoftmaxParams};
+use crate::kernels::head::{self, DistillParams, SoftmaxParams};
 use crate::kernels::input::{self, AugmentParams};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams, MergeParams, NormBranch, StatsParams};
 use crate::kernels::range::{self, BINS, HistogramParams, LearnedParams, RangeRow, TableRow, UpdateParams};
@@ -490,5 +490,19 @@ fn head_cases(cases: &mut Vec<Case>) {
             let name = format!("batch {batch} classes {classes} backward {backward}");
             cases.push(Case::new(&head::SOFTMAX_CE, only(&head::SOFTMAX_CE), name, &p, [1, 1, 1], data));
         }
+        let n = (batch * cols) as usize;
+        let (cols4, bias4) = (cols / 4, 2);
+        let p = DistillParams { batch, classes, cols4, w_scale, weight: 0.75, temperature: 3.0, bias4, pad: 0 };
+        let data = vec![
+            reals(n, 3, -4.0, 4.0),
+            reals(n, 6, -4.0, 4.0),
+            reals((cols + 8) as usize, 5, -1.0, 1.0),
+            reals(2 * cols as usize, 4, 0.5, 1.5),
+            step(Step { valid, ..Step::default() }),
+            reals(n, 7, -1.0, 1.0),
+            unset(cols as usize),
+        ];
+        let name = format!("batch {batch} classes {classes}");
+        cases.push(Case::new(&head::DISTILL, only(&head::DISTILL), name, &p, [1, 1, 1], data));
     }
 }
