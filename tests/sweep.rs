@@ -2,6 +2,7 @@
 
 mod common;
 
+#[cfg(unix)]
 #[path = "sweep/examples.rs"]
 mod examples;
 #[path = "sweep/refusals.rs"]
@@ -203,6 +204,22 @@ fn interrupted_and_started_again() {
     equals_the_whole(&out);
 }
 
+/// Somebody interrupts a start alone: what needs it waits for the next sweep, and this one ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_somebody_else_interrupts() {
+    let out = place().join("alone-stopped");
+    let child = on_device(place(), &["sweep", "s.yaml", "--out", "alone-stopped", "--shard", "0/2"]).spawn().unwrap();
+    wait(|| out.is_dir() && starts(&out).iter().any(|s| out.join(s).join("last.safetensors").exists()));
+    let id = child.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let done = std::process::Command::new("kill").args(["-INT", children.trim()]).status().unwrap();
+    assert!(done.success(), "{children}");
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    ran.fails(5, "2 runs were interrupted by somebody else", "it goes on where they stopped");
+    assert_eq!(rows(&out)["w4-seed0"]["status"], "pending");
+}
+
 #[test]
 fn a_failure_is_recorded_and_retried_when_asked() {
     let here = workplace();
@@ -216,7 +233,7 @@ runs:
     std::fs::write(here.path().join("s.yaml"), sweep).unwrap();
     let out = here.path().join("out");
     let run = |more: &[&str]| cqat(here.path(), &[&["sweep", "s.yaml", "--out", "out"], more].concat());
-    let message = "3 of 4 runs failed: ";
+    let message = "2 of 3 runs failed: big, alone";
     let ran = run(&[]).fails(5, message, "out/results.csv has their errors");
     assert!(
         ran.err.contains("alone: failed: train.batch is 56, expected at most the 48 training pictures"),

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 
 use super::interrupts::Interrupts;
+use super::train::load_data;
 use super::{Global, RUNS};
-use crate::sweep::{self, Estimate, Folder, Job, Shard, Sweep, duration};
+use crate::config::{AugmentConfig, Config, DataConfig};
+use crate::sweep::{self, Estimate, Folder, Job, Run, Shard, State, Sweep, duration};
 use crate::{Error, Result, gpu};
 
 #[derive(Debug, Args)]
@@ -49,12 +51,14 @@ impl SweepArgs {
         }
         let devices = devices(global.device.as_deref())?;
         let jobs = self.jobs(&devices)?;
+        let runs = self.shard.of(&sweep);
+        self.check_data(&runs, &folder, global.quiet)?;
         let _interrupts = Interrupts::take("stopping the runs, each of which saves first");
         folder.prepare(&sweep, self.force)?;
         sweep::work(&Job {
             sweep: &sweep,
             folder: &folder,
-            runs: self.shard.of(&sweep),
+            runs,
             jobs,
             devices,
             data: self.data.clone(),
@@ -62,6 +66,25 @@ impl SweepArgs {
             quiet: global.quiet,
         })?;
         println!("results: {}", folder.results().display());
+        Ok(())
+    }
+
+    /// Reads the data of runs that are to be trained, so that a wrong place is told once and not by every run.
+    fn check_data(&self, runs: &[&Run], folder: &Folder, quiet: bool) -> Result<()> {
+        let mut seen: Vec<Config> = Vec::new();
+        for run in runs.iter().filter(|run| folder.state(&run.name) != State::Finished) {
+            let data = DataConfig {
+                validation: 0,
+                subset: None,
+                augment: AugmentConfig::default(),
+                ..run.config.data.clone()
+            };
+            let config = Config { data, ..Config::default() };
+            if !seen.contains(&config) {
+                load_data(&config, self.data.as_ref(), quiet)?;
+                seen.push(config);
+            }
+        }
         Ok(())
     }
 

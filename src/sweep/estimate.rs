@@ -165,6 +165,6 @@ mod tests {
         let run = Run { start: Some("float".into()), ..run };
         assert_eq!(seconds(&run, &Metrics::default()), Some(210.0));
         let unknown = Speed { costs: [None; 3], pictures: [None; 2] };
-        assert_eq!(unknown.seconds(&run, &done).unwrap(), None);
+        assert_eq!(unknown.seconds(&run, &Metrics::default()).unwrap(), None);
     }
 }

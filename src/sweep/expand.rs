@@ -67,10 +67,10 @@ fn varied(file: &File) -> Result<Vec<String>> {
         }
     }
     keys.extend(file.grid.iter().map(|(key, _)| key.clone()));
-    if let Some((key, _)) = file.set.iter().find(|(key, _)| keys.contains(key)) {
-        return twice(key, "`set` and is varied", "remove it from `set`");
+    match file.set.iter().find(|(key, _)| file.grid.iter().any(|(other, _)| other == key)) {
+        Some((key, _)) => twice(key, "`set` and in `grid`", "remove it from `set`"),
+        None => Ok(keys),
     }
-    Ok(keys)
 }
 
 /// Those of `set`, then those of the command line.
@@ -139,7 +139,9 @@ fn of_run(origin: &str, name: &str, e: &Error) -> Error {
 
 /// A configuration as a map.
 pub(super) fn as_value(config: &Config) -> Result<Value> {
-    serde_yaml::to_value(config).map_err(|e| Error::config("cannot write the configuration as YAML").caused_by(e))
+    // By way of text: a value of 32 bits keeps its few digits.
+    serde_yaml::from_str(&config.to_yaml()?)
+        .map_err(|e| Error::config("cannot write the configuration as YAML").caused_by(e))
 }
 
 /// What stands in a configuration at the dotted `key`; null where nothing does.

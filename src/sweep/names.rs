@@ -8,8 +8,11 @@ use crate::error::{Error, Result};
 /// Longest name of a run in bytes: file systems take 255, and endings come to it.
 pub(super) const LONGEST: usize = 120;
 
-/// How the names of float starts begin.
+/// How the names of float starts begin; hexadecimal digits follow.
 pub(super) const FLOAT: &str = "float-";
+
+/// Their digits.
+pub(super) const FLOAT_DIGITS: usize = 8;
 
 /// Names that the folder of a sweep has a use for.
 const RESERVED: [&str; 3] = ["state", "sweep", "results"];
@@ -75,7 +78,8 @@ pub(super) fn check(name: &str, place: &str) -> Result<()> {
         return wrong(&format!("at most {LONGEST} characters"), "name the runs yourself under `runs`");
     }
     let lower = name.to_ascii_lowercase();
-    if RESERVED.contains(&lower.as_str()) || lower.starts_with(FLOAT) {
+    let is_digits = |rest: &str| rest.len() == FLOAT_DIGITS && rest.chars().all(|c| c.is_ascii_hexdigit());
+    if RESERVED.contains(&lower.as_str()) || lower.strip_prefix(FLOAT).is_some_and(is_digits) {
         return wrong("another name: the sweep's folder has a use for this one", "such as `w4-a4`");
     }
     Ok(())
@@ -106,10 +110,10 @@ mod tests {
 
     #[test]
     fn names_are_safe_as_folders() {
-        for good in ["w4-a4", "lsq+-seed1", "a=1", "x.y", "0"] {
+        for good in ["w4-a4", "lsq+-seed1", "a=1", "x.y", "0", "float-seed0"] {
             check(good, "s").unwrap();
         }
-        for bad in ["", ".x", "a/b", "a b", "x.", "ü", "Sweep", "float-1", "../x", &"a".repeat(121)] {
+        for bad in ["", ".x", "a/b", "a b", "x.", "ü", "Sweep", "float-0123abcd", "../x", &"a".repeat(121)] {
             let e = check(bad, "s.yaml").unwrap_err();
             assert!(e.to_string().starts_with(&format!("s.yaml: the run is called `{bad}`, expected ")), "{e}");
         }

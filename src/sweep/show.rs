@@ -79,7 +79,7 @@ impl Show {
 
     /// A run came to rest.
     pub(super) fn ended(&mut self, folder: &Folder, name: &str, how: &str) {
-        self.remove(name);
+        self.remove(name, how == "finished");
         let m = Metrics::read(&folder.run(name));
         let score = m.score.as_ref().map_or(String::new(), |s| format!("  {} top-1 {:.2} %", s.split, s.top1));
         self.say(&format!("{name}: {how}{score}  {}", duration(m.seconds())));
@@ -87,13 +87,13 @@ impl Show {
 
     /// A run failed, now or before.
     pub(super) fn failed(&mut self, name: &str, error: &str) {
-        self.remove(name);
+        self.remove(name, true);
         self.say(&format!("{name}: failed: {error}"));
     }
 
     /// A run was finished already.
     pub(super) fn passed(&mut self, name: &str) {
-        self.remove(name);
+        self.remove(name, true);
     }
 
     /// Another process trains a run that this one waits for.
@@ -104,12 +104,12 @@ impl Show {
         }
     }
 
-    fn remove(&mut self, name: &str) {
+    fn remove(&mut self, name: &str, is_done: bool) {
         if let Some((line, _)) = self.lines.remove(name) {
             line.finish_and_clear();
             self.all.remove(&line);
         }
-        self.total.inc(1);
+        self.total.inc(u64::from(is_done));
     }
 
     /// Removes what would stay on the terminal.

@@ -7,9 +7,6 @@ use crate::config::{Config, Method, QuantConfig, TrainConfig};
 use crate::digest::hexadecimal;
 use crate::error::Result;
 
-/// Hexadecimal digits of a configuration's hash in the name of a float start.
-const DIGITS: usize = 8;
-
 /// The run that trains the float epochs of `config` alone; `None` where it has none, or starts from a network already.
 fn float_run(config: &Config) -> Option<Config> {
     if config.train.float_epochs == 0 || config.train.init_from.is_some() {
@@ -42,7 +39,7 @@ pub(super) fn share(runs: &mut [Run]) -> Result<Vec<Run>> {
             continue;
         }
         let hash = hexadecimal(&Sha256::digest(float.to_yaml()?));
-        let name = format!("{}{}", names::FLOAT, &hash[..DIGITS]);
+        let name = format!("{}{}", names::FLOAT, &hash[..names::FLOAT_DIGITS]);
         run.start = Some(name.clone());
         known.push((float.clone(), name.clone()));
         made.push(Run { name, config: float, start: None });

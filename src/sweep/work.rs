@@ -169,16 +169,20 @@ impl Work<'_> {
         let was_running = self.tasks[task].status == Status::Running;
         match &status {
             Status::Finished if was_running => self.show.ended(self.job.folder, &name, "finished"),
-            Status::Stopped => self.show.ended(self.job.folder, &name, "stopped"),
+            Status::Stopped if was_running => self.show.ended(self.job.folder, &name, "stopped"),
             Status::Failed(error) => self.show.failed(&name, error),
             _ => self.show.passed(&name),
         }
         self.tasks[task].status = status.clone();
-        let Status::Failed(error) = status else { return };
+        let status = match status {
+            Status::Failed(error) => Status::Failed(blocked(&name, &error)),
+            Status::Stopped => Status::Stopped,
+            _ => return,
+        };
         for i in 0..self.tasks.len() {
             let t = &self.tasks[i];
             if t.status == Status::Waiting && t.run.start.as_ref() == Some(&name) {
-                self.settle(i, Status::Failed(blocked(&name, &error)));
+                self.settle(i, status.clone());
             }
         }
     }
@@ -253,16 +257,18 @@ impl Work<'_> {
 
     /// What the caller is told.
     fn outcome(&self, interrupted: bool) -> Result<()> {
-        let count = |is: fn(&Status) -> bool| self.tasks.iter().filter(|t| is(&t.status)).count();
-        let failed: Vec<&str> =
-            self.tasks.iter().filter(|t| matches!(t.status, Status::Failed(_))).map(|t| t.run.name.as_str()).collect();
-        if interrupted {
-            let left = count(|s| !matches!(s, Status::Finished | Status::Failed(_)));
+        let is_asked_for = |task: &&Task| self.job.runs.iter().any(|run| run.name == task.run.name);
+        let runs: Vec<&Task> = self.tasks.iter().filter(is_asked_for).collect(); // a start counts by what it starts
+        let count = |is: fn(&Status) -> bool| runs.iter().filter(|t| is(&t.status)).count();
+        let is_failed = |t: &&&Task| matches!(t.status, Status::Failed(_));
+        let failed: Vec<&str> = runs.iter().filter(is_failed).map(|t| t.run.name.as_str()).collect();
+        let left = count(|s| !matches!(s, Status::Finished | Status::Failed(_)));
+        if interrupted && left > 0 {
             return Err(Error::new(ErrorKind::Interrupted, format!("interrupted; {left} runs are not finished"))
                 .hint("start the same sweep again: it goes on where it stopped"));
         }
         if !failed.is_empty() {
-            let message = format!("{} of {} runs failed: {}", failed.len(), self.tasks.len(), failed.join(", "));
+            let message = format!("{} of {} runs failed: {}", failed.len(), runs.len(), failed.join(", "));
             return Err(Error::training(message).hint(format!(
                 "{} has their errors, NAME.log beside it all that they said; --retry-failed trains them again",
                 self.job.folder.results().display()

@@ -37,7 +37,7 @@ fn sweeps_that_cannot_run() {
     );
     refused(&runs("{name: ../a}"), "bad.yaml: the run is called `../a`, expected letters", "the name of a folder");
     let both = "base: tiny.yaml\nset: {train.seed: 3}\ngrid: {train.seed: [1, 2]}";
-    refused(both, "`train.seed` stands in `set` and is varied", "remove it from `set`");
+    refused(both, "`train.seed` stands in `set` and in `grid`", "remove it from `set`");
     let message = "`nowhere.yaml` is neither a file nor a preset";
     refused("base: nowhere.yaml\ngrid: {train.seed: [1, 2]}", message, "presets: ");
     let base = "base: tiny.yaml\nset: {trian.seed: 3}\ngrid: {train.seed: [1, 2]}";
@@ -67,6 +67,8 @@ fn options_that_cannot_be() {
         "the sweep `nowhere.yaml` does not exist",
         "docs/sweeps.md",
     );
+    // The data is looked at before every run fails for want of it.
+    sweep(&["--data", "elsewhere"]).fails(3, "the data folder elsewhere does not exist", "embedded");
     assert!(!place().join("bad").exists());
 }
 
@@ -123,7 +125,7 @@ fn what_no_sweep_made_is_not_written_over() {
         fails(name, "choose another folder with --out");
         remove();
     }
-    write("w4-seed1/thesis.txt");
+    let _stays = write("w4-seed1/thesis.txt");
     fails("w4-seed1", "move it away");
     assert!(Path::new(&out).join("w4-seed1/thesis.txt").exists());
 }
