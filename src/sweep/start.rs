@@ -1,11 +1,13 @@
 //! Float starts: runs that differ in nothing that float epochs depend on train them once.
 
+use serde_yaml::Value;
 use sha2::{Digest, Sha256};
 
+use super::expand::as_value;
 use super::{Run, names};
 use crate::config::{Config, Method, QuantConfig, TrainConfig};
 use crate::digest::hexadecimal;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The run that trains the float epochs of `config` alone; `None` where it has none, or starts from a network already.
 fn float_run(config: &Config) -> Option<Config> {
@@ -38,13 +40,34 @@ pub(super) fn share(runs: &mut [Run]) -> Result<Vec<Run>> {
             run.start = Some(name.clone());
             continue;
         }
-        let hash = hexadecimal(&Sha256::digest(float.to_yaml()?));
-        let name = format!("{}{}", names::FLOAT, &hash[..names::FLOAT_DIGITS]);
+        let name = name_of(&float)?;
         run.start = Some(name.clone());
         known.push((float.clone(), name.clone()));
         made.push(Run { name, config: float, start: None });
     }
     Ok(made)
+}
+
+/// `float-` and digits of the hash of those keys that differ from the defaults: a program that knows more keys gives the same name.
+fn name_of(float: &Config) -> Result<String> {
+    let mut keys = as_value(float)?;
+    drop_defaults(&mut keys, &as_value(&Config::default())?);
+    let text = serde_json::to_string(&keys).map_err(|e| Error::config("cannot write a configuration").caused_by(e))?;
+    let hash = hexadecimal(&Sha256::digest(text));
+    Ok(format!("{}{}", names::FLOAT, &hash[..names::FLOAT_DIGITS]))
+}
+
+/// Removes what is the same in `defaults`.
+fn drop_defaults(value: &mut Value, defaults: &Value) {
+    let Value::Mapping(map) = value else { return };
+    map.retain(|key, value| {
+        let default = defaults.get(key);
+        if let Some(default) = default.filter(|d| d.is_mapping()) {
+            drop_defaults(value, default);
+        }
+        let is_empty = value.as_mapping().is_some_and(|map| map.is_empty());
+        !is_empty && Some(&*value) != default
+    });
 }
 
 #[cfg(test)]
@@ -73,6 +96,14 @@ mod tests {
         assert_eq!((&runs[3].start, &runs[4].start), (&None, &None));
         starts[0].config.validate().unwrap();
         assert!(starts[0].name.starts_with("float-") && starts[0].name.len() == 14);
+    }
+
+    #[test]
+    fn the_name_of_a_start_is_stable_for_ever() {
+        let name = |sets: &[&str]| name_of(&float_run(&run("a", sets).config).unwrap()).unwrap();
+        assert_eq!(name(&[]), "float-b888b2c8");
+        assert_eq!(name(&["train.log_every=20"]), name(&[]), "a default by another way");
+        assert_ne!(name(&["train.log_every=19"]), name(&[]));
     }
 
     #[test]
