@@ -104,22 +104,22 @@ impl SweepArgs {
 
     /// `--dry-run`.
     fn show(&self, sweep: &Sweep, folder: &Folder, global: &Global) -> Result<()> {
-        let devices = devices(global.device.as_deref()).and_then(|devices| {
-            let first = Global { device: devices[0].clone(), quiet: true };
-            Ok((self.jobs(&devices)?, first.open(None)?))
-        });
-        let (jobs, gpu) = match devices {
-            Ok((jobs, gpu)) => (jobs, Some(gpu)),
-            Err(e) => {
-                log::warn!("memory is not known without a device: {e}");
-                (self.jobs.unwrap_or(1).max(1), None)
-            }
-        };
-        let estimates = Estimate::of_all(sweep, folder, gpu.as_ref().map(|gpu| &gpu.caps))?;
+        let devices = devices(global.device.as_deref());
+        let jobs = self.jobs(devices.as_deref().unwrap_or_default())?;
+        let gpu = devices.and_then(|all| Global { device: all[0].clone(), quiet: true }.open(None));
+        if let Err(e) = &gpu {
+            log::warn!("memory is not known without a device: {e}");
+        }
+        let changed: Vec<&str> = folder.changed(sweep).iter().map(|run| run.name.as_str()).collect();
+        if !changed.is_empty() {
+            log::warn!("{} has other configurations of {}", folder.path().display(), changed.join(", "));
+        }
+        let estimates = Estimate::of_all(sweep, folder, gpu.as_ref().ok().map(|gpu| &gpu.caps))?;
         let shard = self.shard.of(sweep);
         let is_start = |name: &str| shard.iter().any(|run| run.start.as_deref() == Some(name));
         let is_here = |name: &str| is_start(name) || shard.iter().any(|run| run.name == name);
         let all = sweep.starts.iter().chain(&sweep.runs).zip(&estimates).filter(|(run, _)| is_here(&run.name));
+        let misfit = all.clone().find_map(|(run, e)| Some((&run.name, e.memory.as_ref()?.as_ref().err()?)));
         let width = all.clone().map(|(run, _)| run.name.len()).max().unwrap_or(0).max(4);
         println!(
             "{:width$}  {:9} {:>10} {:>12} {:>9}  starts from",
@@ -144,8 +144,8 @@ impl SweepArgs {
         }
         let time = total.map(|seconds| seconds / jobs as f64);
         println!("{}", closing(shard.len(), time, jobs));
-        estimates.iter().find_map(|e| e.memory.as_ref()?.as_ref().err()).map_or(Ok(()), |e| {
-            Err(Error::device(format!("a run does not fit this device: {e}"))
+        misfit.map_or(Ok(()), |(name, e)| {
+            Err(Error::device(format!("the run `{name}` does not fit this device: {e}"))
                 .hint("a smaller train.batch fits, or a device with more memory"))
         })
     }

@@ -67,6 +67,9 @@ fn options_that_cannot_be() {
         "the sweep `nowhere.yaml` does not exist",
         "docs/sweeps.md",
     );
+    let too_little = ["--dry-run", "--set", "device.memory_mib=1"];
+    let ran = sweep(&too_little).fails(4, "the run `float-", "a smaller train.batch fits");
+    assert!(ran.err.contains("does not fit this device: ") && ran.out.contains(" too much "), "{ran:?}");
     // The data is looked at before every run fails for want of it.
     sweep(&["--data", "elsewhere"]).fails(3, "the data folder elsewhere does not exist", "embedded");
     assert!(!place().join("bad").exists());
@@ -89,6 +92,8 @@ fn changed_runs_are_trained_anew_only_by_force() {
     let before = contents(&out);
     write(&runs("0.03", ", {name: c, set: {train.quant.lr: 0.04}}"));
     sweep(&[]).fails(2, "out has runs of other configurations than s.yaml says: b", "--force");
+    let ran = sweep(&["--dry-run"]).ok();
+    assert!(ran.err.contains("out has other configurations of b") && ran.out.contains("\nc "), "{ran:?}");
     assert!(contents(&out) == before);
     let kept = |name: &str| std::fs::read(out.join(name).join("manifest.json")).unwrap();
     let (a, b) = (kept("a"), kept("b"));
