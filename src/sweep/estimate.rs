@@ -116,7 +116,8 @@ impl Estimate {
         let of = |run: &Run| {
             let (config, classes) = (&run.config, run.config.expected_classes());
             let memory = caps.cloned().map(|mut caps| {
-                caps.budget_bytes = config.device.memory_mib.map_or(caps.budget_bytes, |mib| mib.saturating_mul(1 << 20));
+                caps.budget_bytes =
+                    config.device.memory_mib.map_or(caps.budget_bytes, |mib| mib.saturating_mul(1 << 20));
                 let lowered = lower_config(config, classes, &caps);
                 lowered.map(|lowered| lowered.plan.bytes()).map_err(|e| e.to_string())
             });
