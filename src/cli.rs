@@ -11,6 +11,7 @@ mod info;
 mod interrupts;
 mod selftest;
 mod shell;
+mod sweep;
 mod train;
 mod tune;
 mod watch;
@@ -89,6 +90,8 @@ impl ConfigArgs {
 enum Command {
     /// Train a network, or go on with a run
     Train(train::TrainArgs),
+    /// Train many runs that differ in a few keys, and compare them
+    Sweep(sweep::SweepArgs),
     /// Score a run on the test pictures
     Eval(eval::EvalArgs),
     /// Classify pictures
@@ -130,6 +133,9 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+/// Where runs lie that are given no other folder.
+const RUNS: &str = "runs";
+
 /// Where the data is looked for when nothing says.
 const DEFAULT_DATA: &str = "data";
 
@@ -152,6 +158,7 @@ impl Cli {
     pub fn run(self, start: Instant) -> Result<()> {
         match self.command {
             Command::Train(args) => args.run(&self.global),
+            Command::Sweep(args) => args.run(&self.global),
             Command::Eval(args) => args.run(&self.global),
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),

@@ -4,8 +4,8 @@
 //! `--set key.path=value` overrides; [`Config::validate`] refuses combinations that cannot run; [`Config::to_yaml`]
 //! writes the resolved configuration that a run folder keeps.
 
-mod diagnose;
-mod load;
+pub(crate) mod diagnose;
+pub(crate) mod load;
 mod method;
 mod presets;
 mod quant;
@@ -16,6 +16,7 @@ mod validate;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use load::Override;
 pub use presets::{Preset, presets};
 pub use quant::{FirstLast, Freeze, InputQuant, LayerBits, Method, QuantConfig, Reduce};
 pub use quantizer::{ActivationQuantConfig, Estimator, Granularity, Mask, RangeSource, WeightQuantConfig};
@@ -55,6 +56,14 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Classes of the network where no data is read: those of the configuration, else of the embedded pictures or CIFAR-100.
+    pub fn expected_classes(&self) -> usize {
+        let embedded = self.data.dir.as_deref() == Some(crate::data::EMBEDDED);
+        self.network.classes.map_or(if embedded { 10 } else { 100 }, |n| n as usize)
+    }
+}
+
 /// Where pictures come from and how training pictures are varied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,6 +81,9 @@ pub struct DataConfig {
     pub skip_broken: bool,
     /// Number of training pictures held out for validation. Default 0: train on all of them.
     pub validation: usize,
+    /// Number of training pictures to train on, of those that validation leaves: as many of each class as can be, the same for
+    /// every seed. Default: all.
+    pub subset: Option<usize>,
     /// Random changes made to training pictures.
     pub augment: AugmentConfig,
 }
@@ -84,6 +96,7 @@ impl Default for DataConfig {
             test_fraction: 0.2,
             skip_broken: false,
             validation: 0,
+            subset: None,
             augment: AugmentConfig::default(),
         }
     }

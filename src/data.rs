@@ -24,6 +24,7 @@ mod folder;
 mod part;
 mod pickle;
 mod python;
+mod subset;
 
 use folder::Found;
 
@@ -145,7 +146,7 @@ pub struct DataSet {
     pub name: String,
     /// Number of classes; every label is below it.
     pub classes: usize,
-    /// Training pictures, without the validation pictures.
+    /// Training pictures, without the validation pictures; of the rest those of [`Request::subset`].
     pub train: Split,
     /// Pictures held out of the training file; `None` where none were asked for.
     pub val: Option<Split>,
@@ -162,7 +163,8 @@ pub struct DataSet {
     /// The files on disk that it came from; none for the built-in set and for a user's own pictures.
     pub sources: Vec<PathBuf>,
     /// SHA-256 of the content, 64 hexadecimal digits: training images, training labels (u16, little-endian), test
-    /// images, test labels. Taken before validation pictures are held out: the same CIFAR files give the same value.
+    /// images, test labels. Taken before validation pictures are held out and a subset is chosen: the same CIFAR files give the
+    /// same value.
     /// That of a user's own pictures depends on the rest of the [`Request`] as well: on the size to which they are scaled, and
     /// on how they are split.
     pub sha256: String,
@@ -194,6 +196,8 @@ pub struct Request {
     pub size: usize,
     /// Training pictures to hold out for validation.
     pub validation: usize,
+    /// Training pictures to keep of the rest; `None`: all.
+    pub subset: Option<usize>,
     /// Share of a user's own pictures that becomes the test set, where they are not split yet.
     pub test_fraction: f32,
     /// Leave out pictures that cannot be decoded, instead of refusing the set.
@@ -211,6 +215,7 @@ impl Request {
             dir: dir.into(),
             size: SIDE,
             validation: 0,
+            subset: None,
             test_fraction: 0.2,
             skip_broken: false,
             seed: 0,
@@ -232,14 +237,15 @@ pub fn load(dir: &str, validation: usize, seed: u64) -> Result<DataSet> {
 /// the one archive in the folder.
 ///
 /// `validation` pictures are held out of the training pictures: the first that many of a permutation that depends on
-/// `seed` and the number of training pictures alone. Both parts keep the order of the file.
+/// `seed` and the number of training pictures alone. Of the rest `subset` are kept, as many of each class as can be: the same for
+/// every seed, but for those that are held out. All parts keep the order of the file.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) where the folder or files are missing, damaged or ambiguous;
-/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on, the size is not
+/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) where `validation` leaves no picture to train on, there are fewer than `subset`, the size is not
 /// one of [`SIZES`], or the pictures are of a fixed size that is not the one asked for.
 pub fn load_as(request: &Request) -> Result<DataSet> {
-    let Request { dir, size, validation, seed, .. } = request;
+    let Request { dir, size, validation, subset, seed, .. } = request;
     if !is_size(*size) {
         return Err(Error::config(format!("pictures of {size} x {size} pixels asked for, expected {SIZES} pixels"))
             .hint("32 is the size of CIFAR's pictures"));
@@ -255,7 +261,13 @@ pub fn load_as(request: &Request) -> Result<DataSet> {
     }
     let (mean, std) = channel_statistics(&train);
     let sha256 = content_hash(&[&train, &test]);
-    let val = hold_out(&mut train, *validation, *seed)?;
+    let held_out = held_out(train.len(), *validation, *seed)?;
+    let kept = subset.map(|count| subset::choose(&train.labels, &held_out, count)).transpose()?;
+    let val = (*validation > 0).then(|| train.take(&held_out));
+    if let Some(kept) = kept {
+        let rest: Vec<bool> = kept.iter().zip(&held_out).filter(|(_, held)| !**held).map(|(kept, _)| *kept).collect();
+        train = train.take(&rest);
+    }
     log::info!("{name}: {} training, {} test pictures, sha256 {}", train.len(), test.len(), &sha256[..12]);
     Ok(DataSet { name, classes: class_names.len(), train, val, test, class_names, mean, std, sources, sha256 })
 }
@@ -273,23 +285,22 @@ fn read(place: &Path, request: &Request) -> Result<Contents> {
     }
 }
 
-/// Takes the validation pictures out of `train`; see [`load_as`].
-fn hold_out(train: &mut Split, validation: usize, seed: u64) -> Result<Option<Split>> {
+/// Which of `len` training pictures are for validation; see [`load_as`].
+fn held_out(len: usize, validation: usize, seed: u64) -> Result<Vec<bool>> {
+    let mut chosen = vec![false; len];
     if validation == 0 {
-        return Ok(None);
+        return Ok(chosen);
     }
-    let len = train.len();
     if validation >= len {
         return Err(Error::config(format!(
             "{validation} validation pictures asked for, expected fewer than the {len} training pictures"
         ))
         .hint(format!("hold out at most {} pictures; a tenth of them is usual", len - 1)));
     }
-    let mut chosen = vec![false; len];
     for &i in &rng::permutation(len, seed, rng::VALIDATION_STREAM)[..validation] {
         chosen[i as usize] = true;
     }
-    Ok(Some(train.take(&chosen)))
+    Ok(chosen)
 }
 
 /// Mean and standard deviation of each channel; exact sums in integers, rounded once to `f32` at the end.

@@ -36,6 +36,7 @@ pub mod score;
 pub mod selftest;
 pub mod session;
 pub mod setup;
+pub mod sweep;
 pub mod tensors;
 pub mod terminal;
 pub mod train;

@@ -2,6 +2,8 @@
 
 /// The stream that chooses validation pictures; streams below 2^32 are epochs.
 pub const VALIDATION_STREAM: u64 = 1 << 32;
+/// The stream that chooses the training pictures of a subset.
+pub const SUBSET_STREAM: u64 = (1 << 32) + 1;
 /// The first of the streams that choose test pictures, one a class.
 pub const TEST_STREAM: u64 = 1 << 33;
 

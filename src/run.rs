@@ -200,6 +200,32 @@ impl RunFolder {
         Ok(run)
     }
 
+    /// Whether a process trains the run in `path`.
+    pub fn is_being_trained(path: &Path) -> bool {
+        let file = std::fs::OpenOptions::new().write(true).open(path.join("run.lock"));
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+
+    /// Removes what a process left behind that ended before its run's first checkpoint, so that the run can begin again. Nothing
+    /// that was trained is lost: a folder with a checkpoint stays as it is.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub fn clear_unstarted(path: &Path) -> Result<()> {
+        let run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        if run.last().exists() || run.float().exists() {
+            return Ok(());
+        }
+        let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if FIRST_FILES.contains(&name.as_str()) || is_temporary(&name) {
+                std::fs::remove_file(entry.path()).map_err(|e| run.unwritable(&name, e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Two processes on one run would cut off each other's metrics and remove each other's files.
     fn lock(&mut self) -> Result<()> {
         let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(self.file("run.lock"));

@@ -70,7 +70,9 @@ fn every_file_in_configs_is_a_preset() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let mut on_disk: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_string())
         .collect();
     let mut embedded: Vec<String> = presets().iter().map(|(name, ..)| name.to_string()).collect();
     on_disk.sort();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cqat::data::{DataSet, PICTURE_BYTES, Split, load};
+use cqat::data::{DataSet, PICTURE_BYTES, Request, Split, load, load_as};
 use cqat::error::{Error, ErrorKind};
 use tempfile::TempDir;
 
@@ -233,6 +233,35 @@ fn the_validation_split_is_a_function_of_the_seed() {
         "200 validation pictures asked for, expected fewer than the 200",
         "at most 199",
     );
+}
+
+#[test]
+fn a_subset_is_the_same_for_every_seed() {
+    let dir = folder(&small_cifar100());
+    let load = |subset: usize, validation: usize, seed: u64| {
+        let dir = dir.path().to_str().unwrap();
+        load_as(&Request { subset: Some(subset), validation, seed, ..Request::of(dir) })
+    };
+    let firsts = |split: &Split| (0..split.len()).map(|i| split.image(i)[0]).collect::<Vec<_>>();
+    let set = load(100, 0, 1).unwrap();
+    let whole = load(200, 0, 1).unwrap();
+    let train = firsts(&set.train);
+    assert_eq!((train.len(), set.test.len(), set.classes), (100, 50, 100));
+    assert!(train.is_sorted() && set.val.is_none(), "the order of the file");
+    assert!((0..100).all(|class| set.train.labels.contains(&class)), "one of each class");
+    assert!(set.train.labels.iter().zip(&train).all(|(&l, &p)| l == u16::from(p) % 100), "labels move with pictures");
+    assert_eq!(train[..8], [2, 3, 6, 9, 10, 13, 14, 17], "stable for ever");
+    // The data set is the same, and so is its normalisation.
+    assert_eq!((&set.sha256, set.mean, set.std), (&whole.sha256, whole.mean, whole.std));
+    assert_eq!((train.clone(), whole.train.len()), (firsts(&load(100, 0, 2).unwrap().train), 200));
+    // It is taken from what validation leaves; pictures that are in neither are left out.
+    let held = load(100, 60, 3).unwrap();
+    let (val, rest) = (firsts(held.val.as_ref().unwrap()), firsts(&held.train));
+    assert_eq!((val.len(), rest.len()), (60, 100));
+    assert!(val.iter().all(|picture| !rest.contains(picture)));
+    let message = "data.subset is 141, expected at most the 140 training pictures that validation leaves";
+    says(load(141, 60, 3).unwrap_err(), ErrorKind::Config, message, "remove the key");
+    says(load(201, 0, 3).unwrap_err(), ErrorKind::Config, "data.subset is 201, expected at most the 200", "remove");
 }
 
 #[test]

@@ -6,7 +6,6 @@ use serde_json::json;
 use super::{ConfigArgs, Global};
 use crate::Result;
 use crate::config::{Config, presets as all_presets};
-use crate::data::EMBEDDED;
 use crate::gpu;
 use crate::kernels::Caps;
 use crate::plan::lower::Lowered;
@@ -56,8 +55,7 @@ pub(super) struct PlanArgs {
 
 /// Classes of the network where no data is read: the configuration's, else those of the embedded pictures or CIFAR-100.
 pub(super) fn expected_classes(config: &Config) -> usize {
-    let embedded = config.data.dir.as_deref() == Some(EMBEDDED);
-    config.network.classes.map_or(if embedded { 10 } else { 100 }, |n| n as usize)
+    config.expected_classes()
 }
 
 impl PlanArgs {

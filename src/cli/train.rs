@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::interrupts::Interrupts;
-use super::{Global, data_location};
+use super::{Global, RUNS, data_location};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{self, DataSet};
@@ -174,6 +174,7 @@ pub(super) fn load_data(config: &Config, option: Option<&PathBuf>, quiet: bool) 
         dir: dir.clone(),
         size: c.size as usize,
         validation: c.validation,
+        subset: c.subset,
         test_fraction: c.test_fraction,
         skip_broken: c.skip_broken,
         seed: config.train.seed,
@@ -219,9 +220,6 @@ fn check_batch(config: &Config, data: &DataSet) -> Result<()> {
             _ => format!("--set train.batch={most} or less"),
         }))
 }
-
-/// Where runs lie that are given no other folder.
-const RUNS: &str = "runs";
 
 /// The folder of a new run.
 pub(super) struct NewFolder {

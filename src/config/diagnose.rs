@@ -5,25 +5,43 @@ use serde_yaml::Value;
 use super::Config;
 use crate::error::Error;
 
-/// The error of a file, with line and column.
+/// What a text describes.
+#[derive(Clone, Copy, PartialEq)]
+enum Subject {
+    Configuration,
+    Sweep,
+}
+
+/// The error of a configuration's file, with line and column.
 pub(super) fn in_file(origin: &str, error: serde_yaml::Error) -> Error {
-    let place = match error.location() {
+    explain(&place_of(origin, &error), Subject::Configuration, error)
+}
+
+/// The error of a sweep's file, with line and column.
+pub(crate) fn in_sweep(origin: &str, error: serde_yaml::Error) -> Error {
+    explain(&place_of(origin, &error), Subject::Sweep, error)
+}
+
+fn place_of(origin: &str, error: &serde_yaml::Error) -> String {
+    match error.location() {
         Some(at) => format!("{origin}:{}:{}", at.line(), at.column()),
         None => origin.to_string(),
-    };
-    explain(&place, error)
+    }
 }
 
-/// The error that a `--set` item caused.
-pub(super) fn in_set(set: &str, error: serde_yaml::Error) -> Error {
-    explain(&format!("--set {set}"), error)
+/// The error that an override written at `place` caused.
+pub(super) fn at(place: &str, error: serde_yaml::Error) -> Error {
+    explain(place, Subject::Configuration, error)
 }
 
-fn explain(place: &str, error: serde_yaml::Error) -> Error {
+fn explain(place: &str, subject: Subject, error: serde_yaml::Error) -> Error {
     let text = without_mark(&error);
     let (path, what) = split_path(&text);
     if let Some(key) = what.strip_prefix("unknown field ").and_then(|rest| quoted(rest).next()) {
-        return unknown_key(place, path, key, what);
+        return match subject {
+            Subject::Configuration => unknown_key(place, path, key, what),
+            Subject::Sweep => unknown_key_of_a_sweep(place, path, key, what),
+        };
     }
     if let Some(word) = what.strip_prefix("unknown variant ").and_then(|rest| quoted(rest).next()) {
         let words: Vec<&str> = quoted(what).skip(1).collect();
@@ -34,9 +52,13 @@ fn explain(place: &str, error: serde_yaml::Error) -> Error {
         .iter()
         .find_map(|prefix| what.strip_prefix(prefix)?.split_once(", expected "))
     {
-        let subject = if path.is_empty() { "the configuration".to_string() } else { format!("`{path}`") };
+        let name = match (path, subject) {
+            ("", Subject::Configuration) => "the configuration".to_string(),
+            ("", Subject::Sweep) => "the sweep".to_string(),
+            _ => format!("`{path}`"),
+        };
         return type_hint(
-            Error::config(format!("{place}: {subject} is {}, expected {}", plain(found), plain(expected))),
+            Error::config(format!("{place}: {name} is {}, expected {}", plain(found), plain(expected))),
             found,
             expected,
         );
@@ -79,6 +101,17 @@ fn unknown_key(place: &str, path: &str, key: &str, what: &str) -> Error {
         suggest(error, key, &valid)
     } else {
         error.hint(format!("`{key}` goes {}", homes.join(" or ")))
+    }
+}
+
+fn unknown_key_of_a_sweep(place: &str, path: &str, key: &str, what: &str) -> Error {
+    let valid: Vec<&str> = quoted(what).skip(1).collect();
+    let error = Error::config(format!("{place}: unknown key `{key}` {}, expected {}", map_at(path), one_of(&valid)));
+    match closest(key, &valid) {
+        Some(_) => suggest(error, key, &valid),
+        None => {
+            error.hint("keys of the configuration go under `set`, `grid` or `runs`, such as set: {train.batch: 64}")
+        }
     }
 }
 

@@ -24,10 +24,8 @@ impl Config {
     /// # Errors
     /// No such file or preset, a file over 1 MiB, invalid YAML, an unknown key, a value of the wrong type.
     pub fn load(spec: &str, sets: &[String]) -> Result<Config> {
-        match presets().iter().find(|(name, ..)| *name == spec) {
-            Some((name, _, yaml)) => Config::from_yaml(yaml, &format!("preset {name}"), sets),
-            None => Config::from_yaml(&read(spec)?, spec, sets),
-        }
+        let (text, origin) = source(spec)?;
+        Config::from_yaml(&text, &origin, sets)
     }
 
     /// [`Config::load`] of the YAML `text`, which error messages call `origin`.
@@ -35,19 +33,28 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_yaml(text: &str, origin: &str, sets: &[String]) -> Result<Config> {
+        let overrides = sets.iter().map(|set| Override::parse(set)).collect::<Result<Vec<_>>>()?;
+        Config::with_overrides(text, origin, &overrides)
+    }
+
+    /// [`Config::from_yaml`] with overrides of any origin, applied in order.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn with_overrides(text: &str, origin: &str, overrides: &[Override]) -> Result<Config> {
         shallow(text, origin)?;
         let in_file = |e| diagnose::in_file(origin, e);
         check_version(&serde_yaml::from_str(text).map_err(in_file)?, origin)?;
         let mut config: Config = serde_yaml::from_str(text).map_err(in_file)?;
         // Only a file of the right types gets here, so its aliases expand to little. Duplicate layers show now.
         let mut value: Value = serde_yaml::from_str(text).map_err(in_file)?;
-        if !sets.is_empty() {
+        if !overrides.is_empty() {
             // A section with all its keys commented out reads as null.
             drop_empty(&mut value, &serde_yaml::to_value(Config::default()).map_err(in_file)?);
         }
-        for set in sets {
-            apply(&mut value, set)?;
-            config = typed(&value).map_err(|e| diagnose::in_set(set, e))?;
+        for o in overrides {
+            insert(&mut value, &split(&o.key, &o.value), o.value.clone());
+            config = typed(&value).map_err(|e| diagnose::at(&o.place, e))?;
         }
         Ok(config)
     }
@@ -70,6 +77,17 @@ impl Config {
     }
 }
 
+/// The text of a preset or a file, and what messages call it.
+///
+/// # Errors
+/// No such file or preset, a file over 1 MiB, one that is not UTF-8.
+pub(crate) fn source(spec: &str) -> Result<(String, String)> {
+    match presets().iter().find(|(name, ..)| *name == spec) {
+        Some((name, _, yaml)) => Ok((yaml.to_string(), format!("preset {name}"))),
+        None => Ok((read(spec)?, spec.to_string())),
+    }
+}
+
 /// Removes keys without a value where the defaults have a map.
 fn drop_empty(value: &mut Value, default: &Value) {
     let (Value::Mapping(map), Value::Mapping(defaults)) = (value, default) else { return };
@@ -87,7 +105,7 @@ fn typed(value: &Value) -> serde_yaml::Result<Config> {
     serde_yaml::from_str(&serde_yaml::to_string(value)?)
 }
 
-fn read(spec: &str) -> Result<String> {
+pub(crate) fn read(spec: &str) -> Result<String> {
     let cannot_read = |e: std::io::Error| {
         Error::config(format!("cannot read the configuration `{spec}`"))
             .hint("check the file's permissions")
@@ -122,7 +140,8 @@ fn not_found(spec: &str) -> Error {
     }
 }
 
-fn shallow(text: &str, place: &str) -> Result<()> {
+/// Refuses text whose brackets are nested so deep that the YAML reader would take its time.
+pub(crate) fn shallow(text: &str, place: &str) -> Result<()> {
     let mut depth = 0_u32;
     for byte in text.bytes() {
         match byte {
@@ -141,12 +160,12 @@ fn shallow(text: &str, place: &str) -> Result<()> {
 /// First look at a file: is it YAML at all, and of which version? Everything else is skipped, aliases unexpanded.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Probe {
+pub(crate) struct Probe {
     format_version: u32,
 }
 
 /// A file from a newer program is told so before its new keys are called unknown.
-fn check_version(probe: &Probe, origin: &str) -> Result<()> {
+pub(crate) fn check_version(probe: &Probe, origin: &str) -> Result<()> {
     if probe.format_version <= FORMAT_VERSION {
         return Ok(());
     }
@@ -160,32 +179,54 @@ fn check_version(probe: &Probe, origin: &str) -> Result<()> {
 /// Keys whose values are text.
 const TEXT_KEYS: [&str; 2] = ["data.dir", "train.init_from"];
 
-/// Sets one `key.path=value` in `root`, creating the maps on the way.
-fn apply(root: &mut Value, set: &str) -> Result<()> {
-    let Some((key, text)) = set.split_once('=') else {
-        return Err(Error::config(format!("--set {set}: expected key.path=value")).hint("such as train.batch=64"));
-    };
-    shallow(text, &format!("--set {key}"))?;
-    let value: Value = serde_yaml::from_str(text).map_err(|e| {
-        Error::config(format!("--set {set}: the value of `{key}` is not valid YAML"))
-            .hint("write a number, a word, a list [0.5, 0.75] or a map {weight_bits: 8}, quoted for the shell")
-            .caused_by(e)
-    })?;
-    // The shell has no quotes left to tell a folder `2024` from a number.
-    let plain = TEXT_KEYS.contains(&key) && (value.is_number() || value.is_bool());
-    let value = if plain { Value::from(text.trim()) } else { value };
-    let path = split(key, &value);
-    if path.iter().any(|part| part.trim().is_empty()) {
-        return Err(Error::config(format!("--set {set}: the key `{key}` has an empty part, expected key.path=value"))
-            .hint("such as train.batch=64"));
+/// A value for one key of a configuration, which goes before the file's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Override {
+    /// Where it is written, as error messages say it.
+    pub place: String,
+    /// The dotted key, such as `train.batch`.
+    pub key: String,
+    /// Its value; maps on the way are made.
+    pub value: Value,
+}
+
+impl Override {
+    /// That of `--set key.path=value`.
+    ///
+    /// # Errors
+    /// Text of another form, a value that is not YAML.
+    pub fn parse(set: &str) -> Result<Override> {
+        let Some((key, text)) = set.split_once('=') else {
+            return Err(Error::config(format!("--set {set}: expected key.path=value")).hint("such as train.batch=64"));
+        };
+        shallow(text, &format!("--set {key}"))?;
+        let value: Value = serde_yaml::from_str(text).map_err(|e| {
+            Error::config(format!("--set {set}: the value of `{key}` is not valid YAML"))
+                .hint("write a number, a word, a list [0.5, 0.75] or a map {weight_bits: 8}, quoted for the shell")
+                .caused_by(e)
+        })?;
+        // The shell has no quotes left to tell a folder `2024` from a number.
+        let plain = TEXT_KEYS.contains(&key) && (value.is_number() || value.is_bool());
+        let value = if plain { Value::from(text.trim()) } else { value };
+        Override::new(format!("--set {set}"), key, value)
     }
-    insert(root, &path, value);
-    Ok(())
+
+    /// `value` for the dotted `key`, written at `place`.
+    ///
+    /// # Errors
+    /// A key with an empty part.
+    pub fn new(place: String, key: &str, value: Value) -> Result<Override> {
+        if split(key, &value).iter().any(|part| part.trim().is_empty()) {
+            return Err(Error::config(format!("{place}: the key `{key}` has an empty part, expected key.path=value"))
+                .hint("such as train.batch=64"));
+        }
+        Ok(Override { place, key: key.to_string(), value })
+    }
 }
 
 /// The parts of a dotted key. Names of layers contain dots themselves: under `quant.layers` the last part is a field,
 /// unless the value is the layer's whole map.
-fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
+pub(crate) fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
     if let Some(name) = key.strip_prefix("quant.layers.") {
         return match name.rsplit_once('.') {
             Some((layer, field)) if !value.is_mapping() => vec!["quant", "layers", layer, field],

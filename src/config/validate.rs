@@ -64,6 +64,9 @@ fn data(c: &DataConfig) -> Result<()> {
     ensure(c.test_fraction > 0.0 && c.test_fraction < 1.0, || {
         wrong("data.test_fraction", c.test_fraction, "above 0 and below 1").hint("0.2 is the default")
     })?;
+    ensure(c.subset != Some(0), || {
+        wrong("data.subset", 0, "at least 1 training picture").hint("remove the key to train on all of them")
+    })?;
     let pixels = |key, value, most: u32| {
         let hint = format!("pictures are {} pixels wide: data.size", c.size);
         ensure(value <= most, || wrong(key, value, format!("0 to {most} pixels")).hint(hint))

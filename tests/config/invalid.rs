@@ -24,6 +24,7 @@ fn impossible_data_and_networks_are_refused() {
         &["data.size=20"],
         &["data.size=16", "data.augment.cutout=16"],
         &["data.test_fraction=1"],
+        &["data.subset=0"],
         &["network.depth=50"],
         &["network.width=0"],
         &["network.width=20"],
@@ -58,6 +59,10 @@ fn impossible_data_and_networks_are_refused() {
     data.test_fraction=1
     error: `data.test_fraction` is 1, expected above 0 and below 1
     hint: 0.2 is the default
+
+    data.subset=0
+    error: `data.subset` is 0, expected at least 1 training picture
+    hint: remove the key to train on all of them
 
     network.depth=50
     error: `network.depth` is 50, expected 8, 10, 18, 20, 32, 34, 44 or 56
