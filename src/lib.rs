@@ -9,6 +9,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod cpu;
 pub mod data;
 pub mod digest;
