@@ -37,6 +37,7 @@ pub mod score;
 pub mod selftest;
 pub mod session;
 pub mod setup;
+pub mod tensorboard;
 pub mod tensors;
 pub mod terminal;
 pub mod train;

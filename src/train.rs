@@ -69,7 +69,8 @@ impl<'a> Trainer<'a> {
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);
         session.set_state(&start_tensors(config, lowered)?)?;
-        let folder = create()?;
+        let mut folder = create()?;
+        folder.begin_events(0)?;
         let mut trainer = Trainer {
             config,
             data,
@@ -122,6 +123,7 @@ impl<'a> Trainer<'a> {
         session.keep(&data.train);
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
+        folder.begin_events(meta.position.global_step)?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
         Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, quiet })
     }
@@ -229,7 +231,9 @@ impl<'a> Trainer<'a> {
             self.at.global_step += 1;
             if self.session.undrained() >= drain_at {
                 self.session.drain(&mut self.at.totals)?;
-                progress.loss(self.at.totals.mean_loss());
+                let loss = self.at.totals.mean_loss();
+                progress.loss(loss);
+                self.folder.scalar(self.at.global_step, "loss/train so far", loss)?;
             }
             progress.update(u64::from(self.at.step));
             if let Some(beat) = progress.beat() {
