@@ -1,8 +1,10 @@
 //! One network on one executor: uploads, steps, calibration, evaluation. Knows nothing of run folders or epochs.
 
 mod calibrate;
+mod histogram;
 mod state;
 
+pub use histogram::ActivationCounts;
 pub use state::Norms;
 
 use crate::data::{Batches, Split};
