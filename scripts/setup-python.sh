@@ -10,6 +10,6 @@ if ! "$python" -c 'import tensorboard' 2>/dev/null; then
 		$sudo apt-get update >&2 && $sudo apt-get install -y python3-venv >&2
 	fi
 	python3 -m venv --clear "$folder" >&2
-	"$python" -m pip install --quiet --disable-pip-version-check 'tensorboard==2.20.*' >&2
+	"$python" -m pip install --quiet --disable-pip-version-check 'tensorboard==2.21.*' >&2
 fi
 case $python in /*) echo "$python" ;; *) echo "$PWD/$python" ;; esac

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// The Python with TensorBoard; none where it may be missing.
 fn python() -> Option<PathBuf> {
-    let found = std::env::var_os("CQAT_PYTHON").map(PathBuf::from);
+    let found = std::env::var_os("CQAT_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from);
     let is_required = ["CI", "CQAT_REQUIRE_PYTHON"].iter().any(|name| std::env::var_os(name).is_some());
     assert!(
         found.is_some() || !is_required,
@@ -86,12 +86,18 @@ fn a_run_and_its_resumption_are_one_in_tensorboard() {
 
     let found = read(&python, &events);
     let steps = |tag: &str| scalar(&found, tag).into_iter().map(|(step, _)| step).collect::<Vec<_>>();
-    assert_eq!((steps("loss/train"), steps("top1/test"), steps("lr")), (vec![4, 8, 12], vec![4, 8, 12], vec![4, 8, 12]));
+    assert_eq!(
+        (steps("loss/train"), steps("top1/test"), steps("lr")),
+        (vec![4, 8, 12], vec![4, 8, 12], vec![4, 8, 12])
+    );
     assert_eq!(steps("activation_saturated/layer1.0.relu1"), [8, 12]);
     assert_eq!(steps("weight_scale/layer2.0.conv1"), [8, 12]);
     assert_eq!(steps("loss/train so far"), [2, 4, 6, 8, 10, 12]);
-    let logged: Vec<f64> =
-        ["float", "quant"].iter().flat_map(|phase| lines(&out, phase, "test")).map(|l| l["loss"].as_f64().unwrap()).collect();
+    let logged: Vec<f64> = ["float", "quant"]
+        .iter()
+        .flat_map(|phase| lines(&out, phase, "test"))
+        .map(|l| l["loss"].as_f64().unwrap())
+        .collect();
     let told: Vec<f64> = scalar(&found, "loss/test").into_iter().map(|(_, v)| v).collect();
     assert!(logged.len() == 3 && logged.iter().zip(&told).all(|(a, b)| (a - b).abs() < 1e-5), "{logged:?} {told:?}");
     assert_eq!(found["histograms"]["weight_codes/layer1.0.conv1"]["num"], 9.0 * 8.0 * 8.0);

@@ -113,7 +113,10 @@ fn print_layers(lowered: &Lowered) {
 
 /// What the layers with weights, and all of them, cost a picture.
 fn print_costs(cost: &Cost) {
-    println!("{:24} {:>8} {:>7} {:>8} {:>9} {:>12} {:>10}", "cost of a picture", "MACs", "W x A", "BOPs", "weights", "accumulator", "energy*");
+    println!(
+        "{:24} {:>8} {:>7} {:>8} {:>9} {:>12} {:>10}",
+        "cost of a picture", "MACs", "W x A", "BOPs", "weights", "accumulator", "energy*"
+    );
     let bits = |b: u32| if b == FLOAT_BITS { "f32".to_string() } else { b.to_string() };
     let accumulator = |b: Option<u32>| b.map_or("f32".into(), |b| format!("{b} bits"));
     for l in cost.layers.iter().filter(|l| l.macs > 0) {

@@ -64,6 +64,10 @@ pub struct Run {
     pub data_sha256: String,
     /// Adapter and driver that it was trained on.
     pub adapter: String,
+    /// The folder of the run that it starts from, where that is found.
+    pub start: Option<PathBuf>,
+    /// Top-1 in percent of that run's float network.
+    pub start_top1: Option<f64>,
     /// Scores in the order of the epochs.
     pub epochs: Vec<Epoch>,
     /// Quantizers after each quantized epoch.
@@ -112,6 +116,7 @@ impl Run {
         }
         let classes = config.network.classes.unwrap_or(10) as usize;
         let (net, spec) = network(&config, classes)?;
+        let start = start_folder(path, &config);
         let known = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
         let adapter = &manifest["adapter"];
         let driver = [&adapter["driver"], &adapter["driver_info"]].map(|v| v.as_str().unwrap_or("")).join(" ");
@@ -124,6 +129,8 @@ impl Run {
             finished: is_finished(&config, &epochs),
             traces: lines.iter().filter_map(|line| trace(line, &config)).collect(),
             cost: Cost::of(&net, spec.as_ref()),
+            start_top1: start.as_deref().and_then(float_top1_in),
+            start,
             config,
             epochs,
             notes,
@@ -135,9 +142,9 @@ impl Run {
         self.epochs.iter().rev().find(|e| e.split != "train")
     }
 
-    /// The last scores of the float network on such pictures.
-    pub fn float_score(&self) -> Option<&Epoch> {
-        self.epochs.iter().rev().find(|e| e.split != "train" && e.phase == "float")
+    /// Top-1 in percent of the float network that it was quantized from, on such pictures: its own, or that of its start.
+    pub fn float_top1(&self) -> Option<f64> {
+        float_top1(&self.epochs).or(self.start_top1)
     }
 
     /// Method and bits: `cqat W5A4`, `float`.
@@ -156,6 +163,27 @@ impl Run {
         let weights: u64 = self.cost.layers.iter().map(|l| l.weights).sum();
         self.cost.weight_memory_bits as f64 / weights.max(1) as f64
     }
+}
+
+fn float_top1(epochs: &[Epoch]) -> Option<f64> {
+    epochs.iter().rev().find(|e| e.split != "train" && e.phase == "float").map(|e| e.top1)
+}
+
+/// That of the run in `folder`; its own start is not asked.
+fn float_top1_in(folder: &Path) -> Option<f64> {
+    let run = RunFolder::open(folder).ok()?;
+    let (config, metrics) = (run.config().ok()?, std::fs::read(run.file("metrics.jsonl")).ok()?);
+    let lines = String::from_utf8_lossy(&metrics).into_owned();
+    let lines = lines.lines().filter_map(|line| serde_json::from_str(line).ok());
+    float_top1(&lines.filter_map(|line: Value| epoch(&line, &config)).collect::<Vec<_>>())
+}
+
+/// The folder of the run that `train.init_from` names, which may have moved together with the run at `path`.
+fn start_folder(path: &Path, config: &Config) -> Option<PathBuf> {
+    let start = config.train.init_from.as_ref()?;
+    let named = if start.extension().is_some_and(|e| e == "safetensors") { start.parent()? } else { start };
+    let beside = std::path::absolute(path).ok().and_then(|p| Some(p.parent()?.join(named.file_name()?)));
+    [Some(named.to_path_buf()), beside].into_iter().flatten().find(|folder| folder.join("config.yaml").is_file())
 }
 
 /// The last name of a path, as far as it has one.

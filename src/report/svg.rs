@@ -96,17 +96,20 @@ impl Plot {
         self.marks.insert(0, html! { g { title { (name) } path class="front" d=(path) {} } });
     }
 
-    /// A point with its shape, and the interval of its height.
+    /// A point with its shape, and the interval of its height; an end beyond the axis has no cap.
     pub fn point(&mut self, at: (f64, f64), half_width: Option<f64>, style: usize, name: &str) {
         let Some((x, y)) = self.place(at) else { return };
-        let ends = half_width.map(|h| [at.1 - h, at.1 + h].map(|v| self.y.clamped(v)));
-        let ends = ends.map(|ends| ends.map(|v| self.place((at.0, v)).map_or(y, |(_, y)| y)));
+        let mut interval = String::new();
+        for end in half_width.map_or([None, None], |h| [Some(at.1 - h), Some(at.1 + h)]).into_iter().flatten() {
+            let shown = self.y.clamped(end);
+            let Some((_, end_y)) = self.place((at.0, shown)) else { continue };
+            let cap = if shown == end { format!("M{:.1},{end_y:.1}h8", x - 4.0) } else { String::new() };
+            interval += &format!("M{x:.1},{y:.1}V{end_y:.1}{cap}");
+        }
         self.marks.push(html! {
             g class=(Style::Series(style).class()) {
                 title { (name) }
-                @if let Some([low, high]) = ends {
-                    path class="interval" d=(format!("M{x:.1},{low:.1}V{high:.1}M{:.1},{low:.1}h8M{:.1},{high:.1}h8", x - 4.0, x - 4.0)) {}
-                }
+                @if !interval.is_empty() { path class="interval" d=(interval) {} }
                 path class="mark" d=(shape(style, x, y)) {}
             }
         });
@@ -126,16 +129,23 @@ impl Plot {
         self.marks.push(html! { g class="bars" { title { (name) } path d=(path) {} } });
     }
 
-    /// A vertical line with a word beside it, in the row `row` from the top; left out where it lies beyond the axis.
+    /// A vertical line with a word beside it, in the row `row` from the top. Of one beyond the right end there is the word alone,
+    /// with an arrow; of one beyond the left end nothing.
     pub fn rule(&mut self, x: f64, class: &str, label: &str, row: usize) {
-        let Some(u) = self.x.at(x).filter(|u| (0.0..=1.0).contains(u)) else { return };
-        let x = LEFT + u * (WIDTH - LEFT - RIGHT);
-        let (anchor, shift) = if u > 0.6 { ("end", -4.0) } else { ("start", 4.0) };
+        let Some(u) = self.x.at(x).filter(|u| *u >= 0.0) else { return };
+        let line = (u <= 1.0).then_some(LEFT + u * (WIDTH - LEFT - RIGHT));
+        let (anchor, at) = match line {
+            Some(x) if u > 0.6 => ("end", x - 4.0),
+            Some(x) => ("start", x + 4.0),
+            None => ("end", WIDTH - RIGHT),
+        };
         self.marks.push(html! {
             g class=(class) {
                 title { (label) }
-                path class="rule" d=(format!("M{x:.1},{TOP}V{:.1}", HEIGHT - BOTTOM)) {}
-                text class="note" x=(one(x + shift)) y=(one(TOP + 12.0 + 13.0 * row as f64)) text-anchor=(anchor) { (label) }
+                @if let Some(x) = line { path class="rule" d=(format!("M{x:.1},{TOP}V{:.1}", HEIGHT - BOTTOM)) {} }
+                text class="note" x=(one(at)) y=(one(TOP + 12.0 + 13.0 * row as f64)) text-anchor=(anchor) {
+                    (label) @if line.is_none() { " →" }
+                }
             }
         });
     }

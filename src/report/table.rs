@@ -61,7 +61,7 @@ fn cells(report: &Report, i: usize, run: &Run) -> [String; COLUMNS.len()] {
         number(score.map(|s| s.top1)),
         number(score.map(|s| s.top5)),
         number(score.map(|s| s.loss)),
-        number(run.float_score().map(|s| s.top1)),
+        number(run.float_top1()),
         number(score.map(|s| s.samples)),
         run.config.network.depth.to_string(),
         run.config.network.width.to_string(),

@@ -13,7 +13,7 @@ type Price = (&'static str, fn(&[f64]) -> Axis, fn(&Run) -> f64, fn(&Run) -> Str
 const PRICES: [Price; 4] = [
     (
         "Accuracy against bits of a weight",
-        |v| Axis::linear("bits of a weight, mean over the weights", v.iter().copied()),
+        |v| Axis::log("bits of a weight, mean over the weights (log scale)", v.iter().copied()),
         Run::mean_weight_bits,
         |run| format!("{:.2} bits a weight", run.mean_weight_bits()),
     ),

@@ -83,7 +83,7 @@ fn trace_plot(run: &Run, tensor: &str, (what, label, log, value): Line) -> Marku
     let caption = format!("{}: {what}", if tensor == "weight" { "Weights" } else { "Activations" });
     let values = of.iter().map(|(_, v)| *v);
     let y = if log { Axis::log(label, values) } else { Axis::linear(label, values.chain([0.0])) };
-    let mut plot = Plot::new(&caption, Axis::linear("epoch", of.iter().map(|(t, _)| f64::from(t.at))), y);
+    let mut plot = Plot::new(&caption, epochs(&of), y);
     for (at, layer) in layers.iter().enumerate() {
         let points: Vec<(f64, f64)> =
             of.iter().filter(|(t, _)| t.layer == *layer).map(|(t, v)| (f64::from(t.at), *v)).collect();
@@ -92,11 +92,17 @@ fn trace_plot(run: &Run, tensor: &str, (what, label, log, value): Line) -> Marku
     figure(&caption, plot)
 }
 
+/// An axis from the epoch before the first on.
+fn epochs(of: &[(&Trace, f64)]) -> Axis {
+    let at = || of.iter().map(|(t, _)| f64::from(t.at));
+    Axis::linear("epoch", at().chain(at().reduce(f64::min).map(|first| (first - 1.0).max(0.0))))
+}
+
 fn distributions(all: &[Distribution], label: &str, what: &str) -> Markup {
     html! {
         p class="note" {
-            "Share of the " (what) " in each bar. Solid lines: ends of the narrow codes, beyond which values are clipped; dotted: ends of the 8-bit grid, "
-            "where the plot reaches that far."
+            "Share of the " (what) " in each bar. Solid lines: ends of the narrow codes, beyond which values are clipped; dotted: ends of the 8-bit grid; "
+            "where that reaches beyond the plot, an arrow says how far."
         }
         div class="grid3" { @for d in all { (distribution(d, label)) } }
     }
@@ -124,7 +130,7 @@ fn distribution(d: &Distribution, label: &str) -> Markup {
         let Some([low, high]) = ends else { continue };
         plot.rule(high, class, &format!("{name} {high:.3}"), row);
         if signed {
-            plot.rule(low, class, &format!("{name} {low:.3}"), row);
+            plot.rule(low, class, &format!("{name} −{:.3}", low.abs()), row);
         }
     }
     figure(&caption, plot)

@@ -24,7 +24,7 @@ pub(super) fn section(report: &Report) -> Markup {
         section {
             h2 { "Training curves" }
             p {
-                "Float epochs come first, then quantized ones. Seeds of one method share a colour. Held-out pictures are the test pictures, or the "
+                "Float epochs come first, then quantized ones; a run that starts from another's float network begins at its own epoch 1. Seeds of one method share a colour. Held-out pictures are the test pictures, or the "
                 "validation pictures of runs that hold some back."
             }
             div class="grid2" { @for curve in CURVES { (plot(report, curve)) } }

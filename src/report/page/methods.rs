@@ -22,7 +22,7 @@ pub(super) fn section(report: &Report) -> Markup {
                         tr {
                             th { "rank" } th class="text" { "method" } th { "seeds" } th { "top-1" } th { "95 % interval" }
                             th { "against its float" } th { "epochs" } th { "BOPs" } th { "weights" } th { "accumulator" }
-                            th { "energy*" } th class="text" { "data" } th { "pictures" }
+                            th { "energy*" }
                         }
                     }
                     tbody {
@@ -30,7 +30,12 @@ pub(super) fn section(report: &Report) -> Markup {
                             @let run = &report.runs[g.runs[0]];
                             tr {
                                 td { (g.rank.map_or("–".into(), |r| r.to_string())) }
-                                th class="text" scope="row" { (g.label) }
+                                th class="text" scope="row" {
+                                    (g.label)
+                                    @if let Some(score) = run.score() {
+                                        div class="note" { (run.data) " " (g.split) ", " (format!("{:.0}", score.samples)) " pictures" }
+                                    }
+                                }
                                 td { (g.runs.len()) }
                                 td { (score_text(g)) }
                                 td { (interval_text(g)) }
@@ -40,8 +45,6 @@ pub(super) fn section(report: &Report) -> Markup {
                                 td { (bytes_text(run.cost.weight_memory_bits)) }
                                 td { (run.cost.accumulator_bits.map_or("–".into(), |b| format!("{b} bits"))) }
                                 td { (energy_text(run.cost.energy_pj)) }
-                                td class="text" { (run.data) " " (g.split) }
-                                td { (run.score().map_or("–".into(), |s| format!("{:.0}", s.samples))) }
                             }
                         }
                     }
