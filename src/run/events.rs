@@ -67,19 +67,15 @@ impl RunFolder {
 /// Tags and values of a line: `loss/train`, `top1/test`, `lr`, `activation_scale/layer1.0.relu1`.
 fn scalars(line: &Value) -> Vec<(String, f64)> {
     let text = |key: &str| line[key].as_str().unwrap_or("unknown");
-    let (keys, tag): (&[&str], Box<dyn Fn(&str) -> String>) = match line["kind"].as_str() {
-        Some("epoch") => (
-            &["loss", "top1", "top5", "lr", "images_per_second"],
-            Box::new(|key| match key {
-                "lr" | "images_per_second" => key.to_string(),
-                _ => format!("{key}/{}", text("split")),
-            }),
-        ),
-        Some("layer") => (
-            &["scale", "range", "saturated", "blocked", "changed"],
-            Box::new(|key| format!("{}_{key}/{}", text("tensor"), text("layer"))),
-        ),
+    let (kind, keys): (&str, &[&str]) = match line["kind"].as_str() {
+        Some(kind @ "epoch") => (kind, &["loss", "top1", "top5", "lr", "images_per_second"]),
+        Some(kind @ "layer") => (kind, &["scale", "range", "saturated", "blocked", "changed"]),
         _ => return Vec::new(),
+    };
+    let tag = |key: &str| match (kind, key) {
+        ("layer", _) => format!("{}_{key}/{}", text("tensor"), text("layer")),
+        (_, "lr" | "images_per_second") => key.to_string(),
+        _ => format!("{key}/{}", text("split")),
     };
     keys.iter().filter_map(|key| Some((tag(key), line[*key].as_f64()?))).collect()
 }

@@ -79,7 +79,8 @@ impl Axis {
         }
         let powers = of(&[1.0]);
         if powers.len() > 7 {
-            return powers.into_iter().step_by(2).collect();
+            let step = powers.len().div_ceil(MOST_TICKS as usize);
+            return powers.into_iter().step_by(step).collect();
         }
         self.linear_ticks().into_iter().filter(|v| *v > 0.0).collect()
     }
