@@ -138,6 +138,7 @@ impl RunFolder {
     fn fill(&mut self, config: &Config, manifest: &Manifest) -> Result<()> {
         write_atomically(&self.file("manifest.json"), to_json(manifest)?.as_bytes(), ErrorKind::Training)?;
         self.metrics = Some(self.open_metrics(0)?);
+        self.begin_events(0)?;
         // Last, because its presence says that the folder holds a run.
         write_atomically(&self.file("config.yaml"), config.to_yaml()?.as_bytes(), ErrorKind::Training)
     }

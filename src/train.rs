@@ -69,8 +69,7 @@ impl<'a> Trainer<'a> {
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);
         session.set_state(&start_tensors(config, lowered)?)?;
-        let mut folder = create()?;
-        folder.begin_events(0)?;
+        let folder = create()?;
         let mut trainer = Trainer {
             config,
             data,

@@ -111,4 +111,5 @@ fn a_place_that_is_taken_is_an_error() {
     std::fs::write(place.path().join("run/tensorboard"), "a file").unwrap();
     let ran = cqat(place.path(), &["train", "tiny.yaml", "--out", "run", "--stop-after", "0"]);
     ran.fails(5, "tensorboard cannot be written", "check that the disk has room");
+    assert!(!place.path().join("run/config.yaml").exists(), "no run has begun");
 }

@@ -53,7 +53,7 @@ pub(super) fn section(report: &Report) -> Markup {
             p class="note" {
                 "BOPs: multiply-accumulates × bits of weight × bits of input, for one picture (float: 32 × 32). Accumulator: the widest that "
                 "no input overflows. * Energy for one picture: " strong { (MODEL_LABEL) } "; " (MODEL_SOURCE) ". "
-                "“Against its float” is the last score minus that of the same run's float network: quantized epochs are further training too."
+                "“Against its float” is the last score minus that of the float network it was quantized from: quantized epochs are further training too."
             }
         }
     }
