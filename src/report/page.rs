@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::svg::{self, Plot};
+use super::svg::{self, Plot, Style};
 use super::{Report, Run};
 use crate::terminal::printable;
 
@@ -92,8 +92,10 @@ fn figure(caption: &str, plot: Plot) -> Markup {
 const MOST_NAMED: usize = 24;
 
 fn legend(report: &Report) -> Markup {
+    let labels = report.groups.iter().take(MOST_NAMED).map(|g| g.label.as_str()).enumerate();
+    let named = labels.map(|(series, label)| (Style::Series(series), label));
     html! {
-        (svg::legend(report.groups.iter().take(MOST_NAMED).map(|g| g.label.as_str()).enumerate()))
+        (svg::legend(named))
         @if report.groups.len() > MOST_NAMED {
             p class="note" { (report.groups.len() - MOST_NAMED) " more methods are in the plots without a key; each mark's title names it." }
         }

@@ -212,16 +212,16 @@ fn shape(style: usize, x: f64, y: f64) -> String {
     }
 }
 
-/// A key of series: their marks and names.
-pub fn legend<'a>(entries: impl Iterator<Item = (usize, &'a str)>) -> Markup {
+/// A key: lines, the marks of series, and names.
+pub fn legend<'a>(entries: impl Iterator<Item = (Style, &'a str)>) -> Markup {
     html! {
         ul class="legend" {
             @for (style, name) in entries {
                 li {
                     svg class="key" viewBox="0 0 28 14" aria-hidden="true" {
-                        g class=(Style::Series(style).class()) {
+                        g class=(style.class()) {
                             path class="line" d="M1,7H27" {}
-                            path class="mark" d=(shape(style, 14.0, 7.0)) {}
+                            @if let Style::Series(style) = style { path class="mark" d=(shape(style, 14.0, 7.0)) {} }
                         }
                     }
                     (name)

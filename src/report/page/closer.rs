@@ -4,7 +4,7 @@ use base64::Engine as _;
 use maud::{Markup, html};
 
 use super::super::detail::{Distribution, Mistake, OnPictures};
-use super::super::svg::{Axis, Plot, Style, heat_map};
+use super::super::svg::{Axis, Plot, Style, heat_map, legend};
 use super::super::{Detail, Report, Run, Trace};
 use super::figure;
 use crate::cost::{MODEL_LABEL, bytes_text, energy_text, engineering};
@@ -60,26 +60,32 @@ fn traces(run: &Run) -> Markup {
     html! {
         h3 { "Quantizers over the epochs" }
         p {
-            "One line a layer, from the first (dark) to the last (bright); each line's title names it. Saturated: of the activations' positive values those "
+            "One line a layer, from the first (dark) to the last (bright). Saturated: of the activations' positive values those "
             "above the top code, of the weights all beyond the codes. Blocked: share of the gradient's magnitude (activations) or of the weights that the mask stops."
         }
-        div class="grid2" {
-            @for tensor in ["activation", "weight"] {
-                @for line in LINES { (trace_plot(run, tensor, line)) }
-            }
+        @for tensor in ["activation", "weight"] {
+            div class="grid2" { @for line in LINES { (trace_plot(run, tensor, line)) } }
+            @let layers = layers(run, tensor);
+            (legend(layers.iter().enumerate().map(|(at, name)| (Style::Ramp { at, of: layers.len() }, *name))))
         }
     }
+}
+
+/// Names of the layers that have left traces of a tensor, in forward order.
+fn layers<'a>(run: &'a Run, tensor: &str) -> Vec<&'a str> {
+    let mut layers: Vec<&str> = Vec::new();
+    for trace in run.traces.iter().filter(|t| t.tensor == tensor) {
+        if !layers.contains(&trace.layer.as_str()) {
+            layers.push(&trace.layer);
+        }
+    }
+    layers
 }
 
 fn trace_plot(run: &Run, tensor: &str, (what, label, log, value): Line) -> Markup {
     let of: Vec<(&Trace, f64)> =
         run.traces.iter().filter(|t| t.tensor == tensor).filter_map(|t| Some((t, value(t)?))).collect();
-    let mut layers: Vec<&str> = Vec::new();
-    of.iter().for_each(|(t, _)| {
-        if !layers.contains(&t.layer.as_str()) {
-            layers.push(&t.layer)
-        }
-    });
+    let layers = layers(run, tensor);
     let caption = format!("{}: {what}", if tensor == "weight" { "Weights" } else { "Activations" });
     let values = of.iter().map(|(_, v)| *v);
     let y = if log { Axis::log(label, values) } else { Axis::linear(label, values.chain([0.0])) };
