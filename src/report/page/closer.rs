@@ -64,7 +64,7 @@ fn traces(run: &Run) -> Markup {
             "above the top code, of the weights all beyond the codes. Blocked: share of the gradient's magnitude (activations) or of the weights that the mask stops."
         }
         @for tensor in ["activation", "weight"] {
-            div class="grid2" { @for line in LINES { (trace_plot(run, tensor, line)) } }
+            div class="grid3" { @for line in LINES { (trace_plot(run, tensor, line)) } }
             @let layers = layers(run, tensor);
             (legend(layers.iter().enumerate().map(|(at, name)| (Style::Ramp { at, of: layers.len() }, *name))))
         }
