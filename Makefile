@@ -13,7 +13,7 @@ demo: setup
 # The tests run on the software adapter, wherever they run; CQAT_TEST_DEVICE=gpu runs them on a real one.
 test:
 	scripts/setup-vulkan.sh --software
-	cargo test --locked
+	CQAT_PYTHON=$$(scripts/setup-python.sh) CQAT_REQUIRE_PYTHON=1 cargo test --locked
 
 # Those of them that need no device.
 test-without-gpu:

@@ -9,7 +9,9 @@ mod eval;
 mod infer;
 mod info;
 mod interrupts;
+mod report;
 mod selftest;
+mod sensitivity;
 mod shell;
 mod sweep;
 mod train;
@@ -121,6 +123,10 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Show what differs between two runs: configuration, environment, results
     Compare(compare::CompareArgs),
+    /// Show runs, or those of a sweep, on one HTML page: methods, curves, costs, layers, mistakes
+    Report(report::ReportArgs),
+    /// Quantize one layer at a time, and rank the layers by what that costs
+    Sensitivity(sensitivity::SensitivityArgs),
     /// List the presets, or print one
     Presets {
         /// The preset to print
@@ -171,6 +177,8 @@ impl Cli {
             Command::Demo(args) => args.run(&self.global),
             Command::Watch(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Report(args) => args.run(&self.global),
+            Command::Sensitivity(args) => args.run(&self.global),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
             Command::Presets { name } => info::presets(name.as_deref()),

@@ -1,5 +1,9 @@
-//! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`, `run.lock`.
+//! The run folder: `config.yaml`, `manifest.json`, `metrics.jsonl`, `last.safetensors`, `float.safetensors`, `run.lock`,
+//! `tensorboard/`.
 
+mod events;
+
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +33,7 @@ pub struct RunFolder {
     metrics: Option<std::fs::File>,
     /// Held while this process trains the run; the system lets go of it when the process ends, however it ends.
     lock: Option<std::fs::File>,
+    events: Option<events::Events>,
 }
 
 /// Versions of the program and of what it stands on.
@@ -118,7 +123,7 @@ impl RunFolder {
                 .hint("choose a folder you may write with --out DIR")
                 .caused_by(e)
         })?;
-        let mut run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        let mut run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None, events: None };
         run.lock()?;
         Self::check_free(path)?; // another process may have been faster
         run.fill(config, manifest).inspect_err(|_| {
@@ -133,6 +138,7 @@ impl RunFolder {
     fn fill(&mut self, config: &Config, manifest: &Manifest) -> Result<()> {
         write_atomically(&self.file("manifest.json"), to_json(manifest)?.as_bytes(), ErrorKind::Training)?;
         self.metrics = Some(self.open_metrics(0)?);
+        self.begin_events(0)?;
         // Last, because its presence says that the folder holds a run.
         write_atomically(&self.file("config.yaml"), config.to_yaml()?.as_bytes(), ErrorKind::Training)
     }
@@ -185,7 +191,7 @@ impl RunFolder {
             return Err(Error::training(format!("{} is not a run folder: it has no config.yaml", path.display()))
                 .hint("a run folder is what `cqat train` printed as `run folder`; runs lie under runs/ by default"));
         }
-        let run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        let run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None, events: None };
         run.refuse_newer()?;
         Ok(run)
     }
@@ -212,7 +218,7 @@ impl RunFolder {
     /// # Errors
     /// A file that cannot be removed.
     pub fn clear_unstarted(path: &Path) -> Result<()> {
-        let run = RunFolder { path: path.to_path_buf(), metrics: None, lock: None };
+        let run = RunFolder { path: path.to_path_buf(), metrics: None, events: None, lock: None };
         if run.last().exists() || run.float().exists() {
             return Ok(());
         }
@@ -357,7 +363,7 @@ impl RunFolder {
         self.file("float.safetensors")
     }
 
-    /// Appends a line to `metrics.jsonl`.
+    /// Appends a line to `metrics.jsonl`, and its numbers to the events.
     ///
     /// # Errors
     /// A failure to write.
@@ -365,7 +371,8 @@ impl RunFolder {
         let Some(f) = &mut self.metrics else { return Ok(()) };
         // In one piece: a process that is killed leaves no half line behind if it can be helped.
         let done = f.write_all(format!("{line}\n").as_bytes());
-        done.map_err(|e| self.unwritable("metrics.jsonl", e))
+        done.map_err(|e| self.unwritable("metrics.jsonl", e))?;
+        self.tell_line(line)
     }
 
     /// Bytes of `metrics.jsonl`, all of it on disk.
@@ -401,6 +408,22 @@ fn to_json(v: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(v)
         .map(|s| s + "\n")
         .map_err(|e| Error::training("the manifest cannot be encoded").caused_by(e))
+}
+
+/// The leaves of `value` below `path`; a list is a leaf.
+pub(crate) fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            leaves(&path, value, into);
+        }),
+        // A configuration's numbers are f32, which JSON widens.
+        Value::Number(n) if n.as_f64().is_some_and(|v| n.is_f64() && f64::from(v as f32) == v) => {
+            let short: f64 = (n.as_f64().unwrap_or_default() as f32).to_string().parse().unwrap_or_default();
+            into.insert(path.to_string(), json!(short));
+        }
+        leaf => drop(into.insert(path.to_string(), leaf.clone())),
+    }
 }
 
 /// Seconds since 1970.

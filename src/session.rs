@@ -2,8 +2,10 @@
 
 mod calibrate;
 mod histogram;
+mod search;
 mod state;
 
+pub use histogram::ActivationCounts;
 pub use state::Norms;
 
 use crate::data::{Batches, Split};

@@ -64,11 +64,19 @@ pub fn lower_for_training(config: &Config, classes: usize, caps: &Caps, pictures
 /// A configuration error, or a device on which not even one picture fits.
 pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Result<Lowered> {
     let (net, quant) = network(config, classes)?;
+    lower_spec(config, &net, quant.as_ref(), caps)
+}
+
+/// As [`lower_for_evaluation`], with other quantizers than the configuration's.
+///
+/// # Errors
+/// As [`lower_for_evaluation`].
+pub fn lower_spec(config: &Config, net: &Net, quant: Option<&QuantSpec>, caps: &Caps) -> Result<Lowered> {
     let mut options = options(config, caps)?;
     options.optimizer.ema_decay = None; // a checkpoint's averages are its network
     options.accumulate = 1;
     options.distill.weight = 0.0;
-    lower_shrinking(&net, quant.as_ref(), &options)
+    lower_shrinking(net, quant, &options)
 }
 
 fn options(config: &Config, caps: &Caps) -> Result<Options> {

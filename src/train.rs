@@ -126,6 +126,7 @@ impl<'a> Trainer<'a> {
         session.keep(&data.train);
         session.set_state(&tensors)?;
         folder.reopen(meta.metrics_bytes, &Resumed::now(device.summary()))?;
+        folder.begin_events(meta.position.global_step)?;
         let (at, seconds, normalisation) = (meta.position, meta.epoch_seconds, meta.normalisation);
         Ok(Trainer { config, data, folder, session, at, seconds, normalisation, codes, taught: false, quiet })
     }
@@ -236,7 +237,9 @@ impl<'a> Trainer<'a> {
             self.at.global_step += 1;
             if self.session.undrained() >= drain_at {
                 self.session.drain(&mut self.at.totals)?;
-                progress.loss(self.at.totals.mean_loss());
+                let loss = self.at.totals.mean_loss();
+                progress.loss(loss);
+                self.folder.scalar(self.at.global_step, "loss/train so far", loss)?;
             }
             progress.update(u64::from(self.at.step));
             if let Some(beat) = progress.beat() {

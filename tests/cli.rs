@@ -43,8 +43,23 @@ fn without_numbers(text: &str) -> String {
 fn help_of_every_command() {
     insta::assert_snapshot!("help", printed(&["--help"]));
     let commands = [
-        "train", "sweep", "eval", "infer", "data", "devices", "doctor", "plan", "bench", "tune", "selftest", "demo",
-        "watch", "compare", "presets",
+        "train",
+        "sweep",
+        "eval",
+        "infer",
+        "data",
+        "devices",
+        "doctor",
+        "plan",
+        "bench",
+        "tune",
+        "selftest",
+        "demo",
+        "watch",
+        "compare",
+        "report",
+        "sensitivity",
+        "presets",
     ];
     for name in commands.into_iter().chain(["data fetch", "data info"]) {
         let arguments: Vec<&str> = name.split(' ').chain(["--help"]).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::run::RunFolder;
+use crate::run::{RunFolder, leaves};
 use crate::terminal::one_line;
 use crate::{Error, Result};
 
@@ -100,22 +100,6 @@ fn describe(path: &Path) -> Result<Described> {
     // These differ between any two runs and say nothing.
     described.environment.retain(|key, _| !["command", "started", "resumed"].contains(&key.as_str()));
     Ok(described)
-}
-
-/// The leaves of `value` below `path`; a list is a leaf.
-fn leaves(path: &str, value: &Value, into: &mut Leaves) {
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            leaves(&path, value, into);
-        }),
-        // A configuration's numbers are f32, which JSON widens.
-        Value::Number(n) if n.as_f64().is_some_and(|v| n.is_f64() && f64::from(v as f32) == v) => {
-            let short: f64 = (n.as_f64().unwrap_or_default() as f32).to_string().parse().unwrap_or_default();
-            into.insert(path.to_string(), json!(short));
-        }
-        leaf => drop(into.insert(path.to_string(), leaf.clone())),
-    }
 }
 
 /// The last scores of each phase and split. A line that cannot be read, as the last of a killed process may be, is passed over.

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{ConfigArgs, Global};
 use crate::Result;
 use crate::config::{Config, presets as all_presets};
+use crate::cost::{Cost, FLOAT_BITS, MODEL_LABEL, MODEL_SOURCE, bytes_text, energy_text, engineering};
 use crate::gpu;
 use crate::kernels::Caps;
 use crate::plan::lower::Lowered;
@@ -69,6 +70,8 @@ impl PlanArgs {
         }
         print_layers(&lowered);
         println!();
+        print_costs(&Cost::of(&lowered.net, lowered.quant.as_ref()));
+        println!();
         print_programs(&lowered);
         println!();
         print_totals(&lowered, &gpu.caps);
@@ -104,6 +107,41 @@ fn print_layers(lowered: &Lowered) {
         let kernels = kernels_of(lowered, id).join(", ");
         println!("{:24} {:22} {:8} {kernels}", layer.name(), layer.shape_text(), bits(lowered, id));
     }
+}
+
+/// What the layers with weights, and all of them, cost a picture.
+fn print_costs(cost: &Cost) {
+    println!(
+        "{:24} {:>8} {:>7} {:>8} {:>9} {:>12} {:>10}",
+        "cost of a picture", "MACs", "W x A", "BOPs", "weights", "accumulator", "energy*"
+    );
+    let bits = |b: u32| if b == FLOAT_BITS { "f32".to_string() } else { b.to_string() };
+    let accumulator = |b: Option<u32>| b.map_or("f32".into(), |b| format!("{b} bits"));
+    for l in cost.layers.iter().filter(|l| l.macs > 0) {
+        println!(
+            "{:24} {:>8} {:>7} {:>8} {:>9} {:>12} {:>10}",
+            l.name,
+            engineering(l.macs as f64),
+            format!("{}x{}", bits(l.weight_bits), bits(l.input_bits)),
+            engineering(l.bops as f64),
+            bytes_text(l.weight_memory_bits),
+            accumulator(l.accumulator_bits),
+            energy_text(l.energy_pj)
+        );
+    }
+    println!(
+        "{:24} {:>8} {:>7} {:>8} {:>9} {:>12} {:>10}",
+        "all",
+        engineering(cost.macs as f64),
+        "",
+        engineering(cost.bops as f64),
+        bytes_text(cost.weight_memory_bits),
+        accumulator(cost.accumulator_bits),
+        energy_text(cost.energy_pj)
+    );
+    let (largest, all) = (bytes_text(cost.largest_activation_bits), bytes_text(cost.activation_memory_bits));
+    println!("activations of a picture {largest} the largest, {all} all together");
+    println!("* {MODEL_LABEL}: {MODEL_SOURCE}");
 }
 
 fn print_programs(lowered: &Lowered) {
@@ -148,6 +186,8 @@ fn to_json(lowered: &Lowered, caps: &Caps) -> serde_json::Value {
         "layers": layers,
         "parameters": lowered.net.parameters(),
         "macs": lowered.net.macs(),
+        "cost": Cost::of(&lowered.net, lowered.quant.as_ref()),
+        "energy_is": format!("{MODEL_LABEL}; {MODEL_SOURCE}"),
         "batch": lowered.batch,
         "peak_buffer_bytes": lowered.plan.bytes(),
         "programs": lowered.plan.programs.iter().map(|p| json!({ "name": p.name, "dispatches": p.dispatches.len() })).collect::<Vec<_>>(),

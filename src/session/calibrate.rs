@@ -1,6 +1,6 @@
 //! First ranges and scales: what a quantizer needs before its first step.
 
-use super::histogram::{Histogram, MagnitudeHistogram};
+use super::search::{Histogram, MagnitudeHistogram};
 use super::{Form, Session};
 use crate::config::{Estimator, Method, QuantConfig};
 use crate::data::{Batches, Split};
@@ -53,7 +53,7 @@ impl Session<'_> {
     }
 
     /// Histograms count in 32 bits, and in a sparse tensor nearly all values may fall into one bin.
-    fn countable_batches(&self) -> usize {
+    pub(super) fn countable_batches(&self) -> usize {
         let largest = self.lowered.net.activations().map(|(_, a)| a.shape.len()).max().unwrap_or(1);
         u32::MAX as usize / (largest * self.lowered.batch)
     }

@@ -3,53 +3,29 @@
 use super::metrics::{Metrics, Pace};
 use super::{Folder, Run, State, Sweep};
 use crate::config::Config;
+use crate::cost::Cost;
 use crate::error::Result;
 use crate::kernels::Caps;
-use crate::net::{Layer, LayerId, Net};
-use crate::quant::QuantSpec;
 use crate::setup::{lower_config, network};
-
-/// Bits of a value in floating point.
-const FLOAT_BITS: u32 = 32;
 
 /// What a run will take.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     /// Bytes of device memory; the error where it does not fit, nothing without a device.
     pub memory: Option<Result<u64, String>>,
-    /// Bit operations of the forward pass of one picture: see [`bops`].
+    /// Bit operations of the forward pass of one picture.
     pub bops: u64,
     /// Seconds that are left of it, where the sweep has finished runs to go by.
     pub seconds: Option<f64>,
 }
 
-/// Bit operations of the forward pass of one picture: over convolutions and the classifier, multiply-accumulates times bits of the
-/// weights times bits of the input, 32 for what is in floating point.
-pub fn bops(net: &Net, spec: Option<&QuantSpec>) -> u64 {
-    let bits = |id: LayerId| spec.and_then(|s| s.layer(id)).map_or(FLOAT_BITS, |q| q.bits);
-    let input_bits = |id: LayerId| match &net.layers[id] {
-        Layer::Input(_) => spec.and_then(|s| s.input).map_or(FLOAT_BITS, |q| q.bits),
-        Layer::Pool(pool) => bits(pool.input),
-        _ => bits(id),
-    };
-    let of_layer = |(id, layer): (LayerId, &Layer)| {
-        let (macs, input) = match layer {
-            Layer::Conv(c) => (c.to.len() * c.kernel * c.kernel * c.real_in, c.input),
-            Layer::Linear(l) => (l.features * l.classes, l.input),
-            _ => return 0,
-        };
-        macs as u64 * u64::from(bits(id)) * u64::from(input_bits(input))
-    };
-    net.layers.iter().enumerate().map(of_layer).sum()
-}
-
-/// [`bops`] of a configuration's network, with the classes that `cqat plan` takes.
+/// Bit operations of a picture ([`Cost::bops`]) in a configuration's network, with the classes that `cqat plan` takes.
 ///
 /// # Errors
 /// A configuration error.
 pub(super) fn bops_of(config: &Config) -> Result<u64> {
     let (net, spec) = network(config, config.expected_classes())?;
-    Ok(bops(&net, spec.as_ref()))
+    Ok(Cost::of(&net, spec.as_ref()).bops)
 }
 
 /// How fast runs are: seconds for a multiply-accumulate of the forward pass of one picture.
@@ -138,19 +114,6 @@ mod tests {
     fn config(sets: &[&str]) -> Config {
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
         Config::load("demo", &sets).unwrap()
-    }
-
-    /// conv1 has 8-bit weights and an 8-bit picture; the classifier 8-bit weights and the last ReLU's 8-bit codes.
-    #[test]
-    fn bit_operations_are_products_of_bits() {
-        let (net, spec) = network(&config(&["quant.weight_bits=3", "quant.activation_bits=2"]), 10).unwrap();
-        let (convs, (_, fc)) = (net.convs().map(|(_, c)| c), net.linear());
-        let first = (32 * 32 * 16 * 9 * 3) as u64;
-        let classifier = (fc.features * fc.classes) as u64;
-        let middle = net.macs() - first - classifier;
-        assert_eq!(convs.count(), 9);
-        assert_eq!(bops(&net, spec.as_ref()), first * 64 + middle * 6 + classifier * 64);
-        assert_eq!(bops(&net, None), net.macs() * 1024);
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn float_run(config: &Config) -> Option<Config> {
     float.quant = QuantConfig { method: Method::None, ..QuantConfig::default() };
     float.train.quant_epochs = 0;
     float.train.quant = TrainConfig::default().quant;
+    float.train.distill = TrainConfig::default().distill;
     Some(float)
 }
 

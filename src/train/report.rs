@@ -105,7 +105,8 @@ impl Trainer<'_> {
             lines.push(l);
         }
         self.codes = codes;
-        lines.iter().try_for_each(|l| self.folder.log(l))
+        lines.iter().try_for_each(|l| self.folder.log(l))?;
+        self.codes.iter().try_for_each(|(layer, codes)| self.folder.codes(layer, codes))
     }
 }
 
