@@ -23,7 +23,7 @@ use serde_yaml::Value;
 use crate::Result;
 use crate::config::Config;
 
-pub use estimate::{Estimate, bops};
+pub use estimate::Estimate;
 pub use folder::{Folder, State};
 pub use results::status;
 pub use shard::Shard;
