@@ -17,8 +17,8 @@ test:
 
 # Those of them that need no device.
 test-without-gpu:
-	cargo test --locked --lib --test batches --test config --test data --test data_forms --test fetch --test formulas --test gradcheck \
-		--test fuzz_seeds --test integer --test planner --test quantizer --test shaders
+	cargo test --locked --lib --test batches --test config --test cost --test data --test data_forms --test fetch --test formulas --test gradcheck \
+		--test fuzz_seeds --test integer --test learned_scales --test methods --test planner --test quantizer --test shaders
 	cargo test --locked --test pictures broken::
 
 setup:

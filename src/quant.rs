@@ -442,9 +442,6 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
         (true, false) => form::ODD,
         (true, true) => form::ODD_TANH,
     };
-    if squashed {
-        quant.mask = mask::PASS; // nothing lies outside
-    }
     if learns {
         quant.learn = learn::STEP;
         quant.delta = if config.method == Method::Ewgs { config.ewgs_delta } else { 0.0 };

@@ -188,7 +188,7 @@ fn overrides_apply_in_order_over_the_file() {
     assert_eq!(config.device.kernels, Kernels::Lane);
     assert_eq!(config.train.float.milestones, [0.5, 0.75]);
     assert_eq!(config.train.init_from.as_deref(), Some(Path::new("runs/a=b")));
-    assert_eq!((config.quant.weight_estimator(), config.quant.weight_mask()), (Estimator::Mse, Mask::Int));
+    assert_eq!((config.quant.weight_estimator(), config.quant.weight_mask()), (Estimator::Mse, Mask::Pass));
     assert_eq!((config.network.classes, config.data.dir.as_deref()), (None, Some("123")));
 }
 

@@ -24,8 +24,11 @@ impl QuantConfig {
 
     /// Gradient rule of weights; those that tanh squashes lie inside their range, so that all pass.
     pub fn weight_mask(&self) -> Mask {
-        let real = matches!(self.method, Method::Lsq | Method::LsqPlus | Method::Ewgs | Method::CqatAuto);
-        self.weights.mask.unwrap_or(if real { Mask::Real } else { Mask::Int })
+        self.weights.mask.unwrap_or(match self.method {
+            Method::Cqat | Method::Dorefa | Method::Pact => Mask::Pass,
+            Method::Lsq | Method::LsqPlus | Method::Ewgs | Method::CqatAuto => Mask::Real,
+            Method::None | Method::Minmax => Mask::Int,
+        })
     }
 
     /// Gradient rule of activations.

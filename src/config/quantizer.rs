@@ -80,7 +80,7 @@ pub struct WeightQuantConfig {
     pub granularity: Granularity,
     /// false: lo = -2^(b-1). true: lo = -(2^(b-1) - 1), codes symmetric about 0. Default false.
     pub narrow: bool,
-    /// Gradient rule. Default: int; real of `lsq`, `lsqplus`, `ewgs` and `cqat-auto`.
+    /// Gradient rule. Default: pass; int of `minmax`, real of `lsq`, `lsqplus`, `ewgs` and `cqat-auto`.
     pub mask: Option<Mask>,
     /// For `percentile`: the fraction of |w| inside the range, in (0, 1]. Default 0.9999.
     pub percentile: f32,
