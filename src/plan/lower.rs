@@ -3,6 +3,7 @@
 mod backward;
 mod fitting;
 mod forward;
+mod head;
 mod precision;
 mod weights;
 mod winograd;

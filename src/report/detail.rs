@@ -4,8 +4,8 @@ use crate::Result;
 use crate::data::{DataSet, Split};
 use crate::evaluate::{Kind, Loaded, Network};
 use crate::exec::Device;
-use crate::quant::Quantizer;
-use crate::session::Form;
+use crate::quant::{Quant, Quantizer};
+use crate::session::{ActivationCounts, Form};
 use crate::setup::network;
 
 use super::superclasses;
@@ -98,16 +98,15 @@ pub fn weights(loaded: &Loaded) -> Result<Vec<Distribution>> {
     Ok(all)
 }
 
-/// Values of a code and of the base grid at both ends.
-fn ends(q: &Quantizer, inverse: f32) -> ([f64; 2], [f64; 2]) {
-    let step = 1.0 / f64::from(inverse);
-    let of = |low: i32, high: i32| [f64::from(low) * step, f64::from(high) * step];
-    (of(q.quant.base_lo, q.quant.base_hi), of(q.quant.lo << q.quant.shift, q.quant.hi << q.quant.shift))
+/// Values of the base grid and of the codes at both ends.
+fn ends(quant: &Quant, inverse: f32) -> ([f64; 2], [f64; 2]) {
+    let of = |low: i32, high: i32| [low, high].map(|code| f64::from(quant.place_of(code, inverse)));
+    (of(quant.base_lo, quant.base_hi), of(quant.lo << quant.shift, quant.hi << quant.shift))
 }
 
 fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, f32)>) -> Distribution {
     let largest = values.iter().fold(0f64, |m, v| m.max(f64::from(v.abs()))).max(1e-12);
-    let (base, clip) = q.map(|(q, inverse)| ends(q, inverse)).unzip();
+    let (base, clip) = q.map(|(q, inverse)| ends(&q.quant, inverse)).unzip();
     // The clip lines are in the picture, but a window far wider than the weights does not hide them.
     let reach = clip.map_or(largest, |c: [f64; 2]| largest.max(c[0].abs().max(c[1]).min(2.0 * largest))) * 1.05;
     let edges: Vec<f64> = (0..=BARS).map(|i| reach * (2.0 * i as f64 / BARS as f64 - 1.0)).collect();
@@ -169,7 +168,8 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
         let spec = session.lowered.quant.as_ref().expect("a quantized form has quantizers");
         for (id, a) in session.lowered.net.activations() {
             if let (Some(q), Some(counts)) = (spec.layer(id), counted.remove(&a.name)) {
-                activations.push(of_activation(&a.name, &counts.counts, counts.row.range, (q, counts.row.inv_scale)));
+                let quant = counts.row.offset(&q.quant);
+                activations.push(of_activation(&a.name, &counts, (q.bits, quant)));
             }
         }
     }
@@ -177,10 +177,11 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
 }
 
 /// Merges the bins to bars; the first bin, of zeros, has none.
-fn of_activation(layer: &str, counts: &[u32], range: f32, (q, inverse): (&Quantizer, f32)) -> Distribution {
+fn of_activation(layer: &str, counted: &ActivationCounts, (bits, quant): (u32, Quant)) -> Distribution {
+    let (counts, range, inverse) = (&counted.counts, counted.range, counted.row.inv_scale);
     let total = counts.iter().map(|c| f64::from(*c)).sum::<f64>().max(1.0);
     let (range, bins) = (f64::from(range), counts.len());
-    let (base, clip) = ends(q, inverse);
+    let (base, clip) = ends(&quant, inverse);
     let per_bar = bins / BARS;
     let edges = (0..=BARS).map(|i| range * (i * per_bar) as f64 / bins as f64).collect();
     let share = |bar: &[u32]| bar.iter().map(|c| f64::from(*c)).sum::<f64>() / total;
@@ -189,12 +190,12 @@ fn of_activation(layer: &str, counts: &[u32], range: f32, (q, inverse): (&Quanti
     shares[0] -= zeros;
     let beyond = |(bin, count): (usize, &u32)| {
         let centre = (bin as f64 + 0.5) * range / bins as f64;
-        if q.quant.saturates(centre as f32, inverse) { f64::from(*count) } else { 0.0 }
+        if quant.saturates(centre as f32, inverse) { f64::from(*count) } else { 0.0 }
     };
     let clipped = counts.iter().enumerate().map(beyond).sum::<f64>() / total;
     Distribution {
         layer: layer.into(),
-        bits: Some(q.bits),
+        bits: Some(bits),
         edges,
         shares,
         zeros,

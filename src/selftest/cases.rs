@@ -3,6 +3,7 @@
 mod elementwise;
 mod matrix;
 mod optimizer;
+mod quantizers;
 
 use bytemuck::Pod;
 
@@ -90,6 +91,7 @@ pub fn matrix_units(caps: &Caps) -> Vec<Case> {
 pub fn all(caps: &Caps) -> Vec<Case> {
     let mut cases = matrix::cases(caps);
     cases.extend(elementwise::cases());
+    cases.extend(quantizers::cases());
     cases.extend(optimizer::cases());
     cases
 }

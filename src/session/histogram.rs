@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Session;
 use crate::data::{Batches, Split, in_order};
+use crate::exec::ExecutorExt;
 use crate::interrupt;
 use crate::kernels::Step;
 use crate::kernels::range::{BINS, RangeRow};
@@ -12,8 +13,10 @@ use crate::{Error, Result};
 /// Values of an activation tensor, counted.
 #[derive(Debug, Clone)]
 pub struct ActivationCounts {
-    /// Counts in [`BINS`] equal bins over `[0, row.range]`; zeros fall into the first, what lies above the range into the last.
+    /// Counts in [`BINS`] equal bins over `[0, range]`; zeros fall into the first, what lies above the range into the last.
     pub counts: Vec<u32>,
+    /// The quantizer's range, or twice its last code where that is more: a learned scale clips what it likes.
+    pub range: f32,
     /// Range and scale of the quantizer.
     pub row: RangeRow,
 }
@@ -32,6 +35,15 @@ impl Session<'_> {
             )
             .hint("name a quantized run"));
         };
+        let rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(lowered.layout.ranges)?);
+        let mut wide = rows.clone();
+        for (id, _) in lowered.net.activations() {
+            if let (Some(q), Some(at)) = (spec.layer(id), lowered.layout.range_rows[id]) {
+                let row = &mut wide[at as usize];
+                row.range = row.range.max(2.0 * row.scale * row.offset(&q.quant).hi as f32);
+            }
+        }
+        self.exec.write_as(lowered.layout.ranges, &wide);
         let histogram = lowered.layout.histogram;
         self.exec.write(histogram, &vec![0; lowered.plan.tensor(histogram).words]);
         let order = in_order(split.len());
@@ -42,12 +54,12 @@ impl Session<'_> {
             self.exec.run(count)?;
         }
         let all = self.exec.read(histogram)?;
-        let rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(lowered.layout.ranges)?);
+        self.exec.write_as(lowered.layout.ranges, &rows);
         let quantized = lowered.net.activations().filter(|(id, _)| spec.layer(*id).is_some());
         let counted = quantized.filter_map(|(id, a)| {
             let at = lowered.layout.range_rows[id]? as usize;
             let counts = all[at * BINS..][..BINS].to_vec();
-            Some((a.name.clone(), ActivationCounts { counts, row: rows[at] }))
+            Some((a.name.clone(), ActivationCounts { counts, range: wide[at].range, row: rows[at] }))
         });
         Ok(counted.collect())
     }

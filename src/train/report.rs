@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Scores, Trainer};
 use crate::Result;
-use crate::config::Estimator;
+use crate::config::{Estimator, Method};
 use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
@@ -74,6 +74,7 @@ impl Trainer<'_> {
             lines.push(l);
             if let Some(saturated) = saturated.filter(|s| *s > SATURATION_WARNING) {
                 let advice = match spec.config.activation_estimator() {
+                    _ if spec.config.method == Method::Dorefa => "dorefa clips activations at 1",
                     _ if q.quant.learn != learn::NOTHING => "its learned scale follows the loss, not these",
                     Estimator::FixedPow2 => "a larger quant.activations.fixed_log2_scale keeps more of them",
                     Estimator::Mse => "mse found that best when it calibrated; other estimators keep more of them",

@@ -7,15 +7,13 @@ use super::{Mode, NormParts, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{ActParams, FORWARD, ForwardParams, forward_variant, shortcut_kind};
 use crate::kernels::conv::{ConvParams, Geometry};
-use crate::kernels::head::{DISTILL, DistillParams, SOFTMAX_CE, SoftmaxParams};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::norm::{self, EPS, MOMENTUM, MergeParams, NormBranch, StatsParams};
 use crate::kernels::range::{self, HISTOGRAM, HistogramParams};
 use crate::kernels::select::{Choice, select_conv};
 use crate::kernels::{Format, flat_grid};
-use crate::net::{Activation, Conv, Layer, LayerId, Linear, Shape, Shortcut};
+use crate::net::{Activation, Conv, Layer, LayerId, Shape, Shortcut};
 use crate::plan::TensorId;
-use crate::plan::layout::{Layout, Teacher};
 use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
 
 /// Sums of integers stay exact in f32 below this.
@@ -40,7 +38,7 @@ impl Pass<'_> {
         dlogits.expect("a network ends in a linear layer")
     }
 
-    fn value(&self, id: LayerId) -> Value {
+    pub(super) fn value(&self, id: LayerId) -> Value {
         self.values[id].expect("layers come in forward order")
     }
 
@@ -101,7 +99,7 @@ impl Pass<'_> {
     }
 
     /// The kernel that multiplies `input` by the codes of layer `id`.
-    fn forward_product(&self, id: LayerId, g: &Geometry, input: Value) -> (Choice, ConvParams) {
+    pub(super) fn forward_product(&self, id: LayerId, g: &Geometry, input: Value) -> (Choice, ConvParams) {
         let integer = self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum >= EXACT_IN_F32);
         let layout = self.layout;
         let params = ConvParams {
@@ -348,58 +346,8 @@ impl Pass<'_> {
         self.values[id] = Some(Value { tensor, format: Format::F32, row: -1, layer: id });
     }
 
-    fn linear(&mut self, id: LayerId, l: &Linear) -> TensorId {
-        let (g, input, layout) = (self.geometry(id), self.value(l.input), self.layout);
-        let (choice, params) = self.forward_product(id, &g, input);
-        self.emit_conv(id, choice, &params, [input.tensor, layout.codes, layout.logits], &[], g.flops());
-        if self.mode == Mode::Teach {
-            return layout.logits;
-        }
-        let dlogits = self.scratch("dlogits", g.batch * l.padded());
-        let params = SoftmaxParams {
-            batch: g.batch as u32,
-            classes: l.classes as u32,
-            cols4: l.padded() as u32 / 4,
-            w_scale: u32::from(self.quantizer(id).is_some()),
-            smoothing: if self.mode == Mode::Train { self.options.smoothing } else { 0.0 },
-            samples4: self.plan.offset(layout.samples) as u32 / 4,
-            backward: u32::from(self.mode == Mode::Train),
-            pad: 0,
-        };
-        let scales = layout.weights_of(id).1.scales;
-        let (bias, bias_grad) = layout.bias;
-        let bind = [layout.logits, scales, bias, layout.labels, layout.step, dlogits, layout.scores, bias_grad];
-        self.emit_only(&SOFTMAX_CE, &params, &bind, [1, 1, 1]);
-        if let (Some(taught), Some(teacher)) = (self.taught, layout.teacher) {
-            let params = DistillParams {
-                batch: params.batch,
-                classes: params.classes,
-                cols4: params.cols4,
-                w_scale: params.w_scale,
-                weight: self.options.distill.weight,
-                temperature: self.options.distill.temperature,
-                bias4: self.plan.offset(bias) as u32 / 4,
-                pad: 0,
-            };
-            let bind = [layout.logits, taught, teacher.params, scales, layout.step, dlogits, bias_grad];
-            self.emit_only(&DISTILL, &params, &bind, [1, 1, 1]);
-            self.leave_out(self.plan.tensor(teacher.params).words - l.padded());
-        }
-        dlogits
-    }
-
     /// Whether batch norm goes by its running statistics.
     fn uses_running_statistics(&self) -> bool {
         matches!(self.mode, Mode::Evaluate | Mode::Teach)
-    }
-
-    /// The teacher's forward pass, in float, on the pictures of the step.
-    pub(super) fn teach(&mut self, teacher: Teacher) {
-        let logits = self.plan.scratch("teacher logits", self.plan.tensor(self.layout.logits).words);
-        let (params, running) = (teacher.params, teacher.running);
-        let layout = Layout { params, codes: params, running, logits, ..self.layout.clone() };
-        let mut pass = Pass::new(self.net, None, None, self.options, self.plan, &layout, Mode::Teach);
-        self.taught = Some(pass.forward());
-        self.list.append(&mut pass.list);
     }
 }
