@@ -206,6 +206,9 @@ impl<'a> Trainer<'a> {
         if self.at.step == 0 {
             (self.at.totals, self.seconds) = (Totals::default(), 0.0);
             self.session.reset_statistics()?;
+            if self.frozen() {
+                self.session.stop_learned_scales()?;
+            }
         }
         let (phase, epochs) = self.phase_config();
         let batch = self.config.train.step_pictures();

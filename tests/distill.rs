@@ -1,4 +1,4 @@
-//! Learning from a float network: the gradient against differences of the loss, and a run that is cut in two.
+//! Learning from a float network, and learned scales: the gradient against differences of the loss, runs that are cut in two.
 
 mod common;
 
@@ -120,6 +120,24 @@ fn a_run_that_learns_from_a_teacher_goes_on_as_if_it_had_not_stopped() {
     train(&tiny(&sets), &data, &gpu, &alone, None).unwrap();
     assert!(last(&whole).tensors["fc.weight"] != last(&alone).tensors["fc.weight"]);
     assert_eq!(lines(&whole, "quant", "test").len(), 2);
+}
+
+/// In the last epoch nothing moves a learned scale, its momentum neither.
+#[test]
+fn learned_scales_stand_still_in_the_last_epoch() {
+    let (folder, gpu, data) = (tempfile::tempdir().unwrap(), gpu(false), embedded(24, 8));
+    let config = tiny(&["quant.method=lsqplus", "train.float_epochs=0", "train.quant_epochs=3"]);
+    let out = folder.path().join("run");
+    assert_eq!(train(&config, &data, &gpu, &out, Some(2)).unwrap(), Outcome::Stopped);
+    let before = last(&out).tensors;
+    assert_eq!(resume(&out, &config, &data).unwrap(), Outcome::Finished);
+    let after = last(&out).tensors;
+    let learned: Vec<&String> = after.keys().filter(|k| k.starts_with("quant.") && k.ends_with(".step")).collect();
+    assert!(learned.len() > 10);
+    for name in learned {
+        assert!(before[name] == after[name], "{name} has moved");
+        assert!(before[&format!("momentum.{name}")].data.iter().any(|v| *v != 0.0), "{name} never moved");
+    }
 }
 
 #[test]

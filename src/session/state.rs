@@ -175,6 +175,19 @@ impl Session<'_> {
         self.exec.write(self.lowered.layout.velocity, &norms.velocity);
     }
 
+    /// Takes the momentum from learned scales, which from here on have no gradient: they stay what the stored ranges were made of.
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn stop_learned_scales(&mut self) -> Result<()> {
+        let layout = &self.lowered.layout;
+        let Some(steps) = &layout.steps else { return Ok(()) };
+        let mut velocity = self.exec.read(layout.velocity)?;
+        velocity[steps.offset..].fill(0); // they are the last parameters
+        self.exec.write(layout.velocity, &velocity);
+        Ok(())
+    }
+
     /// Sets the momentum to zero, at the start of a phase.
     pub fn reset_momentum(&mut self) {
         let words = self.lowered.plan.tensor(self.lowered.layout.velocity).words;

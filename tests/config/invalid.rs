@@ -226,6 +226,7 @@ fn impossible_quantizers_are_refused() {
         &["quant.learn_scales=true"],
         &["quant.method=dorefa", "quant.weights.estimator=max"],
         &["quant.method=pact", "quant.activations.pow2=true"],
+        &["quant.method=cqat-auto", "quant.activations.estimator=percentile"],
         &["quant.method=lsq", "quant.activations={source: batch, estimator: max}"],
         &["quant.weights.estimator=mean_abs"],
         &["quant.method=pact", "quant.pact_alpha=0"],
@@ -332,6 +333,10 @@ fn impossible_quantizers_are_refused() {
     quant.method=pact quant.activations.pow2=true
     error: `quant.activations.pow2` has no meaning with quant.method pact
     hint: remove quant.activations.pow2, or choose another quant.method
+
+    quant.method=cqat-auto quant.activations.estimator=percentile
+    error: `quant.activations.estimator` is another than mse with quant.method cqat-auto, expected mse: windows are chosen by their squared error
+    hint: remove quant.activations.estimator
 
     quant.method=lsq quant.activations={source: batch, estimator: max}
     error: `quant.activations.source` has no meaning with quant.method lsq

@@ -49,6 +49,10 @@ fn method(c: &QuantConfig) -> Result<()> {
         refuse(a.estimator.is_some(), "activations.estimator")?;
         refuse(a.pow2, "activations.pow2")?;
     }
+    if c.method == Method::CqatAuto {
+        searches(c.weight_estimator(), "weights")?;
+        searches(c.activation_estimator(), "activations")?;
+    }
     let fixed = c.learns_activation_scales() || c.method == Method::Dorefa;
     refuse(fixed && a.source == RangeSource::Batch, "activations.source")?;
     starts(w.estimator, c.learns_weight_scales(), "weights", &name)?;
@@ -56,6 +60,17 @@ fn method(c: &QuantConfig) -> Result<()> {
     positive("quant.pact_alpha", c.pact_alpha, "6 is the default; 6 to 10 is usual")?;
     not_negative("quant.pact_decay", c.pact_decay, "0 switches it off, 0.0005 is the default")?;
     not_negative("quant.ewgs_delta", c.ewgs_delta, "0 leaves gradients as they are, 0.001 is the default")
+}
+
+/// The only estimator of `cqat-auto`.
+fn searches(estimator: Estimator, section: &str) -> Result<()> {
+    ensure(estimator == Estimator::Mse, || {
+        Error::config(format!(
+            "`quant.{section}.estimator` is another than mse with quant.method cqat-auto, expected mse: \
+             windows are chosen by their squared error"
+        ))
+        .hint(format!("remove quant.{section}.estimator"))
+    })
 }
 
 /// An estimator that only learned scales have.
