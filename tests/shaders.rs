@@ -61,7 +61,7 @@ const SOURCES: [&str; 11] = [
     include_str!("../src/kernels/norm.rs"),
     include_str!("../src/kernels/optimizer.rs"),
     include_str!("../src/kernels/range.rs"),
-    include_str!("../src/kernels/weights.rs"),
+    concat!(include_str!("../src/kernels/weights.rs"), include_str!("../src/kernels/weights/steps.rs")),
     include_str!("../src/kernels/winograd.rs"),
 ];
 
