@@ -72,6 +72,9 @@ impl<'a> Trainer<'a> {
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);
         session.set_state(&start_tensors(config, lowered)?)?;
+        if let Some(from) = config.train.distill.teacher.as_ref().filter(|_| config.train.distill.is_on()) {
+            teach(&mut session, from)?; // not only once the float phase is over
+        }
         let folder = create()?;
         let mut trainer = Trainer {
             config,
@@ -326,16 +329,8 @@ impl<'a> Trainer<'a> {
         if !distill.is_on() || self.taught {
             return Ok(());
         }
-        let teacher = match &distill.teacher {
-            Some(from) => float_network(from),
-            None => float_network(&self.folder.float()),
-        };
-        let teacher = teacher.and_then(|tensors| self.session.set_teacher(&tensors));
-        teacher.map_err(|e| {
-            Error::new(e.kind(), "train.distill has no network to learn from")
-                .hint("train.distill.teacher takes a run folder or a .safetensors file of the same network")
-                .caused_by(e)
-        })?;
+        let own = self.folder.float();
+        teach(&mut self.session, distill.teacher.as_ref().unwrap_or(&own))?;
         self.taught = true;
         Ok(())
     }
@@ -391,6 +386,16 @@ struct Scores {
     split: &'static str,
     totals: Totals,
     seconds: f64,
+}
+
+/// Gives the session the network to learn from.
+fn teach(session: &mut Session, from: &Path) -> Result<()> {
+    let teacher = float_network(from).and_then(|tensors| session.set_teacher(&tensors));
+    teacher.map_err(|e| {
+        Error::new(e.kind(), "train.distill has no network to learn from")
+            .hint("train.distill.teacher takes a run folder or a .safetensors file of the same network")
+            .caused_by(e)
+    })
 }
 
 /// Weights to start from: fresh ones, or those of `train.init_from`.

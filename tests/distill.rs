@@ -156,4 +156,5 @@ fn a_teacher_of_another_shape_is_refused_before_a_step() {
     let config = tiny(&["train.float_epochs=0", "train.quant_epochs=1", &teacher]);
     let error = train(&config, &data, &gpu, &folder.path().join("run"), None).unwrap_err();
     assert!(error.to_string().contains("train.distill has no network to learn from"), "{error}");
+    assert!(!folder.path().join("run").exists(), "found out before the run has a folder");
 }

@@ -23,7 +23,7 @@ pub struct ActivationCounts {
 
 impl Session<'_> {
     /// Counts of the quantized activations, by layer name, over the first pictures of `split`, at most `batches` full batches: the
-    /// values before the quantizer of a forward pass in float, with the stored statistics, parameters and ranges.
+    /// values before the quantizer of a forward pass in float, with each batch's own statistics and the stored parameters and ranges.
     ///
     /// # Errors
     /// A network without quantizers, fewer pictures than a batch, a device error, [`crate::ErrorKind::Interrupted`].
