@@ -2,7 +2,7 @@
 //!
 //! One definition serves training, evaluation, the CPU twins, calibration and the integer engine; the shader form of the
 //! same functions is `shaders/shared/quant.wgsl`. Codes are made without division: everyone multiplies by the stored
-//! `inv_scale`, so they are equal bit for bit.
+//! `inv_scale`, so they are equal bit for bit; codes of tanh as far as the device's tanh goes.
 
 mod spec;
 
@@ -48,6 +48,10 @@ pub struct Quant {
     pub zero: i32,
 }
 
+/// 1 + 2^-20, for [`mask::REAL`]: the largest value of a tensor lies on its limit, and devices that round its reciprocal differently
+/// put it on either side.
+const ON_LIMIT: f32 = 1.0 + 1.0 / (1 << 20) as f32;
+
 /// Numbers of [`Quant::form`].
 pub mod form {
     /// Whole numbers.
@@ -74,7 +78,7 @@ pub mod learn {
 pub mod mask {
     /// Pass where the unclipped code lies inside the stored range.
     pub const INT: u32 = 0;
-    /// Pass where the real `x * inv_scale` lies inside the range.
+    /// Pass where the real `x * inv_scale` lies inside the range, or on its limit but for rounding.
     pub const REAL: u32 = 1;
     /// Pass where the base code did not saturate.
     pub const BASE8: u32 = 2;
@@ -167,7 +171,7 @@ impl Quant {
                 }
             }
             mask::REAL => {
-                let step = (1u32 << self.shift) as f32;
+                let step = (1u32 << self.shift) as f32 * ON_LIMIT;
                 v >= self.lo as f32 * step && v <= self.hi as f32 * step
             }
             mask::BASE8 => in_base,
@@ -360,6 +364,9 @@ mod tests {
             let q = Quant { mask: m, ..W5 };
             assert_eq!([14.9, 15.25, 15.75, 128.0].map(|x| q.passes(x, 1.0)), expected, "mask {m}");
         }
+        let real = Quant { mask: mask::REAL, ..W5 };
+        let limits = [15.0f32.next_up(), 15.0001, (-16.0f32).next_down(), -16.0001];
+        assert_eq!(limits.map(|x| real.passes(x, 1.0)), [true, false, true, false]);
     }
 
     #[test]

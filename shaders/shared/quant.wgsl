@@ -1,4 +1,5 @@
-// The quantizer. Twin: src/quant.rs. Multiply by inv_scale, never divide: then codes are equal bit for bit.
+// The quantizer. Twin: src/quant.rs. Multiply by inv_scale, never divide: then codes are equal bit for bit (those of tanh as far as
+// the device's tanh goes).
 struct Quant {
     base_lo: i32,
     base_hi: i32,
@@ -31,6 +32,8 @@ const ROUND_WINDOW = 2u;
 const MASK_INT = 0u;
 const MASK_REAL = 1u;
 const MASK_BASE8 = 2u;
+// The largest value of a tensor lies on its limit: within rounding it is not beyond it.
+const ON_LIMIT = 1.00000095367431640625;
 
 fn shifted(q: Quant, base: vec4<i32>) -> vec4<i32> {
     let half = select(0i, (1i << q.shift) >> 1u, q.round_shift == 1u);
@@ -76,7 +79,7 @@ fn passes(q: Quant, x: vec4<f32>, inv_scale: vec4<f32>) -> vec4<bool> {
         return in_base & (c >= vec4<i32>(q.lo)) & (c <= vec4<i32>(q.hi));
     }
     if (q.mask == MASK_REAL) {
-        let step = f32(1u << q.shift);
+        let step = f32(1u << q.shift) * ON_LIMIT;
         return inside(v, f32(q.lo) * step, f32(q.hi) * step);
     }
     return in_base | vec4<bool>(q.mask != MASK_BASE8);

@@ -20,7 +20,7 @@ impl Interrupts {
         let nohup = hangups_are_ignored();
         let installed = ctrlc::set_handler(move || {
             if !ALIVE.load(Ordering::SeqCst) || interrupt::request() {
-                std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+                quit();
             }
             say!("\n{answer}; interrupt again to quit at once");
         });
@@ -38,6 +38,18 @@ impl Drop for Interrupts {
     fn drop(&mut self) {
         ALIVE.store(false, Ordering::SeqCst);
     }
+}
+
+/// Ends the process at once. Not by `exit`: what it runs at the end would find a driver's threads at work (NVIDIA's crashes).
+#[cfg(unix)]
+fn quit() -> ! {
+    // SAFETY: it takes a number and runs no more code of this process.
+    unsafe { libc::_exit(i32::from(ErrorKind::Interrupted.exit_code())) }
+}
+
+#[cfg(not(unix))]
+fn quit() -> ! {
+    std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()))
 }
 
 /// Whether the process was started to outlive its terminal (`nohup`).
