@@ -28,7 +28,7 @@ mod subset;
 
 use folder::Found;
 
-pub use batches::{Batches, epoch_permutation, in_order};
+pub use batches::{Batches, epoch_permutation, in_order, spread};
 
 /// The `dir` of [`load`] that stands for the built-in set. A folder of that name is reached as `./embedded`.
 pub const EMBEDDED: &str = "embedded";
@@ -70,6 +70,14 @@ impl Split {
     /// No pictures yet, and room for `count` of `side` by `side` pixels.
     pub fn with_capacity(side: usize, count: usize) -> Split {
         Split { side, images: Vec::with_capacity(count * picture_bytes(side)), labels: Vec::with_capacity(count) }
+    }
+
+    /// These pictures of it.
+    pub fn of(&self, indices: &[u32]) -> Split {
+        let mut out = Split::with_capacity(self.side, indices.len());
+        indices.iter().for_each(|&i| out.images.extend_from_slice(self.image(i as usize)));
+        out.labels.extend(indices.iter().map(|&i| self.labels[i as usize]));
+        out
     }
 
     /// Bytes of one picture.

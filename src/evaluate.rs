@@ -174,8 +174,8 @@ impl Loaded {
     /// where no quantized epoch has counted them.
     pub fn mean_saturation(&self, net: &Net, spec: &QuantSpec) -> Option<f64> {
         let fraction = |(id, a): (usize, &crate::net::Activation)| {
-            spec.layer(id).filter(|q| q.bits < 8)?;
-            let row = tensors::range(&self.checkpoint.tensors, &a.name).ok()?;
+            let q = spec.layer(id).filter(|q| q.bits < 8)?;
+            let row = tensors::range(&self.checkpoint.tensors, &a.name, &q.quant).ok()?;
             (row.steps > 0.0).then(|| f64::from(row.saturated / row.steps))
         };
         let all: Vec<f64> = net.activations().filter_map(fraction).collect();

@@ -34,6 +34,12 @@ pub fn in_order(len: usize) -> Vec<u32> {
     (0..len).map(|i| i as u32).collect()
 }
 
+/// `count` of the numbers 0..len, or all if they are fewer, in order and evenly spaced.
+pub fn spread(len: usize, count: usize) -> Vec<u32> {
+    let count = count.min(len);
+    (0..count).map(|i| (i * len / count) as u32).collect()
+}
+
 /// The numbers 0..len in the order of a Fisher-Yates shuffle that runs from the last place to the first.
 ///
 /// The partner of place `i` is `floor(random * (i + 1) / 2^64)`; its bias is below `len / 2^64`. Panics where `len` is

@@ -274,6 +274,16 @@ impl<'a> Session<'a> {
         Ok(logits)
     }
 
+    /// Codes of the weights as they are; `frozen` as for [`Session::evaluate`].
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn prepare_weights(&mut self, form: Form, frozen: bool) -> Result<()> {
+        let weights = self.programs(form)?.weights;
+        self.exec.write_as(self.lowered.layout.step, &[Step { frozen: u32::from(frozen), ..Step::default() }]);
+        self.exec.run(weights)
+    }
+
     /// Evaluates the network on a split batch by batch; `after` reads what a batch of so many pictures left behind.
     fn forward(
         &mut self,
@@ -283,9 +293,8 @@ impl<'a> Session<'a> {
         mut after: impl FnMut(&mut Self, usize) -> Result<()>,
     ) -> Result<()> {
         let programs = self.programs(form)?;
+        self.prepare_weights(form, frozen)?;
         let mut step = Step { frozen: u32::from(frozen), ..Step::default() };
-        self.exec.write_as(self.lowered.layout.step, &[step]);
-        self.exec.run(programs.weights)?;
         let order = crate::data::in_order(split.len());
         for indices in Batches::evaluation(&order, self.lowered.batch)? {
             interrupt::check()?;

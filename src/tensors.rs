@@ -192,11 +192,11 @@ pub fn insert_range(tensors: &mut Tensors, name: &str, row: &RangeRow) {
     }
 }
 
-/// The inverse of [`insert_range`].
+/// The inverse of [`insert_range`], for this quantizer.
 ///
 /// # Errors
-/// A tensor that is missing or has another shape.
-pub fn range(tensors: &Tensors, name: &str) -> Result<RangeRow> {
+/// A tensor that is missing or has another shape, an offset that the quantizer cannot have.
+pub fn range(tensors: &Tensors, name: &str, quant: &Quant) -> Result<RangeRow> {
     let one = |part: &str| Ok(expect(tensors, &format!("quant.{name}.{part}"), &[1])?[0]);
     let s = expect(tensors, &format!("quant.{name}.statistics"), &[5])?;
     Ok(RangeRow {
@@ -208,18 +208,26 @@ pub fn range(tensors: &Tensors, name: &str) -> Result<RangeRow> {
         blocked: s[2],
         steps: s[3],
         calibrated: s[4],
-        ..window(tensors, name)?
+        ..window(tensors, name, quant)?
     })
 }
 
 /// The offset and the unit of an activation quantizer, 0 where a checkpoint has none.
-fn window(tensors: &Tensors, name: &str) -> Result<RangeRow> {
+fn window(tensors: &Tensors, name: &str, quant: &Quant) -> Result<RangeRow> {
     let key = format!("quant.{name}.window");
     if !tensors.contains_key(&key) {
         return Ok(RangeRow::UNIT);
     }
     let window = expect(tensors, &key, &[2])?;
-    Ok(RangeRow { zero: window[0], unit: window[1], ..RangeRow::UNIT })
+    let (zero, unit) = (window[0], window[1]);
+    let [lowest, highest] = quant.zeros();
+    if !(zero.fract() == 0.0 && zero >= lowest as f32 && zero <= highest as f32 && unit >= 0.0 && unit.is_finite()) {
+        return Err(Error::training(format!(
+            "tensor {key} holds {zero} and {unit}, expected a code from {lowest} to {highest} and the step of a grid"
+        ))
+        .hint("the file is damaged, or belongs to a run with other quantizers; take another checkpoint"));
+    }
+    Ok(RangeRow { zero, unit, ..RangeRow::UNIT })
 }
 
 /// The scales of a layer's weights, one an output channel: `quant.NAME.weight.scale` and `.inv_scale` (c_out), and where they are

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::interrupts::Interrupts;
 use super::{Global, train};
-use crate::data::Split;
+use crate::data::spread;
 use crate::files::write_output;
 use crate::progress::Count;
 use crate::sensitivity::{Bits, Sensitivity, Start};
@@ -33,7 +33,7 @@ pub(super) struct SensitivityArgs {
     /// Pictures that score; those that choose bits should not be the ones that judge them
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
-    /// How many pictures score, from the first
+    /// How many pictures score, evenly spaced in the split
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pictures: u32,
     /// Print a JSON object
@@ -79,7 +79,7 @@ impl SensitivityArgs {
                 Error::config("this run held no validation pictures back").hint("train with --set data.validation=5000")
             })?,
         };
-        let split = first(split, self.pictures as usize);
+        let split = split.of(&spread(split.len(), self.pictures as usize));
         let gpu = global.open(Some(&start.config))?;
         let layers = start.tensors()?;
         let _interrupts = Interrupts::take("leaving");
@@ -103,13 +103,6 @@ impl SensitivityArgs {
         }
         Ok(())
     }
-}
-
-/// The first pictures of a split.
-fn first(split: &Split, count: usize) -> Split {
-    let count = count.min(split.len());
-    let images = split.images[..count * split.picture_bytes()].to_vec();
-    Split { side: split.side, images, labels: split.labels[..count].to_vec() }
 }
 
 fn print(result: &Sensitivity, data: &str, source: &str, adapter: &str) {

@@ -17,7 +17,7 @@ use std::iter::FusedIterator;
 
 use crate::error::{Error, Result};
 use crate::rng;
-pub use crate::rng::in_order;
+pub use crate::rng::{in_order, spread};
 
 /// The numbers 0..len in the random order of one epoch (0, 1, ...): a Fisher-Yates shuffle driven by SplitMix64.
 ///

@@ -9,7 +9,7 @@ use crate::kernels::norm::EPS;
 use crate::kernels::range::RangeRow;
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
 use crate::normalisation::Normalisation;
-use crate::quant::{QuantSpec, Quantizer};
+use crate::quant::{Quant, QuantSpec, Quantizer};
 use crate::safetensors_io::{Tensors, expect};
 use crate::tensors;
 use crate::{Error, Result};
@@ -130,8 +130,8 @@ impl Fold<'_> {
     }
 
     /// The stored range of an activation.
-    fn range(&self, name: &str) -> Result<RangeRow> {
-        let row = tensors::range(self.tensors, name)?;
+    fn range(&self, name: &str, quant: &Quant) -> Result<RangeRow> {
+        let row = tensors::range(self.tensors, name, quant)?;
         let untouched = row.range == RangeRow::UNIT.range && row.scale == RangeRow::UNIT.scale;
         if untouched || !(row.scale > 0.0 && row.inv_scale > 0.0) {
             return Err(Error::training(format!("the range of {name} was never calibrated"))
@@ -189,8 +189,9 @@ impl Fold<'_> {
     }
 
     fn activation(&self, id: LayerId, a: &Activation) -> Result<IntegerLayer> {
-        let row = self.range(&a.name)?;
-        let quant = row.offset(&self.quantizer(id).quant);
+        let quant = self.quantizer(id).quant;
+        let row = self.range(&a.name, &quant)?;
+        let quant = row.offset(&quant);
         let inv = f64::from(row.inv_scale);
         let (conv, main) = self.conv(a.main)?;
         let mut channels: Vec<Channel> = (0..a.shape.c)

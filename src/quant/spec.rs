@@ -144,13 +144,13 @@ fn weight_quantizer(config: &QuantConfig, name: &str, edge: bool, projection: bo
     }
     let levels = match learns && base == bits {
         true if odd => ((1u32 << bits) - 1) as f32 / 2.0, // of steps from 0 to the last value
-        true => (1u32 << (bits - 1)) as f32,              // as LSQ+ has it
-        false => ((1u32 << (base - 1)) - 1) as f32,
+        true if config.method != Method::CqatAuto => (1u32 << (bits - 1)) as f32, // as LSQ+ has it
+        _ => ((1u32 << (base - 1)) - 1) as f32,
     };
     let rule = ScaleRule {
         levels: if squashed { ((1u32 << bits) - 1) as f32 } else { levels },
         factor: config.weight_factor(bits),
-        pow2: rounding_of(config, w.pow2, config.weight_estimator()),
+        pow2: rounding_of(config, w.pow2, config.weight_estimator(), learns),
         shift: if odd { -1 } else { quant.shift as i32 },
     };
     Some(Quantizer { bits, quant, rule })
@@ -183,16 +183,18 @@ fn activation_quantizer(config: &QuantConfig, name: &str, last: bool) -> Option<
     let rule = ScaleRule {
         levels: ((1u32 << base) - 1) as f32,
         factor: config.activation_factor(bits),
-        pow2: rounding_of(config, a.pow2, config.activation_estimator()),
+        pow2: rounding_of(config, a.pow2, config.activation_estimator(), quant.learn != learn::NOTHING),
         shift: shift as i32,
     };
     Some(Quantizer { bits, quant, rule })
 }
 
-fn rounding_of(config: &QuantConfig, pow2: bool, estimator: Estimator) -> u32 {
-    match pow2 || estimator == Estimator::FixedPow2 {
+/// Of a learned scale, `fixed_pow2` is only the start.
+fn rounding_of(config: &QuantConfig, pow2: bool, estimator: Estimator, learned: bool) -> u32 {
+    let fixed = estimator == Estimator::FixedPow2 && !learned;
+    match pow2 || fixed {
         false => rounding::NONE,
-        true if config.method == Method::CqatAuto && estimator != Estimator::FixedPow2 => rounding::WINDOW,
+        true if config.method == Method::CqatAuto && !fixed => rounding::WINDOW,
         true => rounding::POWER,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Session;
-use crate::data::{Batches, Split, in_order};
+use crate::data::{Batches, Split, spread};
 use crate::exec::ExecutorExt;
 use crate::interrupt;
 use crate::kernels::Step;
@@ -22,7 +22,7 @@ pub struct ActivationCounts {
 }
 
 impl Session<'_> {
-    /// Counts of the quantized activations, by layer name, over the first pictures of `split`, at most `batches` full batches: the
+    /// Counts of the quantized activations, by layer name, over pictures of `split`, evenly spaced, at most `batches` full batches: the
     /// values before the quantizer of a forward pass in float, with each batch's own statistics and the stored parameters and ranges.
     ///
     /// # Errors
@@ -46,9 +46,10 @@ impl Session<'_> {
         self.exec.write_as(lowered.layout.ranges, &wide);
         let histogram = lowered.layout.histogram;
         self.exec.write(histogram, &vec![0; lowered.plan.tensor(histogram).words]);
-        let order = in_order(split.len());
+        let batches = batches.min(self.countable_batches()).min(split.len() / lowered.batch).max(1);
+        let order = spread(split.len(), batches * lowered.batch);
         let valid = lowered.batch as u32;
-        for indices in Batches::training(&order, lowered.batch)?.take(batches.min(self.countable_batches())) {
+        for indices in Batches::training(&order, lowered.batch)? {
             interrupt::check()?;
             self.feed(split, indices, Step { valid, ..Step::default() });
             self.exec.run(count)?;

@@ -8,6 +8,7 @@ use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::net::Layer;
 use crate::plan::layout::Values;
+use crate::quant::Quant;
 use crate::safetensors_io::Tensors;
 use crate::tensors::{self, LIVE};
 
@@ -113,12 +114,13 @@ impl Session<'_> {
 
     /// All rows of ranges.
     fn range_rows(&mut self, state: &Tensors) -> Result<Vec<RangeRow>> {
-        let layout = &self.lowered.layout;
+        let (layout, spec) = (&self.lowered.layout, self.lowered.quant.as_ref());
         let mut rows: Vec<RangeRow> = bytemuck::cast_vec(self.exec.read(layout.ranges)?);
         for (id, layer) in self.lowered.net.layers.iter().enumerate() {
             let Some(row) = layout.range_rows[id] else { continue };
             if matches!(layer, Layer::Input(_) | Layer::Activation(_)) {
-                rows[row as usize] = tensors::range(state, layer.name())?;
+                let quant = spec.and_then(|s| s.layer(id)).map_or(Quant::OFF, |q| q.quant);
+                rows[row as usize] = tensors::range(state, layer.name(), &quant)?;
             }
         }
         Ok(rows)

@@ -20,6 +20,7 @@ impl Trainer<'_> {
         if !last || batches == 0 {
             return Ok(None);
         }
+        self.session.prepare_weights(Form::Quantized, self.frozen())?;
         let before = self.session.norms()?;
         let ranges = self.session.lowered.layout.ranges;
         let counted = self.session.executor().read(ranges)?;

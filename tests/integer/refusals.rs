@@ -1,8 +1,9 @@
 //! What cannot be folded, and what it says.
 
-use cqat::config::{FirstLast, InputQuant, QuantConfig};
+use cqat::config::{FirstLast, InputQuant, Method, QuantConfig};
 use cqat::data::Split;
 use cqat::kernels::range::RangeRow;
+use cqat::safetensors_io::NamedTensor;
 use cqat::tensors::insert_range;
 use cqat::{Error, ErrorKind};
 
@@ -93,4 +94,20 @@ fn pictures_and_labels_must_fit_the_network() {
     expect(&net.evaluate(&split(0)).unwrap_err(), ErrorKind::Data, &["side 32, expected 8"]);
     let net = Case::new(8, 32, &QuantConfig::default(), 2).folded();
     expect(&net.evaluate(&split(10)).unwrap_err(), ErrorKind::Data, &["label 10, expected less than 10"]);
+}
+
+#[test]
+fn an_offset_that_the_quantizer_cannot_have_is_refused() {
+    let offset = |zero: f32, method: Method| {
+        let mut case = Case::new(8, 8, &QuantConfig { method, ..QuantConfig::default() }, 2);
+        let window = NamedTensor { shape: vec![2], data: vec![zero, 0.0] };
+        case.tensors.insert("quant.layer1.0.relu1.window".into(), window);
+        case.fold()
+    };
+    assert!(offset(-7.0, Method::LsqPlus).is_ok());
+    for (zero, method) in [(1e9, Method::LsqPlus), (-8.0, Method::LsqPlus), (0.5, Method::LsqPlus), (1.0, Method::Cqat)]
+    {
+        let e = offset(zero, method).expect_err("the fold must be refused");
+        expect(&e, ErrorKind::Training, &["quant.layer1.0.relu1.window holds", "damaged"]);
+    }
 }
