@@ -15,7 +15,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 pub use groups::Group;
-pub use page::page;
+pub use page::{page, plots};
 pub use runs::{Epoch, Run, Trace};
 pub use table::{csv, text};
 

@@ -109,6 +109,28 @@ fn a_sweep_is_one_page_that_needs_nothing_else() {
     assert_eq!(cell("sweep/b", "bops"), plan["cost"]["bops"].to_string());
 }
 
+#[test]
+fn plots_are_files_that_stand_alone() {
+    let report = ["report", "sweep", "--data", "nowhere", "--out", "plots.html", "--force", "--plots", "new/plots"];
+    cqat(place(), &report).ok();
+    for name in ["bits", "bops", "weight-memory", "energy"] {
+        let plot = read(&format!("new/plots/accuracy-{name}.svg"));
+        assert_well_formed(&format!("<html>{plot}</html>"));
+        assert!(plot.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""), "{plot}");
+        assert!(plot.contains("prefers-color-scheme: dark") && plot.contains("Pareto front"));
+        for series in [">cqat<", ">float<"] {
+            assert!(plot.contains(series), "{series}: bits are no part of its name");
+        }
+    }
+    let again: Vec<&str> = report
+        .into_iter()
+        .filter(|a| *a != "--force")
+        .map(|a| if a == "plots.html" { "unwritten.html" } else { a })
+        .collect();
+    cqat(place(), &again).fails(2, "accuracy-bits.svg exists", "--force");
+    assert!(!place().join("unwritten.html").exists());
+}
+
 /// The confusions add up to the pictures, and their diagonal to what is right, within superclasses.
 #[test]
 fn numbers_of_the_page_are_those_of_the_evaluation() {

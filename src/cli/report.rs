@@ -24,6 +24,9 @@ pub(super) struct ReportArgs {
     /// Also a CSV file, one row a run
     #[arg(long, value_name = "FILE.csv", value_hint = ValueHint::FilePath)]
     csv: Option<PathBuf>,
+    /// Also the plots of accuracy against costs, as SVG files in this folder
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    plots: Option<PathBuf>,
     /// Look closer at this run: layers, confusions, mistakes; may be repeated; default: the best quantized one
     #[arg(long = "detail", value_name = "RUN")]
     details: Vec<PathBuf>,
@@ -44,6 +47,7 @@ impl ReportArgs {
             return Err(Error::config("--out and --csv name the same file").hint("give each a file of its own"));
         }
         let mut report = Report::gather(&self.runs)?;
+        let plots = self.plots(&report)?;
         let _interrupts = Interrupts::take("leaving; nothing has been written");
         for run in self.chosen(&report)? {
             let detail = self.look(&report, run, global)?;
@@ -53,9 +57,27 @@ impl ReportArgs {
         if let Some(file) = &self.csv {
             write_output(file, &report::csv(&report), ErrorKind::Config)?;
         }
+        if let Some(folder) = &self.plots {
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Error::config(format!("the folder {} cannot be made", folder.display()))
+                    .hint("choose another with --plots")
+                    .caused_by(e)
+            })?;
+        }
+        for (file, text) in plots {
+            write_output(&file, text.as_bytes(), ErrorKind::Config)?;
+        }
         print!("{}", report::text(&report));
         println!("report: {}", self.out.display());
         Ok(())
+    }
+
+    /// Files of plots, by place.
+    fn plots(&self, report: &Report) -> Result<Vec<(PathBuf, String)>> {
+        let Some(folder) = &self.plots else { return Ok(Vec::new()) };
+        let files: Vec<_> = report::plots(report).into_iter().map(|(name, text)| (folder.join(name), text)).collect();
+        files.iter().try_for_each(|(file, _)| check_free(file, self.force))?;
+        Ok(files)
     }
 
     /// Places of the runs to look at more closely.

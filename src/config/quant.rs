@@ -49,6 +49,13 @@ pub enum Method {
     Ewgs,
 }
 
+/// As the configuration spells it.
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// How a base code of B = `base_bits` bits becomes a code of b bits.
 ///
 /// All are one bit window: code = clamp(shift(base code, k), lo, hi), value = code * s * 2^k, where s is the scale

@@ -30,7 +30,7 @@ pub struct Distribution {
     pub shares: Vec<f64>,
     /// Share of the values that are zero or next to it and have no bar: those a ReLU made zero.
     pub zeros: f64,
-    /// Lowest and highest value of the base grid (8 bits).
+    /// Lowest and highest value of the 8-bit grid, of methods that have one.
     pub base: Option<[f64; 2]>,
     /// Lowest and highest value of a code.
     pub clip: Option<[f64; 2]>,
@@ -98,15 +98,17 @@ pub fn weights(loaded: &Loaded) -> Result<Vec<Distribution>> {
     Ok(all)
 }
 
-/// Values of the base grid and of the codes at both ends.
-fn ends(quant: &Quant, inverse: f32) -> ([f64; 2], [f64; 2]) {
+/// Values of the 8-bit grid, where there is one, and of the codes at both ends.
+fn ends(quant: &Quant, inverse: f32) -> (Option<[f64; 2]>, [f64; 2]) {
     let of = |low: i32, high: i32| [low, high].map(|code| f64::from(quant.place_of(code, inverse)));
-    (of(quant.base_lo, quant.base_hi), of(quant.lo << quant.shift, quant.hi << quant.shift))
+    let eight = quant.base_hi - quant.base_lo >= 254;
+    (eight.then(|| of(quant.base_lo, quant.base_hi)), of(quant.lo << quant.shift, quant.hi << quant.shift))
 }
 
 fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, f32)>) -> Distribution {
     let largest = values.iter().fold(0f64, |m, v| m.max(f64::from(v.abs()))).max(1e-12);
     let (base, clip) = q.map(|(q, inverse)| ends(&q.quant, inverse)).unzip();
+    let base = base.flatten();
     // The clip lines are in the picture, but a window far wider than the weights does not hide them.
     let reach = clip.map_or(largest, |c: [f64; 2]| largest.max(c[0].abs().max(c[1]).min(2.0 * largest))) * 1.05;
     let edges: Vec<f64> = (0..=BARS).map(|i| reach * (2.0 * i as f64 / BARS as f64 - 1.0)).collect();
@@ -199,7 +201,7 @@ fn of_activation(layer: &str, counted: &ActivationCounts, (bits, quant): (u32, Q
         edges,
         shares,
         zeros,
-        base: Some(base),
+        base,
         clip: Some(clip),
         clipped: Some(clipped),
     }

@@ -12,6 +12,8 @@ use crate::run::RunFolder;
 pub struct Group {
     /// Method and bits, and the keys of the configuration in which it differs from other rows.
     pub label: String,
+    /// The same without bits: what a sweep over bits tries at each of them.
+    pub family: String,
     /// Places in the list of runs.
     pub runs: Vec<usize>,
     /// Their seeds.
@@ -73,18 +75,20 @@ fn group(
         (last.phase == "quant").then_some(last.top1 - float)
     };
     let gap: Vec<f64> = members.iter().filter_map(gap).collect();
-    let mut label = first.method();
+    let mut also = String::new();
     for key in varying {
         let value = described[members[0]].get(key).unwrap_or(&Value::Null);
-        label += &format!(", {}={}", key.trim_start_matches("quant."), short(value));
+        also += &format!(", {}={}", key.trim_start_matches("quant."), short(value));
     }
     if !first.finished {
-        label += &format!(", unfinished ({})", first.name);
+        also += &format!(", unfinished ({})", first.name);
     }
+    let (label, family) = (first.method() + &also, first.family() + &also);
     let split = first.score().map_or("", |s| &s.split).to_string();
     let comparable = format!("{} {split}", first.data_sha256);
     let seeds = members.iter().map(|i| runs[*i].config.train.seed).collect();
-    Group { label, seeds, top1: Mean::of(&top1), gap: Mean::of(&gap), split, comparable, rank: None, runs: members }
+    let (top1, gap) = (Mean::of(&top1), Mean::of(&gap));
+    Group { label, family, seeds, top1, gap, split, comparable, rank: None, runs: members }
 }
 
 /// See [`Group::rank`].

@@ -83,6 +83,11 @@ fn broken(report: &Report) -> Markup {
     }
 }
 
+/// The plots of accuracy against costs as SVG files that stand alone: names and texts. None where nothing has been scored.
+pub fn plots(report: &Report) -> Vec<(String, String)> {
+    accuracy::files(report)
+}
+
 /// A plot with its caption.
 fn figure(caption: &str, plot: Plot) -> Markup {
     html! { figure { figcaption { (caption) } (plot.render()) } }
@@ -91,13 +96,13 @@ fn figure(caption: &str, plot: Plot) -> Markup {
 /// Series that a key names; of more, the rest is called by the plot's own titles.
 const MOST_NAMED: usize = 24;
 
-fn legend(report: &Report) -> Markup {
-    let labels = report.groups.iter().take(MOST_NAMED).map(|g| g.label.as_str()).enumerate();
-    let named = labels.map(|(series, label)| (Style::Series(series), label));
+/// A key of these names, each the series of its place.
+fn legend(names: &[&str]) -> Markup {
+    let named = names.iter().take(MOST_NAMED).enumerate().map(|(series, name)| (Style::Series(series), *name));
     html! {
         (svg::legend(named))
-        @if report.groups.len() > MOST_NAMED {
-            p class="note" { (report.groups.len() - MOST_NAMED) " more methods are in the plots without a key; each mark's title names it." }
+        @if names.len() > MOST_NAMED {
+            p class="note" { (names.len() - MOST_NAMED) " more methods are in the plots without a key; each mark's title names it." }
         }
     }
 }

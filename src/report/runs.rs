@@ -153,9 +153,19 @@ impl Run {
         if q.method == Method::None {
             return "float".into();
         }
-        let name = serde_json::to_value(q.method).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
-        let how = if self.config.train.quant_epochs == 0 { ", post-training" } else { "" };
-        format!("{name} W{}A{}{how}", q.weight_bits, q.activation_bits)
+        format!("{} W{}A{}{}", q.method, q.weight_bits, q.activation_bits, self.training())
+    }
+
+    /// Method without bits: `cqat`, `lsq, post-training`, `float`.
+    pub fn family(&self) -> String {
+        match self.config.quant.method {
+            Method::None => "float".into(),
+            method => format!("{method}{}", self.training()),
+        }
+    }
+
+    fn training(&self) -> &'static str {
+        if self.config.train.quant_epochs == 0 { ", post-training" } else { "" }
     }
 
     /// Mean bits of a weight.

@@ -4,7 +4,7 @@
 mod axis;
 mod heat;
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
 pub use axis::Axis;
 pub use heat::heat_map;
@@ -152,27 +152,49 @@ impl Plot {
 
     /// The picture.
     pub fn render(self) -> Markup {
+        html! {
+            svg class="plot" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) { (self.inside()) }
+        }
+    }
+
+    /// The picture as a file of its own, with its style and a key of these series below it.
+    pub fn alone(self, style: &str, names: &[&str]) -> String {
+        let row = |i: usize| HEIGHT + 14.0 + 18.0 * i as f64;
+        let height = row(names.len());
+        let picture = html! {
+            svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox=(format!("0 0 {WIDTH} {height}")) width=(1.5 * WIDTH) role="img" {
+                style { (PreEscaped(style)) }
+                rect class="page" width=(WIDTH) height=(height) {}
+                (self.inside())
+                @for (i, name) in names.iter().enumerate() {
+                    g class=(Style::Series(i).class()) { path class="mark" d=(shape(i, LEFT + 6.0, row(i) - 4.0)) {} }
+                    text class="label" x=(LEFT + 20.0) y=(row(i)) { (name) }
+                }
+            }
+        };
+        picture.into_string()
+    }
+
+    fn inside(&self) -> Markup {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         let across = |v: f64| LEFT + v * (right - LEFT);
         let up = |v: f64| bottom - v * (bottom - TOP);
         html! {
-            svg class="plot" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
-                title { (self.title) }
-                @for (v, label) in self.y.ticks() {
-                    path class="grid" d=(format!("M{LEFT},{y:.1}H{right}", y = up(v))) {}
-                    text class="tick" x=(one(LEFT - 6.0)) y=(one(up(v) + 4.0)) text-anchor="end" { (label) }
-                }
-                @for (v, label) in self.x.ticks() {
-                    path class="grid" d=(format!("M{x:.1},{TOP}V{bottom}", x = across(v))) {}
-                    text class="tick" x=(one(across(v))) y=(one(bottom + 16.0)) text-anchor="middle" { (label) }
-                }
-                path class="frame" d=(format!("M{LEFT},{TOP}V{bottom}H{right}")) {}
-                text class="label" x=(one(across(0.5))) y=(one(HEIGHT - 8.0)) text-anchor="middle" { (self.x.label()) }
-                text class="label" x="0" y="0" text-anchor="middle" transform=(format!("translate(12 {:.1}) rotate(-90)", up(0.5))) {
-                    (self.y.label())
-                }
-                @for mark in &self.marks { (mark) }
+            title { (self.title) }
+            @for (v, label) in self.y.ticks() {
+                path class="grid" d=(format!("M{LEFT},{y:.1}H{right}", y = up(v))) {}
+                text class="tick" x=(one(LEFT - 6.0)) y=(one(up(v) + 4.0)) text-anchor="end" { (label) }
             }
+            @for (v, label) in self.x.ticks() {
+                path class="grid" d=(format!("M{x:.1},{TOP}V{bottom}", x = across(v))) {}
+                text class="tick" x=(one(across(v))) y=(one(bottom + 16.0)) text-anchor="middle" { (label) }
+            }
+            path class="frame" d=(format!("M{LEFT},{TOP}V{bottom}H{right}")) {}
+            text class="label" x=(one(across(0.5))) y=(one(HEIGHT - 8.0)) text-anchor="middle" { (self.x.label()) }
+            text class="label" x="0" y="0" text-anchor="middle" transform=(format!("translate(12 {:.1}) rotate(-90)", up(0.5))) {
+                (self.y.label())
+            }
+            @for mark in &self.marks { (mark) }
         }
     }
 }

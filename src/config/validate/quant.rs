@@ -32,7 +32,7 @@ pub(super) fn quant(c: &QuantConfig) -> Result<()> {
 
 /// Keys that the method does not have.
 fn method(c: &QuantConfig) -> Result<()> {
-    let name = method_name(c);
+    let name = c.method.to_string();
     let refuse = |given: bool, key: &str| {
         ensure(!given, || {
             Error::config(format!("`quant.{key}` has no meaning with quant.method {name}"))
@@ -83,11 +83,6 @@ fn starts(estimator: Option<Estimator>, learned: bool, section: &str, method: &s
     })
 }
 
-/// The method as the configuration writes it.
-fn method_name(c: &QuantConfig) -> String {
-    serde_json::to_value(c.method).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default()
-}
-
 fn not_negative(key: &str, value: f32, hint: &str) -> Result<()> {
     ensure(value.is_finite() && value >= 0.0, || wrong(key, value, "a finite number, 0 or more").hint(hint))
 }
@@ -120,7 +115,7 @@ fn window(c: &QuantConfig) -> Result<()> {
     ensure(matches!(c.method, Method::Cqat | Method::None) || c.reduce == Reduce::Saturate, || {
         Error::config(format!(
             "`quant.reduce` says how base codes become narrow ones, which quant.method {} does not have",
-            method_name(c)
+            c.method
         ))
         .hint("remove quant.reduce, or set quant.method=cqat")
     })?;

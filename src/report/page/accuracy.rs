@@ -1,35 +1,39 @@
-//! Accuracy against what it costs, with the Pareto front.
+//! Accuracy against what it costs, with the Pareto front. What a sweep over bits tries at each of them is one series.
 
 use maud::{Markup, html};
 
 use super::super::svg::{Axis, Plot};
 use super::super::{Group, Report, Run};
-use super::{circumstances, figure, legend};
+use super::{STYLE, circumstances, figure, legend};
 use crate::cost::{MODEL_LABEL, bytes_text, energy_text, engineering};
 
-/// A cost: the plot's caption, the axis, the number for it, and that in words.
-type Price = (&'static str, fn(&[f64]) -> Axis, fn(&Run) -> f64, fn(&Run) -> String);
+/// A cost: its name as a file, the plot's caption, the axis, the number for it, and that in words.
+type Price = (&'static str, &'static str, fn(&[f64]) -> Axis, fn(&Run) -> f64, fn(&Run) -> String);
 
 const PRICES: [Price; 4] = [
     (
+        "bits",
         "Accuracy against bits of a weight",
         |v| Axis::log("bits of a weight, mean over the weights (log scale)", v.iter().copied()),
         Run::mean_weight_bits,
         |run| format!("{:.2} bits a weight", run.mean_weight_bits()),
     ),
     (
+        "bops",
         "Accuracy against bit operations",
         |v| Axis::log("bit operations for a picture (log scale)", v.iter().copied()),
         |run| run.cost.bops as f64,
         |run| format!("{} BOPs", engineering(run.cost.bops as f64)),
     ),
     (
+        "weight-memory",
         "Accuracy against weight memory",
         |v| Axis::log("weight memory in bytes (log scale)", v.iter().copied()),
         |run| run.cost.weight_memory_bits as f64 / 8.0,
         |run| bytes_text(run.cost.weight_memory_bits),
     ),
     (
+        "energy",
         "Accuracy against energy (model, not measurement)",
         |v| Axis::log("modelled energy for a picture in µJ (log scale)", v.iter().copied()),
         |run| run.cost.energy_pj / 1e6,
@@ -39,13 +43,8 @@ const PRICES: [Price; 4] = [
 
 /// The four plots, of the rows that can be compared with the first.
 pub(super) fn section(report: &Report) -> Markup {
-    let Some(first) = report.groups.iter().find(|g| is_shown(report, g)) else { return html! {} };
-    let shown: Vec<(usize, &Group)> = report
-        .groups
-        .iter()
-        .enumerate()
-        .filter(|(_, g)| is_shown(report, g) && g.comparable == first.comparable)
-        .collect();
+    let (families, shown) = series(report);
+    let Some((_, first)) = shown.first() else { return html! {} };
     let others = report.groups.iter().filter(|g| g.comparable != first.comparable).count();
     html! {
         section {
@@ -57,17 +56,42 @@ pub(super) fn section(report: &Report) -> Markup {
             @if others > 0 {
                 p class="note" { (others) " methods were scored on other pictures and are left out here." }
             }
-            div class="grid2" { @for price in PRICES { (plot(report, &shown, price)) } }
-            (legend(report))
+            div class="grid2" { @for price in PRICES { (figure(price.1, plot(report, &shown, price))) } }
+            (legend(&families))
         }
     }
+}
+
+/// The same plots as SVG files that stand alone, by name.
+pub(in crate::report) fn files(report: &Report) -> Vec<(String, String)> {
+    let (families, shown) = series(report);
+    let drawn = PRICES.into_iter().filter(|_| !shown.is_empty());
+    drawn
+        .map(|price| (format!("accuracy-{}.svg", price.0), plot(report, &shown, price).alone(STYLE, &families)))
+        .collect()
+}
+
+/// The families, and the rows that can be compared with the first, each with its family's place.
+fn series(report: &Report) -> (Vec<&str>, Vec<(usize, &Group)>) {
+    let mut families: Vec<&str> = Vec::new();
+    for group in &report.groups {
+        if !families.contains(&group.family.as_str()) {
+            families.push(&group.family);
+        }
+    }
+    let first = report.groups.iter().find(|g| is_shown(report, g));
+    let of = |g: &Group| families.iter().position(|f| *f == g.family).unwrap_or(0);
+    let shown =
+        report.groups.iter().filter(|g| is_shown(report, g) && first.is_some_and(|f| f.comparable == g.comparable));
+    let shown = shown.map(|g| (of(g), g)).collect();
+    (families, shown)
 }
 
 fn is_shown(report: &Report, group: &Group) -> bool {
     group.top1.is_some() && report.runs[group.runs[0]].finished
 }
 
-fn plot(report: &Report, shown: &[(usize, &Group)], (caption, axis, price, words): Price) -> Markup {
+fn plot(report: &Report, shown: &[(usize, &Group)], (_, caption, axis, price, words): Price) -> Plot {
     let run = |g: &Group| &report.runs[g.runs[0]];
     let points: Vec<(f64, f64)> = shown.iter().filter_map(|(_, g)| Some((price(run(g)), g.top1?.mean))).collect();
     let costs: Vec<f64> = points.iter().map(|p| p.0).collect();
@@ -85,7 +109,7 @@ fn plot(report: &Report, shown: &[(usize, &Group)], (caption, axis, price, words
         let name = format!("{}: {:.2} % at {} ({})", g.label, mean.mean, words(run(g)), circumstances(report, g));
         plot.point((price(run(g)), mean.mean), mean.half_width, *style, &name);
     }
-    figure(caption, plot)
+    plot
 }
 
 /// Points that no other beats at the same cost or less, cheapest first.

@@ -28,7 +28,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 "validation pictures of runs that hold some back."
             }
             div class="grid2" { @for curve in CURVES { (plot(report, curve)) } }
-            (legend(report))
+            (legend(&report.groups.iter().map(|g| g.label.as_str()).collect::<Vec<_>>()))
         }
     }
 }
