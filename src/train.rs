@@ -3,12 +3,12 @@
 mod norms;
 mod report;
 mod save;
+mod start;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{self, Checkpoint, Phase, Position};
+use crate::checkpoint::{Checkpoint, Phase, Position};
 use crate::config::{Config, Freeze, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::exec::Device;
@@ -20,11 +20,9 @@ use crate::plan::lower::Lowered;
 use crate::progress::{Progress, say};
 use crate::rng;
 use crate::run::{Resumed, RunFolder};
-use crate::safetensors_io::Tensors;
 use crate::schedule::learning_rate;
 use crate::score::Totals;
 use crate::session::{Form, Session};
-use crate::tensors;
 use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
@@ -71,9 +69,9 @@ impl<'a> Trainer<'a> {
         let normalisation = Normalisation::of(data);
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);
-        session.set_state(&start_tensors(config, lowered)?)?;
+        session.set_state(&start::tensors(config, lowered)?)?;
         if let Some(from) = config.train.distill.teacher.as_ref().filter(|_| config.train.distill.is_on()) {
-            teach(&mut session, from)?; // not only once the float phase is over
+            start::teach(&mut session, from)?; // not only once the float phase is over
         }
         let folder = create()?;
         let mut trainer = Trainer {
@@ -323,18 +321,6 @@ impl<'a> Trainer<'a> {
         Ok(Scores { form, split, totals, seconds: start.elapsed().as_secs_f64() })
     }
 
-    /// Loads the float network that the quantized one learns from, where there is one.
-    fn bring_teacher(&mut self) -> Result<()> {
-        let distill = &self.config.train.distill;
-        if !distill.is_on() || self.taught {
-            return Ok(());
-        }
-        let own = self.folder.float();
-        teach(&mut self.session, distill.teacher.as_ref().unwrap_or(&own))?;
-        self.taught = true;
-        Ok(())
-    }
-
     fn calibrate(&mut self) -> Result<()> {
         let order = self.order();
         let available = self.data.train.len() / self.session.lowered.batch;
@@ -386,37 +372,6 @@ struct Scores {
     split: &'static str,
     totals: Totals,
     seconds: f64,
-}
-
-/// Gives the session the network to learn from.
-fn teach(session: &mut Session, from: &Path) -> Result<()> {
-    let teacher = float_network(from).and_then(|tensors| session.set_teacher(&tensors));
-    teacher.map_err(|e| {
-        Error::new(e.kind(), "train.distill has no network to learn from")
-            .hint("train.distill.teacher takes a run folder or a .safetensors file of the same network")
-            .caused_by(e)
-    })
-}
-
-/// Weights to start from: fresh ones, or those of `train.init_from`.
-fn start_tensors(config: &Config, lowered: &Lowered) -> Result<Tensors> {
-    let Some(from) = &config.train.init_from else {
-        return Ok(tensors::initialise(&lowered.layout, config.train.seed));
-    };
-    float_network(from)
-}
-
-/// The float network of a run folder (the end of its float phase where it has one, else its last checkpoint), or of a file.
-fn float_network(from: &Path) -> Result<Tensors> {
-    let path = if from.is_dir() {
-        let run = RunFolder::open(from)?;
-        if run.float().exists() { run.float() } else { run.last() }
-    } else {
-        from.to_path_buf()
-    };
-    let mut tensors = checkpoint::start(&path)?;
-    tensors.retain(|name, _| !tensors::is_training_state(name));
-    Ok(tensors)
 }
 
 /// Seed of a step's augmentation: SplitMix64's output for (seed, step).
