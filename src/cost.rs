@@ -173,10 +173,12 @@ fn bits(q: Option<Quantizer>) -> u32 {
 /// A count in engineering units of 1000, three digits: `11.2 G`, `568 M`; below 1000 as it is.
 pub fn engineering(value: f64) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    let (scaled, unit) = units.iter().find(|(size, _)| value >= *size).map_or((value, ""), |(s, u)| (value / s, *u));
-    let digits = if scaled >= 100.0 || value == 0.0 {
+    // What rounds to the next unit, or to a digit more, is that.
+    let (scaled, unit) =
+        units.iter().find(|(size, _)| value >= 0.9995 * *size).map_or((value, ""), |(s, u)| (value / s, *u));
+    let digits = if scaled >= 99.95 || value == 0.0 {
         0
-    } else if scaled >= 10.0 {
+    } else if scaled >= 9.995 {
         1
     } else {
         2

@@ -19,6 +19,7 @@ pub use page::{page, plots};
 pub use runs::{Epoch, Run, Trace};
 pub use table::{csv, text};
 
+use crate::sweep::failures;
 use crate::terminal::explain;
 use crate::{Error, Result};
 use detail::{Distribution, OnPictures};
@@ -59,6 +60,13 @@ impl Report {
                     broken.push((path, explain(&e)));
                     first.get_or_insert(e);
                 }
+            }
+        }
+        for (path, error) in paths.iter().flat_map(|path| failures(path)) {
+            match runs.iter_mut().find(|run| run.path == path) {
+                Some(run) => run.notes.push(format!("failed: {error}")),
+                None if broken.iter().any(|(known, _)| *known == path) => {}
+                None => broken.push((path, error)),
             }
         }
         if runs.is_empty() {

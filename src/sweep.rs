@@ -6,6 +6,7 @@
 mod child;
 mod estimate;
 mod expand;
+mod failures;
 mod file;
 mod folder;
 mod metrics;
@@ -24,6 +25,7 @@ use crate::Result;
 use crate::config::Config;
 
 pub use estimate::Estimate;
+pub use failures::failures;
 pub use folder::{Folder, State};
 pub use results::status;
 pub use shard::Shard;

@@ -71,7 +71,7 @@ fn a_sweep_is_one_page_that_needs_nothing_else() {
     for part in [
         "Accuracy against bit operations",
         "Accuracy against energy (model, not measurement)",
-        "Pareto front",
+        "class=\"front\" d=\"M",
         "Loss on held-out pictures",
         "Activations: saturated",
         "Weights: scale",
@@ -107,6 +107,32 @@ fn a_sweep_is_one_page_that_needs_nothing_else() {
     assert_eq!((cell("sweep/waiting", "finished"), cell("sweep/float", "method")), ("false".into(), "float".into()));
     let plan = parsed(&cqat(place(), &["plan", "tiny.yaml", "--json"]).ok().out);
     assert_eq!(cell("sweep/b", "bops"), plan["cost"]["bops"].to_string());
+}
+
+/// What a sweep recorded of runs that failed stands beside those that did not, with or without a run folder.
+#[test]
+fn failures_of_a_sweep_are_told() {
+    let sweep = place().join("failing");
+    std::fs::create_dir_all(sweep.join("state")).unwrap();
+    std::fs::create_dir(sweep.join("begun")).unwrap();
+    for name in ["config.yaml", "metrics.jsonl", "manifest.json"] {
+        std::fs::copy(place().join("sweep/a").join(name), sweep.join("begun").join(name)).unwrap();
+    }
+    let record = |run: &str, error: &str| {
+        let text = format!("{{\"format_version\": 1, \"error\": {error}, \"hint\": \"do so\", \"ended\": 1}}");
+        std::fs::write(sweep.join(format!("state/{run}.json")), text).unwrap();
+    };
+    record("begun", "\"the loss was not finite\"");
+    record("gone", "\"no room\"");
+    record("fine", "null");
+    let ran = cqat(place(), &["report", "failing", "--data", "nowhere", "--out", "failing.html"]).ok();
+    for told in
+        ["failing/begun: ", "failed: the loss was not finite", "not shown: failing/gone: no room\n  hint: do so"]
+    {
+        assert!(ran.out.contains(told), "{told}: {}", ran.out);
+    }
+    assert!(!ran.out.contains("fine"), "{}", ran.out);
+    assert!(read("failing.html").contains("no room"));
 }
 
 #[test]
@@ -192,9 +218,10 @@ fn nothing_is_overwritten_and_nothing_is_half_written() {
     let report = |arguments: &[&str]| cqat(place(), &[&["report", "sweep"], arguments].concat());
     report(&["--out", "mine.html"]).fails(2, "mine.html exists", "--force overwrites it");
     report(&["--out", "new.html", "--csv", "mine.html"]).fails(2, "mine.html exists", "--force");
-    report(&["--out", "same", "--csv", "same"]).fails(2, "name the same file", "of its own");
+    report(&["--out", "same", "--csv", "./same"]).fails(2, "name the same file", "of its own");
+    report(&["--out", "sweep"]).fails(2, "sweep is a folder, expected the name of a file", "name a file in it");
     report(&["--out", "new.html", "--detail", "sweep/half"]).fails(2, "is none of the runs", "one of them");
-    report(&["--out", "nowhere/new.html"]).fails(2, "nowhere/new.html cannot be written", "writable");
+    report(&["--out", "nowhere/new.html"]).fails(2, "there is no folder nowhere", "make it");
     assert_eq!(read("mine.html"), "mine");
     assert!(!place().join("new.html").exists());
     cqat(place(), &["report", "empty", "nowhere", "--out", "x"]).fails(

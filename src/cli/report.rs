@@ -43,7 +43,8 @@ impl ReportArgs {
         for file in std::iter::once(&self.out).chain(&self.csv) {
             check_free(file, self.force)?;
         }
-        if self.csv.as_ref() == Some(&self.out) {
+        let place = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        if self.csv.as_ref().map(place) == Some(place(&self.out)) {
             return Err(Error::config("--out and --csv name the same file").hint("give each a file of its own"));
         }
         let mut report = Report::gather(&self.runs)?;
@@ -53,22 +54,29 @@ impl ReportArgs {
             let detail = self.look(&report, run, global)?;
             report.details.push(detail);
         }
-        write_output(&self.out, report::page(&report).as_bytes(), ErrorKind::Config)?;
         if let Some(file) = &self.csv {
             write_output(file, &report::csv(&report), ErrorKind::Config)?;
         }
-        if let Some(folder) = &self.plots {
+        if let Some(folder) = self.plots.as_ref().filter(|_| !plots.is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Error::config(format!("the folder {} cannot be made", folder.display()))
                     .hint("choose another with --plots")
                     .caused_by(e)
             })?;
         }
-        for (file, text) in plots {
-            write_output(&file, text.as_bytes(), ErrorKind::Config)?;
+        for (file, text) in &plots {
+            write_output(file, text.as_bytes(), ErrorKind::Config)?;
         }
+        write_output(&self.out, report::page(&report).as_bytes(), ErrorKind::Config)?;
         print!("{}", report::text(&report));
         println!("report: {}", self.out.display());
+        if let Some(folder) = &self.plots {
+            let count = plots.len();
+            println!(
+                "plots: {count}{}",
+                if count == 0 { ", as nothing has been scored".into() } else { format!(" in {}", folder.display()) }
+            );
+        }
         Ok(())
     }
 
@@ -76,7 +84,9 @@ impl ReportArgs {
     fn plots(&self, report: &Report) -> Result<Vec<(PathBuf, String)>> {
         let Some(folder) = &self.plots else { return Ok(Vec::new()) };
         let files: Vec<_> = report::plots(report).into_iter().map(|(name, text)| (folder.join(name), text)).collect();
-        files.iter().try_for_each(|(file, _)| check_free(file, self.force))?;
+        if folder.is_dir() {
+            files.iter().try_for_each(|(file, _)| check_free(file, self.force))?;
+        }
         Ok(files)
     }
 
@@ -134,6 +144,15 @@ impl ReportArgs {
 
 /// Refuses to overwrite a file.
 fn check_free(file: &Path, force: bool) -> Result<()> {
+    if file.is_dir() {
+        return Err(Error::config(format!("{} is a folder, expected the name of a file", file.display()))
+            .hint("name a file in it"));
+    }
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        return Err(
+            Error::config(format!("there is no folder {}", folder.display())).hint("make it, or choose another place")
+        );
+    }
     if force || !file.is_file() {
         return Ok(());
     }

@@ -90,24 +90,25 @@ pub fn weights(loaded: &Loaded) -> Result<Vec<Distribution>> {
     for (id, layer) in net.layers.iter().enumerate() {
         let Some(tensor) = loaded.checkpoint.tensors.get(&format!("{}.weight", layer.name())) else { continue };
         let q = spec.as_ref().and_then(|s| s.layer(id)).filter(|_| quantized);
-        // With a scale a channel, the lines are those of the largest.
         let inverses = loaded.checkpoint.tensors.get(&format!("quant.{}.weight.inv_scale", layer.name()));
-        let inverse = inverses.and_then(|t| t.data.iter().copied().reduce(f32::min));
-        all.push(of_weights(layer.name(), &tensor.data, q.zip(inverse)));
+        all.push(of_weights(layer.name(), &tensor.data, q.zip(inverses.map(|t| &t.data[..]))));
     }
     Ok(all)
 }
 
-/// Values of the 8-bit grid, where there is one, and of the codes at both ends.
-fn ends(quant: &Quant, inverse: f32) -> (Option<[f64; 2]>, [f64; 2]) {
+/// Values of the 8-bit grid, where the quantizer `q` has one, and of the codes at both ends; `quant` is that of `q` with its offset.
+fn ends(q: &Quantizer, quant: &Quant, inverse: f32) -> (Option<[f64; 2]>, [f64; 2]) {
     let of = |low: i32, high: i32| [low, high].map(|code| f64::from(quant.place_of(code, inverse)));
-    let eight = quant.base_hi - quant.base_lo >= 254;
+    let eight = q.quant.base_hi - q.quant.base_lo >= 254;
     (eight.then(|| of(quant.base_lo, quant.base_hi)), of(quant.lo << quant.shift, quant.hi << quant.shift))
 }
 
-fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, f32)>) -> Distribution {
+/// `q`: the quantizer, and the factors from values to base codes, one an output channel, whose weights are neighbours.
+fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, &[f32])>) -> Distribution {
     let largest = values.iter().fold(0f64, |m, v| m.max(f64::from(v.abs()))).max(1e-12);
-    let (base, clip) = q.map(|(q, inverse)| ends(&q.quant, inverse)).unzip();
+    // With a scale a channel, the lines are those of the largest.
+    let widest = |inverses: &[f32]| inverses.iter().copied().fold(f32::INFINITY, f32::min);
+    let (base, clip) = q.map(|(q, inverses)| ends(q, &q.quant, widest(inverses))).unzip();
     let base = base.flatten();
     // The clip lines are in the picture, but a window far wider than the weights does not hide them.
     let reach = clip.map_or(largest, |c: [f64; 2]| largest.max(c[0].abs().max(c[1]).min(2.0 * largest))) * 1.05;
@@ -118,7 +119,11 @@ fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, f32)>) -> Dist
         let at = (f64::from(*v) / reach + 1.0) / 2.0 * BARS as f64;
         shares[(at as usize).min(BARS - 1)] += one;
     }
-    let clipped = q.map(|(q, inverse)| values.iter().filter(|v| q.quant.clips(**v, inverse)).count() as f64 * one);
+    let clips = |(q, inverses): (&Quantizer, &[f32])| {
+        let own = |i: usize| inverses[i * inverses.len() / values.len()];
+        values.iter().enumerate().filter(|(i, v)| q.quant.clips(**v, own(*i))).count() as f64 * one
+    };
+    let clipped = q.map(clips);
     let bits = q.map(|(q, _)| q.bits);
     Distribution { layer: layer.into(), bits, edges, shares, zeros: 0.0, base, clip, clipped }
 }
@@ -170,8 +175,7 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
         let spec = session.lowered.quant.as_ref().expect("a quantized form has quantizers");
         for (id, a) in session.lowered.net.activations() {
             if let (Some(q), Some(counts)) = (spec.layer(id), counted.remove(&a.name)) {
-                let quant = counts.row.offset(&q.quant);
-                activations.push(of_activation(&a.name, &counts, (q.bits, quant)));
+                activations.push(of_activation(&a.name, &counts, q));
             }
         }
     }
@@ -179,11 +183,12 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
 }
 
 /// Merges the bins to bars; the first bin, of zeros, has none.
-fn of_activation(layer: &str, counted: &ActivationCounts, (bits, quant): (u32, Quant)) -> Distribution {
+fn of_activation(layer: &str, counted: &ActivationCounts, q: &Quantizer) -> Distribution {
+    let quant = counted.row.offset(&q.quant);
     let (counts, range, inverse) = (&counted.counts, counted.range, counted.row.inv_scale);
     let total = counts.iter().map(|c| f64::from(*c)).sum::<f64>().max(1.0);
     let (range, bins) = (f64::from(range), counts.len());
-    let (base, clip) = ends(&quant, inverse);
+    let (base, clip) = ends(q, &quant, inverse);
     let per_bar = bins / BARS;
     let edges = (0..=BARS).map(|i| range * (i * per_bar) as f64 / bins as f64).collect();
     let share = |bar: &[u32]| bar.iter().map(|c| f64::from(*c)).sum::<f64>() / total;
@@ -197,7 +202,7 @@ fn of_activation(layer: &str, counted: &ActivationCounts, (bits, quant): (u32, Q
     let clipped = counts.iter().enumerate().map(beyond).sum::<f64>() / total;
     Distribution {
         layer: layer.into(),
-        bits: Some(bits),
+        bits: Some(q.bits),
         edges,
         shares,
         zeros,

@@ -16,7 +16,7 @@ pub struct Group {
     pub family: String,
     /// Places in the list of runs.
     pub runs: Vec<usize>,
-    /// Their seeds.
+    /// Their seeds, each once.
     pub seeds: Vec<u64>,
     /// Top-1 after the last scored epoch, in percent; none where nothing has been scored.
     pub top1: Option<Mean>,
@@ -68,13 +68,20 @@ fn group(
     varying: &BTreeSet<String>,
 ) -> Group {
     let first = &runs[members[0]];
-    let of = |i: &usize| runs[*i].score().map(|s| s.top1);
-    let top1: Vec<f64> = members.iter().filter_map(of).collect();
-    let gap = |i: &usize| {
-        let (last, float) = (runs[*i].score()?, runs[*i].float_top1()?);
-        (last.phase == "quant").then_some(last.top1 - float)
+    let seeds: BTreeSet<u64> = members.iter().map(|i| runs[*i].config.train.seed).collect();
+    // A run that was made twice is one experiment.
+    let mean = |value: &dyn Fn(&Run) -> Option<f64>| {
+        let of_seed = |seed: &u64| {
+            let again = members.iter().map(|i| &runs[*i]).filter(|run| run.config.train.seed == *seed);
+            Mean::of(&again.filter_map(value).collect::<Vec<_>>())
+        };
+        Mean::of(&seeds.iter().filter_map(|seed| Some(of_seed(seed)?.mean)).collect::<Vec<_>>())
     };
-    let gap: Vec<f64> = members.iter().filter_map(gap).collect();
+    let top1 = mean(&|run| run.score().map(|s| s.top1));
+    let gap = mean(&|run| {
+        let (last, float) = (run.score()?, run.float_top1()?);
+        (last.phase == "quant").then_some(last.top1 - float)
+    });
     let mut also = String::new();
     for key in varying {
         let value = described[members[0]].get(key).unwrap_or(&Value::Null);
@@ -86,8 +93,7 @@ fn group(
     let (label, family) = (first.method() + &also, first.family() + &also);
     let split = first.score().map_or("", |s| &s.split).to_string();
     let comparable = format!("{} {split}", first.data_sha256);
-    let seeds = members.iter().map(|i| runs[*i].config.train.seed).collect();
-    let (top1, gap) = (Mean::of(&top1), Mean::of(&gap));
+    let seeds = seeds.into_iter().collect();
     Group { label, family, seeds, top1, gap, split, comparable, rank: None, runs: members }
 }
 
@@ -192,6 +198,7 @@ mod tests {
             run("a", 50.0, true, &far),
             run("a", 62.0, true, &["train.seed=2", "data.dir=elsewhere"]),
             run("a", 63.0, true, &["train.seed=3"]),
+            run("a", 63.0, true, &["train.seed=3", "data.dir=a copy of it"]),
             run("a", 51.0, true, &["quant.weights.range_factor=2", "train.seed=8"]),
             run("a", 80.0, true, &["quant.weight_bits=8"]),
             run("a", 90.0, false, &["train.seed=4"]),
@@ -203,11 +210,11 @@ mod tests {
         assert_eq!(
             rows,
             [
-                ("cqat W8A4", &[5][..]),
-                ("cqat W5A4, weights.range_factor=4.0", &[7]),
-                ("cqat W5A4, weights.range_factor=4.0", &[0, 2, 3]),
-                ("cqat W5A4, weights.range_factor=2.0", &[1, 4]),
-                ("cqat W5A4, unfinished (90)", &[6]),
+                ("cqat W8A4", &[6][..]),
+                ("cqat W5A4, weights.range_factor=4.0", &[8]),
+                ("cqat W5A4, weights.range_factor=4.0", &[0, 2, 3, 4]),
+                ("cqat W5A4, weights.range_factor=2.0", &[1, 5]),
+                ("cqat W5A4, unfinished (90)", &[7]),
             ]
         );
         assert_eq!(

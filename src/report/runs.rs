@@ -66,7 +66,7 @@ pub struct Run {
     pub adapter: String,
     /// The folder of the run that it starts from, where that is found.
     pub start: Option<PathBuf>,
-    /// Top-1 in percent of that run's float network.
+    /// Top-1 in percent of that run's float network, on the pictures of this run's score.
     pub start_top1: Option<f64>,
     /// Scores in the order of the epochs.
     pub epochs: Vec<Epoch>,
@@ -120,16 +120,19 @@ impl Run {
         let known = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
         let adapter = &manifest["adapter"];
         let driver = [&adapter["driver"], &adapter["driver_info"]].map(|v| v.as_str().unwrap_or("")).join(" ");
+        // Of unknown data each run has its own.
+        let data_sha256 = manifest["data_sha256"].as_str().map_or_else(|| path.display().to_string(), String::from);
+        let start_top1 = start.as_deref().and_then(|folder| float_top1_in(folder, score(&epochs)?, &data_sha256));
         Ok(Run {
             path: path.to_path_buf(),
             name: name_of(path),
             data: known(&manifest["data"]),
-            data_sha256: known(&manifest["data_sha256"]),
+            data_sha256,
             adapter: format!("{} {}", known(&adapter["name"]), driver.trim()).trim().to_string(),
             finished: is_finished(&config, &epochs),
             traces: lines.iter().filter_map(|line| trace(line, &config)).collect(),
             cost: Cost::of(&net, spec.as_ref()),
-            start_top1: start.as_deref().and_then(float_top1_in),
+            start_top1,
             start,
             config,
             epochs,
@@ -139,12 +142,12 @@ impl Run {
 
     /// The last scores on pictures that it was not trained on.
     pub fn score(&self) -> Option<&Epoch> {
-        self.epochs.iter().rev().find(|e| e.split != "train")
+        score(&self.epochs)
     }
 
-    /// Top-1 in percent of the float network that it was quantized from, on such pictures: its own, or that of its start.
+    /// Top-1 in percent of the float network that it was quantized from, on the same pictures: its own, or that of its start.
     pub fn float_top1(&self) -> Option<f64> {
-        float_top1(&self.epochs).or(self.start_top1)
+        float_top1(&self.epochs, &self.score()?.split).or(self.start_top1)
     }
 
     /// Method and bits: `cqat W5A4`, `float`.
@@ -175,17 +178,23 @@ impl Run {
     }
 }
 
-fn float_top1(epochs: &[Epoch]) -> Option<f64> {
-    epochs.iter().rev().find(|e| e.split != "train" && e.phase == "float").map(|e| e.top1)
+fn score(epochs: &[Epoch]) -> Option<&Epoch> {
+    epochs.iter().rev().find(|e| e.split != "train")
 }
 
-/// That of the run in `folder`; its own start is not asked.
-fn float_top1_in(folder: &Path) -> Option<f64> {
+fn float_top1(epochs: &[Epoch], split: &str) -> Option<f64> {
+    epochs.iter().rev().find(|e| e.split == split && e.phase == "float").map(|e| e.top1)
+}
+
+/// That of the run in `folder`, where it was scored on the pictures of `own` of the data with this hash; its own start is not asked.
+fn float_top1_in(folder: &Path, own: &Epoch, data_sha256: &str) -> Option<f64> {
     let run = RunFolder::open(folder).ok()?;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(run.file("manifest.json")).ok()?).ok()?;
+    (manifest["data_sha256"] == data_sha256).then_some(())?;
     let (config, metrics) = (run.config().ok()?, std::fs::read(run.file("metrics.jsonl")).ok()?);
     let lines = String::from_utf8_lossy(&metrics).into_owned();
     let lines = lines.lines().filter_map(|line| serde_json::from_str(line).ok());
-    float_top1(&lines.filter_map(|line: Value| epoch(&line, &config)).collect::<Vec<_>>())
+    float_top1(&lines.filter_map(|line: Value| epoch(&line, &config)).collect::<Vec<_>>(), &own.split)
 }
 
 /// The folder of the run that `train.init_from` names, which may have moved together with the run at `path`.
@@ -217,8 +226,8 @@ fn epoch(line: &Value, config: &Config) -> Option<Epoch> {
         split: line["split"].as_str()?.into(),
         loss: number("loss")?,
         top1: number("top1")?,
-        top5: number("top5").unwrap_or(f64::NAN),
-        samples: number("samples").unwrap_or(f64::NAN),
+        top5: number("top5")?,
+        samples: number("samples")?,
     })
 }
 

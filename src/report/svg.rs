@@ -157,8 +157,9 @@ impl Plot {
         }
     }
 
-    /// The picture as a file of its own, with its style and a key of these series below it.
+    /// The picture as a file of its own, with its style and a key of these series below it, as many as have marks of their own.
     pub fn alone(self, style: &str, names: &[&str]) -> String {
+        let names = &names[..names.len().min(3 * COLOURS)];
         let row = |i: usize| HEIGHT + 14.0 + 18.0 * i as f64;
         let height = row(names.len());
         let picture = html! {

@@ -121,7 +121,7 @@ pub fn text(report: &Report) -> String {
             out,
             "{rank:>4} {:width$} {:>5} {:>16} {:>18} {bops:>8} {weights:>9} {:>9} {} {}",
             one_line(&g.label),
-            g.runs.len(),
+            g.seeds.len(),
             score_text(g),
             interval_text(g),
             energy_text(run.cost.energy_pj),
@@ -131,9 +131,9 @@ pub fn text(report: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "top-1: mean ± standard deviation over seeds; rank: rows that the 95 % interval of the difference"
+        "top-1: mean ± standard deviation over seeds; rank: 1 + the rows that are better by more than the 95 % interval"
     );
-    let _ = writeln!(out, "does not tell apart share it, one seed has none; * per picture, {MODEL_LABEL}");
+    let _ = writeln!(out, "of the difference, one seed has none; * per picture, {MODEL_LABEL}");
     for run in report.runs.iter().filter(|run| !run.notes.is_empty()) {
         let _ = writeln!(out, "{}: {}", one_line(run.path.display()), one_line(run.notes.join("; ")));
     }

@@ -71,19 +71,19 @@ pub(in crate::report) fn files(report: &Report) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The families, and the rows that can be compared with the first, each with its family's place.
+/// The rows that can be compared with the first, and their families; each row with the place of its own.
 fn series(report: &Report) -> (Vec<&str>, Vec<(usize, &Group)>) {
     let mut families: Vec<&str> = Vec::new();
-    for group in &report.groups {
-        if !families.contains(&group.family.as_str()) {
+    let mut shown = Vec::new();
+    let first = report.groups.iter().find(|g| is_shown(report, g));
+    let comparable = |g: &&Group| is_shown(report, g) && first.is_some_and(|f| f.comparable == g.comparable);
+    for group in report.groups.iter().filter(comparable) {
+        let family = families.iter().position(|f| *f == group.family).unwrap_or(families.len());
+        if family == families.len() {
             families.push(&group.family);
         }
+        shown.push((family, group));
     }
-    let first = report.groups.iter().find(|g| is_shown(report, g));
-    let of = |g: &Group| families.iter().position(|f| *f == g.family).unwrap_or(0);
-    let shown =
-        report.groups.iter().filter(|g| is_shown(report, g) && first.is_some_and(|f| f.comparable == g.comparable));
-    let shown = shown.map(|g| (of(g), g)).collect();
     (families, shown)
 }
 

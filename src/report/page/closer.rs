@@ -150,7 +150,7 @@ fn pictures(seen: &OnPictures) -> Markup {
         @if seen.activations.is_empty() {
             p class="note" { "Not counted: the network is float, or there are fewer pictures than a batch." }
         } @else {
-            p class="note" { "Before the quantizer, of a float forward pass of the trained weights over the first test pictures; zeros have no bar." }
+            p class="note" { "Before the quantizer, of a float forward pass of the trained weights over test pictures, evenly spaced; zeros have no bar." }
             (distributions(&seen.activations, "value of an activation", "activations"))
         }
         h3 { "Confusion by " (by) }

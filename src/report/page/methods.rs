@@ -13,8 +13,8 @@ pub(super) fn section(report: &Report) -> Markup {
             h2 { "Methods" }
             p {
                 "Top-1 after the last scored epoch: mean ± standard deviation over seeds, with the 95 % interval of the mean by Student's t. "
-                "Runs that differ in nothing but their seed are one row. Rows whose difference lies inside its 95 % interval (Welch's t) "
-                "share a rank; one seed, or an unfinished run, has none."
+                "Runs that differ in nothing but their seed are one row. The rank is 1 + the number of rows that are better by more than the "
+                "95 % interval of the difference (Welch's t); one seed, or an unfinished run, has none."
             }
             div class="wide" {
                 table {
@@ -36,7 +36,7 @@ pub(super) fn section(report: &Report) -> Markup {
                                         div class="note" { (run.data) " " (g.split) ", " (format!("{:.0}", score.samples)) " pictures" }
                                     }
                                 }
-                                td { (g.runs.len()) }
+                                td { (g.seeds.len()) }
                                 td { (score_text(g)) }
                                 td { (interval_text(g)) }
                                 td { (g.gap.map_or("–".into(), |m| format!("{:+.2} points", m.mean).replace('-', "−"))) }
