@@ -100,7 +100,7 @@ fn lsq_factor(values: usize, hi: f32) -> f32 {
 
 #[test]
 fn weights_equal_pytorchs() {
-    let mut seen = 0;
+    let (mut seen, mut learned_scales) = (0, 0);
     for case in Case::all().into_iter().filter(|c| c.name.contains("weights")) {
         let q = case.quantizer("layer1.0.conv1");
         let (x, dy) = (case.inputs("x"), case.inputs("dy"));
@@ -114,7 +114,11 @@ fn weights_equal_pytorchs() {
             real_cols: COLS as u32,
             splits: 1,
             x_row: -1,
-            estimator: if q.quant.form == form::ODD_TANH { estimate::TANH } else { estimate::LEARNED },
+            estimator: match (q.quant.form, q.quant.learn) {
+                (form::ODD_TANH, _) => estimate::TANH,
+                (_, learn::NOTHING) => estimate::MAX,
+                _ => estimate::LEARNED,
+            },
             quant: q.quant,
             rule: q.rule,
             gradient_scale: lsq_factor(x.len(), q.quant.highest()),
@@ -146,15 +150,16 @@ fn weights_equal_pytorchs() {
             let mut gradient = vec![0];
             run(&weights::STEP_MERGE, &p, &[&table, &sums, &step], &mut [&mut gradient]);
             case.close("step", &floats(&gradient));
+            learned_scales += 1;
         }
         seen += 1;
     }
-    assert_eq!(seen, 10);
+    assert_eq!((seen, learned_scales), (18, 8));
 }
 
 #[test]
 fn activations_equal_pytorchs() {
-    let mut seen = 0;
+    let (mut seen, mut learned_scales) = (0, 0);
     for case in Case::all().into_iter().filter(|c| c.name.contains("activations")) {
         let q = case.quantizer("layer1.0.relu1");
         let (x, dy) = (case.inputs("x"), case.inputs("dy"));
@@ -184,8 +189,9 @@ fn activations_equal_pytorchs() {
         let mut params = vec![0; 4];
         params.iter_mut().zip(&learned).for_each(|(p, v)| *p = (*v as f32).to_bits());
         let step = cast_slice(&[Step::default()]).to_vec();
-        let one = q.rule.scale(1.0); // the clip of DoReFa
-        let row = RangeRow { range: 1.0, scale: one.scale, inv_scale: one.inv_scale, ..RangeRow::UNIT };
+        let range = case.parameter("range").unwrap_or(1.0) as f32; // 1: the clip of DoReFa
+        let fixed = q.rule.scale(range);
+        let row = RangeRow { range, scale: fixed.scale, inv_scale: fixed.inv_scale, ..RangeRow::UNIT };
         let mut ranges = cast_slice(&[row]).to_vec();
         run(&LEARNED, &LearnedParams { count: 1, pad: [0; 3] }, &[&table, &params, &step], &mut [&mut ranges]);
         let row: RangeRow = bytemuck::pod_read_unaligned(cast_slice(&ranges));
@@ -223,9 +229,10 @@ fn activations_equal_pytorchs() {
         for (at, what) in [(0, "step"), (1, "offset"), (0, "alpha")] {
             if case.json["gradients"][what].is_number() {
                 case.close(what, &floats(&grads[at..=at]));
+                learned_scales += 1;
             }
         }
         seen += 1;
     }
-    assert_eq!(seen, 26);
+    assert_eq!((seen, learned_scales), (34, 2 * 4 + 2 * 10 + 4));
 }

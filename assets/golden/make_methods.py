@@ -4,6 +4,7 @@
 
 Every case has x and the gradient dy of the quantized value, both exact in f32, the parameters, and what comes out: y, dx, and the
 gradients of the learned parameters. Rounding is half to even; the straight-through estimator passes gradients through it.
+`windows` holds values and the window that cqat-auto is to find for them: the one with the least squared error, of all that were tried.
 """
 
 import json
@@ -23,7 +24,7 @@ def grad_scale(x, factor):
 
 
 def vector(signed, count, seed, top):
-    """Values with all their f32 bits, denser near 0, some beyond the codes; none within 1e-4 of an edge between two codes."""
+    """Values with all their f32 bits, denser near 0, some beyond the codes."""
     g = torch.Generator().manual_seed(seed)
     x = top * torch.rand(count, generator=g, dtype=torch.float64) ** 1.5
     if signed:
@@ -50,6 +51,13 @@ def pact(x, alpha, hi):
     y = torch.where(x < alpha, x, alpha)
     s = (alpha / hi).detach()
     return y + (torch.round(y.detach() / s) * s - y).detach()
+
+
+def minmax(x, s, lo, hi):
+    """Jacob et al. 2018 without offset; s is a constant of the range."""
+    r = torch.round(x / s)
+    inside = (r >= lo) & (r <= hi)
+    return torch.clamp(r, lo, hi) * s + torch.where(inside, x, x.detach()) - x.detach()
 
 
 def dorefa_weights(w, bits):
@@ -112,6 +120,15 @@ def cases():
         step, a_step = 0.25 / max(hi, 1), 2.5 / top
         yield case(f"lsq weights {bits}", "lsq", bits, w, dw, lambda x, step: lsq(x, step, lo, hi), {"step": step})
         yield case(f"lsq activations {bits}", "lsq", bits, a, da, lambda x, step: lsq(x, step, 0, top), {"step": a_step})
+        # A window of the 8-bit code, once found, learns as LSQ's step does.
+        name = "cqat-auto"
+        yield case(f"{name} weights {bits}", name, bits, w, dw, lambda x, step: lsq(x, step, lo, hi), {"step": step})
+        yield case(f"{name} activations {bits}", name, bits, a, da, lambda x, step: lsq(x, step, 0, top), {"step": a_step})
+        largest = w.abs().max().item()
+        yield case(f"minmax weights {bits}", "minmax", bits, w, dw, lambda x: minmax(x, largest / hi, -hi, hi), {})
+        yield case(
+            f"minmax activations {bits}", "minmax", bits, a, da, lambda x: minmax(x, 2.5 / top, 0, top), {}, {"range": 2.5}
+        )
         for zero in (-1, 0, 1) if bits < 8 else (0,):
             yield case(
                 f"lsqplus activations {bits} zero {zero}", "lsqplus", bits, a, da,
@@ -132,6 +149,29 @@ def cases():
             )
 
 
+def windows():
+    """Values, and which window of b bits inside their 8-bit grid has the least squared error: its step is that of the grid times 2^0
+    to 2^(8 - b), of which `places` are tried; `shift` is the best power of two."""
+    places = 2000
+    for name, signed, bits, power in [
+        ("weights", True, 5, 3), ("weights", True, 2, 1), ("activations", False, 4, 4), ("activations", False, 2, 1),
+    ]:
+        g = torch.Generator().manual_seed(100 + bits)
+        x = torch.randn(1500, generator=g, dtype=torch.float64).abs() ** power
+        x = (x * (2 * torch.randint(0, 2, (1500,), generator=g) - 1) if signed else x).float().double()
+        lo, hi, grid = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, 127) if signed else (0, 2**bits - 1, 255)
+        unit = x.abs().max() / grid
+
+        def error(factor):
+            s = unit * factor
+            return (torch.clamp(torch.round(x / s), lo, hi) * s - x).square().sum().item()
+
+        free = min(error(2 ** ((8 - bits) * k / places)) for k in range(places + 1))
+        shifts = [error(2.0**k) for k in range(9 - bits)]
+        yield {"name": name, "bits": bits, "x": x.tolist(), "error": free, "shift": shifts.index(min(shifts)), "shifts": shifts}
+
+
 if __name__ == "__main__":
     path = pathlib.Path(__file__).with_name("methods.json")
-    path.write_text(json.dumps({"torch": torch.__version__.split("+")[0], "cases": list(cases())}) + "\n")
+    out = {"torch": torch.__version__.split("+")[0], "cases": list(cases()), "windows": list(windows())}
+    path.write_text(json.dumps(out) + "\n")

@@ -1,6 +1,6 @@
 //! First ranges and scales: what a quantizer needs before its first step.
 
-use super::search::{Histogram, MagnitudeHistogram};
+use super::search::{Histogram, WeightHistogram};
 use super::{Form, Session};
 use crate::config::{Estimator, Method, QuantConfig};
 use crate::data::{Batches, Split};
@@ -68,7 +68,7 @@ impl Session<'_> {
             let Some(q) = spec.layer(id) else { continue };
             let at = layout.range_rows[id].expect("an activation has a row of ranges") as usize;
             let row = &mut rows[at];
-            let counts = Histogram { counts: &histogram[at * BINS..][..BINS], range: row.range };
+            let counts = Histogram { counts: &histogram[at * BINS..][..BINS], negative: &[], range: row.range };
             let range = first_range(&spec.config, q, row.range, &counts);
             let unit = if q.rule.pow2 == rounding::WINDOW { row.range / q.rule.levels } else { 0.0 };
             let s = q.rule.scale(range);
@@ -169,7 +169,7 @@ struct WeightStart {
 }
 
 fn weight_start(config: &QuantConfig, q: &Quantizer, values: &[f32]) -> WeightStart {
-    let histogram = MagnitudeHistogram::new(values);
+    let histogram = WeightHistogram::new(values);
     let counts = histogram.view();
     let mean = |f: fn(f64) -> f64| values.iter().map(|v| f(f64::from(*v))).sum::<f64>() / values.len().max(1) as f64;
     let range = match config.weight_estimator() {
