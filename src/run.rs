@@ -24,6 +24,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Bytes of a file in which its version is looked for.
 const LONGEST_START: u64 = 1 << 20;
 
+/// Sections of a configuration that is written whole, the last one last.
+const SECTIONS: [&str; 5] = ["data", "network", "train", "quant", "device"];
+
 /// The files that a run has from its beginning.
 const FIRST_FILES: [&str; 3] = ["manifest.json", "metrics.jsonl", "config.yaml"];
 
@@ -97,7 +100,7 @@ impl RunFolder {
     /// The configuration in `config.yaml`.
     ///
     /// # Errors
-    /// A file that cannot be read as one.
+    /// A file that cannot be read as one, or that is cut short: every section is there when it is written.
     pub fn config(&self) -> Result<Config> {
         let path = self.file("config.yaml");
         let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -105,7 +108,16 @@ impl RunFolder {
                 .hint("check the path and its permissions")
                 .caused_by(e)
         })?;
-        Config::from_yaml(&text, &path.display().to_string(), &[])
+        let config = Config::from_yaml(&text, &path.display().to_string(), &[])?;
+        let begins = |section: &str| text.lines().any(|l| l.strip_prefix(section) == Some(":"));
+        match SECTIONS.iter().find(|section| !begins(section)) {
+            None => Ok(config),
+            Some(section) => Err(Error::training(format!(
+                "{} has no section `{section}`, expected the whole configuration of a run: it is damaged or cut short",
+                path.display()
+            ))
+            .hint("restore the file; weights can be scored without it: `cqat eval` takes the checkpoint alone")),
+        }
     }
 
     /// Opens the folder of an existing run for reading.

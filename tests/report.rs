@@ -30,6 +30,7 @@ static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
     folder("sweep/half", "manifest.json", "{");
     folder("sweep/<script>", "config.yaml", "nonsense: {");
     folder("sweep/newer", "config.yaml", "format_version: 99\n");
+    folder("sweep/cut", "config.yaml", "format_version: 1\ndata:\n  dir: embedded\n");
     folder("sweep/notes", "readme.txt", "no run");
     folder("empty", "readme.txt", "no run");
     place
@@ -88,7 +89,8 @@ fn a_sweep_is_one_page_that_needs_nothing_else() {
     assert_eq!(page.matches("role=\"img\"").count(), page.matches("<svg class=\"plot\"").count() + 1, "and the map");
     // What cannot be shown is listed, and its name is text.
     assert!(page.contains("&lt;script&gt;") && page.contains("has no config.yaml") && page.contains("format_version"));
-    for broken in ["half", "<script>", "newer"] {
+    assert!(page.contains("has no section `network`"), "a cut configuration is not filled up with defaults");
+    for broken in ["half", "<script>", "newer", "cut"] {
         assert!(ran.out.contains(&format!("not shown: sweep/{broken}: error: ")), "{}", ran.out);
     }
     assert!(!ran.out.contains("notes") && ran.out.contains("sweep/waiting: no epoch has been scored"), "{}", ran.out);

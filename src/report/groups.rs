@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::runs::Run;
 use super::stats::Mean;
+use crate::config::Config;
 use crate::run::RunFolder;
 
 /// Equal runs of different seeds.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Method and bits, and the keys of the configuration in which it differs from other rows.
+    /// Method and bits, and the keys of the configuration in which it differs from the defaults and from other rows.
     pub label: String,
     /// The same without bits: what a sweep over bits tries at each of them.
     pub family: String,
@@ -30,6 +31,9 @@ pub struct Group {
     /// not finished.
     pub rank: Option<usize>,
 }
+
+/// Keys that a row's name tells.
+const MOST_TOLD: usize = 4;
 
 /// Keys in which equal runs may differ.
 const PRIVATE: [&str; 6] =
@@ -82,10 +86,14 @@ fn group(
         let (last, float) = (run.score()?, run.float_top1()?);
         (last.phase == "quant").then_some(last.top1 - float)
     });
-    let mut also = String::new();
-    for key in varying {
-        let value = described[members[0]].get(key).unwrap_or(&Value::Null);
-        also += &format!(", {}={}", key.trim_start_matches("quant."), short(value));
+    // What a row has as everybody has it unless told otherwise is not told: the others say how they differ.
+    let usual = leaves(&Config::default());
+    let own = |key: &&String| described[members[0]].get(*key).unwrap_or(&Value::Null);
+    let told: Vec<&String> = varying.iter().filter(|key| own(key) != usual.get(*key).unwrap_or(&Value::Null)).collect();
+    let tell = |key: &&String| format!(", {}={}", key.trim_start_matches("quant."), short(own(key)));
+    let mut also: String = told.iter().take(MOST_TOLD).map(tell).collect();
+    if told.len() > MOST_TOLD {
+        also += &format!(", and {} more keys ({})", told.len() - MOST_TOLD, first.name);
     }
     if !first.finished {
         also += &format!(", unfinished ({})", first.name);
@@ -155,7 +163,6 @@ fn short(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::cost::Cost;
     use crate::report::Epoch;
 
@@ -211,8 +218,8 @@ mod tests {
             rows,
             [
                 ("cqat W8A4", &[6][..]),
-                ("cqat W5A4, weights.range_factor=4.0", &[8]),
-                ("cqat W5A4, weights.range_factor=4.0", &[0, 2, 3, 4]),
+                ("cqat W5A4", &[8]),
+                ("cqat W5A4", &[0, 2, 3, 4]),
                 ("cqat W5A4, weights.range_factor=2.0", &[1, 5]),
                 ("cqat W5A4, unfinished (90)", &[7]),
             ]

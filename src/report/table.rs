@@ -90,7 +90,9 @@ pub fn score_text(group: &Group) -> String {
 /// The interval of a row's mean: `61.32 to 63.30 %`.
 pub fn interval_text(group: &Group) -> String {
     let ends = group.top1.and_then(|m| Some((m.mean, m.half_width?)));
-    ends.map_or("one seed".into(), |(mean, half)| format!("{:.2} to {:.2} %", mean - half, mean + half))
+    ends.map_or("one seed".into(), |(mean, half)| {
+        format!("{:.2} to {:.2} %", (mean - half).max(0.0), (mean + half).min(100.0))
+    })
 }
 
 /// Epochs of a row: `30 + 15`.

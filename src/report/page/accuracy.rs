@@ -101,7 +101,8 @@ fn plot(report: &Report, shown: &[(usize, &Group)], (_, caption, axis, price, wo
         .iter()
         .filter_map(|(_, g)| g.top1)
         .flat_map(|m| m.deviation.map(|s| [m.mean - 2.0 * s, m.mean + 2.0 * s]))
-        .flatten();
+        .flatten()
+        .map(|v| v.clamp(0.0, 100.0));
     let mut plot = Plot::new(caption, axis(&costs), Axis::linear("top-1 in %", means.chain(spread)));
     plot.front(&front(&points), "Pareto front");
     for (style, g) in shown {

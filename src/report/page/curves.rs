@@ -39,7 +39,7 @@ fn plot(report: &Report, (caption, label, training, value): Curve) -> Markup {
         epochs.map(|e| (f64::from(e.at), value(e))).collect()
     };
     let all: Vec<(f64, f64)> = report.runs.iter().flat_map(of).collect();
-    let x = Axis::linear("epoch", all.iter().map(|p| p.0).chain([0.0]));
+    let x = Axis::whole("epoch", all.iter().map(|p| p.0).chain([0.0]));
     let mut plot = Plot::new(caption, x, Axis::linear(label, all.iter().map(|p| p.1)));
     for (style, group) in report.groups.iter().enumerate() {
         for run in group.runs.iter().map(|i| &report.runs[*i]) {

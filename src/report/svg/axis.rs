@@ -7,6 +7,8 @@ pub struct Axis {
     low: f64,
     high: f64,
     log: bool,
+    /// Ticks are whole numbers.
+    whole: bool,
 }
 
 /// Ticks that an axis has room for.
@@ -18,20 +20,31 @@ impl Axis {
         let (low, high) = extremes(values, |v| v.is_finite()).unwrap_or((0.0, 1.0));
         let (low, high) = widened(low, high);
         let step = round_step((high - low) / (MOST_TICKS - 1.0));
-        Axis { label: label.into(), low: (low / step).floor() * step, high: (high / step).ceil() * step, log: false }
+        Axis {
+            label: label.into(),
+            low: (low / step).floor() * step,
+            high: (high / step).ceil() * step,
+            log: false,
+            whole: false,
+        }
+    }
+
+    /// The same of whole numbers.
+    pub fn whole(label: &str, values: impl IntoIterator<Item = f64>) -> Axis {
+        Axis { whole: true, ..Axis::linear(label, values) }
     }
 
     /// A linear axis with just these ends.
     pub fn between(label: &str, low: f64, high: f64) -> Axis {
         let (low, high) = widened(low, high);
-        Axis { label: label.into(), low, high, log: false }
+        Axis { label: label.into(), low, high, log: false, whole: false }
     }
 
     /// A logarithmic axis that takes in all `values` above 0.
     pub fn log(label: &str, values: impl IntoIterator<Item = f64>) -> Axis {
         let (low, high) = extremes(values, |v| v.is_finite() && v > 0.0).unwrap_or((1.0, 10.0));
         let margin = (high / low).powf(0.06).max(1.15);
-        Axis { label: label.into(), low: low / margin, high: high * margin, log: true }
+        Axis { label: label.into(), low: low / margin, high: high * margin, log: true, whole: false }
     }
 
     /// What it shows, with the unit.
@@ -58,7 +71,7 @@ impl Axis {
     }
 
     fn linear_ticks(&self) -> Vec<f64> {
-        let step = round_step((self.high - self.low) / (MOST_TICKS - 1.0));
+        let step = round_step((self.high - self.low) / (MOST_TICKS - 1.0)).max(if self.whole { 1.0 } else { 0.0 });
         let first = (self.low / step - 1e-9).ceil();
         let count = ((self.high / step + 1e-9).floor() - first) as usize;
         (0..=count.min(20)).map(|i| (first + i as f64) * step).collect()
