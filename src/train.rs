@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{Checkpoint, Phase, Position};
-use crate::config::{Config, Freeze, Method, PhaseConfig};
+use crate::config::{Config, Method, PhaseConfig};
 use crate::data::{Batches, DataSet, epoch_permutation};
 use crate::exec::Device;
 use crate::interrupt;
@@ -72,6 +72,13 @@ impl<'a> Trainer<'a> {
         session.set_state(&start::tensors(config, lowered)?)?;
         if let Some(from) = config.train.distill.teacher.as_ref().filter(|_| config.train.distill.is_on()) {
             start::teach(&mut session, from)?; // not only once the float phase is over
+        }
+        if start::stands_still(config) {
+            let hint = "quant.freeze=never, or more quantized epochs, let them learn";
+            log::warn!(
+                "ranges are frozen in every quantized epoch: {} learns no scale; hint: {hint}",
+                config.quant.method
+            );
         }
         let folder = create()?;
         let mut trainer = Trainer {
@@ -181,14 +188,7 @@ impl<'a> Trainer<'a> {
 
     /// Whether ranges stand still in the current epoch.
     fn frozen(&self) -> bool {
-        let last = self.config.train.quant_epochs.saturating_sub(1);
-        self.form() == Form::Quantized
-            && match self.config.quant.freeze {
-                Freeze::Never => false,
-                Freeze::AfterCalibration => true,
-                Freeze::BeforeLastEpoch => self.at.epoch >= last,
-                Freeze::AfterEpochs(n) => self.at.epoch >= n + self.config.quant.delay_epochs,
-            }
+        self.form() == Form::Quantized && start::is_frozen(self.config, self.at.epoch)
     }
 
     fn phase_config(&self) -> (&'a PhaseConfig, u32) {

@@ -182,17 +182,20 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
     Ok((network.logits(split)?, activations))
 }
 
-/// Merges the bins to bars; the first bin, of zeros, has none.
+/// Merges the bins to bars, which reach to twice the last code: what lies further is in the last one. The first bin, of zeros, has none.
 fn of_activation(layer: &str, counted: &ActivationCounts, q: &Quantizer) -> Distribution {
     let quant = counted.row.offset(&q.quant);
     let (counts, range, inverse) = (&counted.counts, counted.range, counted.row.inv_scale);
     let total = counts.iter().map(|c| f64::from(*c)).sum::<f64>().max(1.0);
     let (range, bins) = (f64::from(range), counts.len());
     let (base, clip) = ends(q, &quant, inverse);
-    let per_bar = bins / BARS;
+    let reach = (2.0 * clip[1] / range).min(1.0);
+    let per_bar = ((reach * bins as f64) as usize).div_ceil(BARS).max(1);
     let edges = (0..=BARS).map(|i| range * (i * per_bar) as f64 / bins as f64).collect();
-    let share = |bar: &[u32]| bar.iter().map(|c| f64::from(*c)).sum::<f64>() / total;
-    let mut shares: Vec<f64> = counts.chunks(per_bar).map(share).collect();
+    let mut shares = vec![0.0; BARS];
+    for (bin, count) in counts.iter().enumerate() {
+        shares[(bin / per_bar).min(BARS - 1)] += f64::from(*count) / total;
+    }
     let zeros = f64::from(counts[0]) / total;
     shares[0] -= zeros;
     let beyond = |(bin, count): (usize, &u32)| {

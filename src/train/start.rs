@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::config::Config;
+use crate::config::{Config, Freeze};
 use crate::plan::lower::Lowered;
 use crate::run::RunFolder;
 use crate::safetensors_io::Tensors;
@@ -32,6 +32,22 @@ pub(super) fn teach(session: &mut Session, from: &Path) -> Result<()> {
             .hint("train.distill.teacher takes a run folder or a .safetensors file of the same network")
             .caused_by(e)
     })
+}
+
+/// Whether scales that are to be learned never move: a run of one quantized epoch freezes them before it by default.
+pub(super) fn stands_still(config: &Config) -> bool {
+    let mut epochs = config.quant.delay_epochs..config.train.quant_epochs;
+    config.quant.learns_activation_scales() && !epochs.is_empty() && epochs.all(|epoch| is_frozen(config, epoch))
+}
+
+/// Whether ranges stand still in this quantized epoch.
+pub(super) fn is_frozen(config: &Config, epoch: u32) -> bool {
+    match config.quant.freeze {
+        Freeze::Never => false,
+        Freeze::AfterCalibration => true,
+        Freeze::BeforeLastEpoch => epoch >= config.train.quant_epochs.saturating_sub(1),
+        Freeze::AfterEpochs(n) => epoch >= n + config.quant.delay_epochs,
+    }
 }
 
 /// Weights to start from: fresh ones, or those of `train.init_from`.
