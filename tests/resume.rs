@@ -338,9 +338,9 @@ fn a_start_that_may_have_seen_what_is_held_back_is_refused() {
     std::fs::write(here.join("other/train.bin"), common::cifar100(48, 3)).unwrap();
     std::fs::write(here.join("other/test.bin"), common::cifar100(16, 4)).unwrap();
     let others = ["--data", "other"];
-    refused(&[from, "train.seed=1"], &others, "its data are other than CIFAR-100, or split by seed 0, not 1");
+    refused(&[from, "train.seed=1"], &others, "its data are other than cifar100, or split by seed 0, not 1");
     let ran = train("other-data", &[from], &others).ok();
-    assert!(ran.err.contains("the run full was trained on other data than CIFAR-100"), "{}", ran.err);
+    assert!(ran.err.contains("the run full was trained on other data than cifar100"), "{}", ran.err);
 }
 
 #[test]

@@ -96,12 +96,12 @@ fn drafts(file: &File) -> Result<Vec<Draft>> {
         return Err(Error::config(format!("{}: the sweep has more than {MOST_RUNS} runs", file.origin))
             .hint("vary fewer keys, or give them fewer values"));
     }
-    let of_run = |(i, (name, set)): (usize, &(String, Vec<(String, Value)>))| {
+    let mut drafts: Vec<Draft> = Vec::new();
+    for (i, (name, set)) in file.runs.iter().enumerate() {
         let part = format!("runs[{i}].set");
         let keys = set.iter().map(|(key, value)| (file.place_in(&part, key), key.clone(), value.clone()));
-        (vec![name.clone()], keys.collect())
-    };
-    let mut drafts: Vec<Draft> = file.runs.iter().enumerate().map(of_run).collect();
+        drafts.push((vec![name.clone()], keys.collect()));
+    }
     if drafts.is_empty() {
         drafts.push((Vec::new(), Vec::new()));
     }
