@@ -2,8 +2,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
+
+/// Age of a temporary file that no process is writing any more.
+const HALF_WRITTEN: Duration = Duration::from_secs(3600);
 
 /// Whether a name ends in one of `extensions`, in capitals or not.
 pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -30,6 +34,23 @@ pub fn list(folder: &Path, most: usize) -> Result<Vec<PathBuf>> {
     attempt().map_err(|e| {
         Error::data(format!("cannot list the folder {}", folder.display())).hint("check its permissions").caused_by(e)
     })
+}
+
+/// Removes files that a process was killed at writing: those that [`write_atomically`] makes in place of `STEM.*`, where
+/// `is_ours(STEM)`, and nobody has touched for an hour. What cannot be removed stays.
+pub fn remove_half_written(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    let is_old = |entry: &std::fs::DirEntry| {
+        let age = entry.metadata().and_then(|m| m.modified()).map(|at| at.elapsed().unwrap_or_default());
+        age.is_ok_and(|age| age > HALF_WRITTEN)
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let stem = name.strip_suffix(".tmp").and_then(|name| name.rsplit_once('.'));
+        let is_temporary = stem.is_some_and(|(stem, id)| id.bytes().all(|b| b.is_ascii_digit()) && is_ours(stem));
+        if is_temporary && is_old(&entry) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Writes a file that the user has named: as [`write_atomically`], but through a link, and into a device or a pipe.
@@ -97,4 +118,23 @@ pub fn write_atomically_with(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_temporary_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a.12.tmp", "a.13.tmp", "b.12.tmp", "a.x.tmp", "a.12"];
+        for name in names {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let age = if name == "a.13.tmp" { HALF_WRITTEN / 2 } else { 2 * HALF_WRITTEN };
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        }
+        remove_half_written(folder.path(), |stem| stem == "a");
+        let left: Vec<bool> = names.iter().map(|name| folder.path().join(name).exists()).collect();
+        assert_eq!(left, [false, true, true, true, true]);
+    }
 }

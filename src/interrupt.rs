@@ -21,5 +21,8 @@ pub fn requested() -> bool {
 /// # Errors
 /// [`ErrorKind::Interrupted`] where [`requested`].
 pub fn check() -> Result<()> {
-    if requested() { Err(Error::new(ErrorKind::Interrupted, "interrupted")) } else { Ok(()) }
+    if requested() {
+        return Err(Error::new(ErrorKind::Interrupted, "interrupted").hint("nothing of it was kept: start it again"));
+    }
+    Ok(())
 }

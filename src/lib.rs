@@ -22,6 +22,7 @@ pub mod gpu;
 pub mod integer;
 pub mod interrupt;
 pub mod kernels;
+mod locks;
 pub mod net;
 pub mod normalisation;
 pub mod oracle;

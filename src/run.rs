@@ -15,6 +15,7 @@ pub use manifest::{Manifest, Resumed, Versions};
 
 use crate::config::Config;
 use crate::files::write_atomically;
+use crate::locks::{self, Lock};
 use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
@@ -120,6 +121,12 @@ impl RunFolder {
         }
     }
 
+    /// The hash of its data, as `manifest.json` has it; a manifest that is lost or damaged says nothing.
+    pub fn data_sha256(&self) -> Option<String> {
+        let manifest: Value = serde_json::from_slice(&std::fs::read(self.file("manifest.json")).ok()?).ok()?;
+        manifest["data_sha256"].as_str().map(String::from)
+    }
+
     /// Opens the folder of an existing run for reading.
     ///
     /// # Errors
@@ -146,8 +153,7 @@ impl RunFolder {
 
     /// Whether a process trains the run in `path`.
     pub fn is_being_trained(path: &Path) -> bool {
-        let file = std::fs::OpenOptions::new().write(true).open(path.join("run.lock"));
-        file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+        locks::is_taken(&path.join("run.lock"))
     }
 
     /// Removes what a process left behind that ended before its run's first checkpoint, so that the run can begin again. Nothing
@@ -172,15 +178,13 @@ impl RunFolder {
 
     /// Two processes on one run would cut off each other's metrics and remove each other's files.
     fn lock(&mut self) -> Result<()> {
-        let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(self.file("run.lock"));
-        let file = file.map_err(|e| self.unwritable("run.lock", e))?;
-        match file.try_lock() {
-            Ok(()) => self.lock = Some(file),
-            Err(std::fs::TryLockError::WouldBlock) => {
+        match locks::take(&self.file("run.lock")).map_err(|e| self.unwritable("run.lock", e))? {
+            Lock::Held(file) => self.lock = Some(file),
+            Lock::Taken => {
                 return Err(Error::training(format!("another process is training {}", self.path.display()))
                     .hint("wait until it ends, or interrupt it; a new run needs a folder of its own"));
             }
-            Err(std::fs::TryLockError::Error(e)) => {
+            Lock::Missing(e) => {
                 log::warn!("{} cannot be locked ({e}): train it from one process only", self.path.display());
             }
         }

@@ -1,9 +1,10 @@
 //! Sweeps: many runs of one base configuration, as a file describes them. docs/sweeps.md has the format and the folder.
 //!
-//! `file` reads, `expand` makes the runs and `start` the float runs that they share, `folder` knows what is done, `work` starts
-//! processes, `metrics` and `results` say what came out, `estimate` what is to come.
+//! `file` reads, `expand` makes the runs and `start` the float runs that they share, `folder` knows what is done, `data` what it
+//! was done with, `work` starts processes, `metrics` and `results` say what came out, `estimate` what is to come.
 
 mod child;
+mod data;
 mod estimate;
 mod expand;
 mod failures;
@@ -24,6 +25,7 @@ use serde_yaml::Value;
 use crate::Result;
 use crate::config::Config;
 
+pub use data::DataSets;
 pub use estimate::Estimate;
 pub use failures::failures;
 pub use folder::{Folder, State};

@@ -57,7 +57,7 @@ impl<'a> Trainer<'a> {
     /// known to work; the run's first checkpoint is written at once.
     ///
     /// # Errors
-    /// A device error, a start that does not fit the network, a folder that cannot be made.
+    /// A device error, a start that does not fit the network or has seen what this run is scored on, a folder that cannot be made.
     pub fn start(
         config: &'a Config,
         data: &'a DataSet,
@@ -66,6 +66,7 @@ impl<'a> Trainer<'a> {
         create: impl FnOnce() -> Result<RunFolder>,
         quiet: bool,
     ) -> Result<Trainer<'a>> {
+        start::refuse_leaks(config, data)?;
         let normalisation = Normalisation::of(data);
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);

@@ -237,11 +237,32 @@ fn a_second_interrupt_quits_at_once() {
     // Two signals that wait to be taken are one.
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("interrupt again to quit at once")));
+    // Two seconds go by that the step has no part of.
+    signal(&child, "-STOP");
+    std::thread::sleep(Duration::from_millis(2100));
     signal(&child, "-INT");
+    signal(&child, "-CONT");
     let rest: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(!rest.iter().any(|line| line.contains("the run was saved")), "{rest:?}");
     assert!(last(&place().join("quit")).tensors == before.tensors, "the checkpoint is as it was");
+}
+
+/// A supervisor signals a sweep and its runs, and the sweep its runs: that is one wish.
+#[test]
+fn two_interrupts_at_once_are_one() {
+    let sets = ["--set", "network.width=64", "--set", "train.batch=24"];
+    let mut child =
+        on_device(place(), &[&["train", "tiny.yaml", "--out", "twice"], &sets[..]].concat()).spawn().unwrap();
+    wait(&mut child, || place().join("twice/last.safetensors").exists());
+    signal(&child, "-TERM");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("interrupt again to quit at once")));
+    signal(&child, "-INT");
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line == "error: interrupted; the run was saved"), "{rest:?}");
+    assert!(last(&place().join("twice")).meta.position.global_step > 0);
 }
 
 #[test]
@@ -278,6 +299,48 @@ fn a_run_folder_as_the_start_gives_its_float_network() {
     };
     assert!(float("full") == float("from-run"));
     assert_eq!((at("from-run").phase, at("from-run").global_step), (Phase::Quant, 6));
+}
+
+/// A run is not scored on pictures that the run it begins with has trained on.
+#[test]
+fn a_start_that_may_have_seen_what_is_held_back_is_refused() {
+    let here = place();
+    let train = |out: &str, sets: &[&str], more: &[&str]| {
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let begin = ["train", "tiny.yaml", "--out", out, "--stop-after", "0", "--set", "train.float_epochs=0"];
+        cqat(here, &[&begin, &sets[..], more].concat())
+    };
+    let refused = |sets: &[&str], more: &[&str], message: &str| {
+        let hint = "full/float.safetensors is taken without this check";
+        train("refused", sets, more).fails(
+            2,
+            &format!("the run full may have trained on pictures that this one is scored on: {message}"),
+            hint,
+        );
+        assert!(!here.join("refused").exists());
+    };
+    let from = "train.init_from=full";
+    let message = "it held back 0 by seed 0, expected data.validation 8 by seed";
+    refused(&[from, "data.validation=8"], &[], &format!("{message} 0"));
+    let teacher = "train.distill={weight: 0.5, teacher: full}";
+    refused(
+        &["train.init_from=full/float.safetensors", teacher, "data.validation=8", "train.seed=1"],
+        &[],
+        &format!("{message} 1"),
+    );
+    train("held", &["train.init_from=full/float.safetensors", "data.validation=8"], &[]).ok();
+    train("held-too", &["train.init_from=held", "data.validation=4"], &[]).ok();
+    let ran = train("not-held", &["train.init_from=held", "data.validation=8", "train.seed=1"], &[]);
+    ran.fails(2, "it held back 8 by seed 0, expected data.validation 8 by seed 1", "");
+    // Without any, the seed may be another, but not where it may be the seed that chose the test pictures.
+    train("other-seed", &[from, "train.seed=1"], &[]).ok();
+    std::fs::create_dir(here.join("other")).unwrap();
+    std::fs::write(here.join("other/train.bin"), common::cifar100(48, 3)).unwrap();
+    std::fs::write(here.join("other/test.bin"), common::cifar100(16, 4)).unwrap();
+    let others = ["--data", "other"];
+    refused(&[from, "train.seed=1"], &others, "its data are other than cifar100, or split by seed 0, not 1");
+    let ran = train("other-data", &[from], &others).ok();
+    assert!(ran.err.contains("the run full was trained on other data than cifar100"), "{}", ran.err);
 }
 
 #[test]

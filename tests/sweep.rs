@@ -7,6 +7,9 @@ mod common;
 mod examples;
 #[path = "sweep/refusals.rs"]
 mod refusals;
+#[cfg(unix)]
+#[path = "sweep/stopping.rs"]
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use common::{Ran, cqat, last, metrics, on_device, parsed, workplace};
 use cqat::checkpoint::Checkpoint;
 use cqat::config::Config;
+use cqat::sweep::{Estimate, Folder, Sweep, duration};
 use cqat::tensors::is_training_state;
 use tempfile::TempDir;
 
@@ -228,8 +232,12 @@ set: {train.float_epochs: 1, train.quant_epochs: 1}
 runs:
   - {name: big, set: {train.batch: 64}}
   - {name: alone, set: {train.batch: 56, train.float_epochs: 0}}
-  - {name: small, set: {train.batch: 8}}
+  - {name: small, set: {train.batch: 8, data.dir: pictures}}
 ";
+    std::fs::create_dir(here.path().join("pictures")).unwrap();
+    for file in ["train.bin", "test.bin"] {
+        std::fs::copy(here.path().join("data").join(file), here.path().join("pictures").join(file)).unwrap();
+    }
     std::fs::write(here.path().join("s.yaml"), sweep).unwrap();
     let out = here.path().join("out");
     let run = |more: &[&str]| cqat(here.path(), &[&["sweep", "s.yaml", "--out", "out"], more].concat());
@@ -252,7 +260,13 @@ runs:
     // Not tried again, but still a failure; nor is it by another shard.
     run(&[]).fails(5, message, "--retry-failed");
     assert_eq!((processes(&out, "alone"), processes(&out, &start)), (1, 1));
-    // The cause is gone.
+    // What is not trained takes no time.
+    let time = |more: &[&str]| {
+        let shown = run(&[&["--dry-run"], more].concat()).ok().out;
+        shown.lines().find(|line| line.starts_with("alone ")).unwrap().split_whitespace().nth(4).unwrap().to_string()
+    };
+    assert!(time(&[]) == "-" && time(&["--retry-failed"]).parse::<f64>().is_ok());
+    // The cause is gone, and nothing was trained on these pictures before.
     std::fs::write(here.path().join("data/train.bin"), common::cifar100(64, 1)).unwrap();
     run(&["--retry-failed"]).ok();
     assert!(rows(&out).values().all(|row| row["status"] == "finished" && row["error"].is_empty()));
@@ -278,7 +292,25 @@ fn a_dry_run_shows_what_is_to_come() {
     let ran = cqat(place(), &["sweep", "more.yaml", "--out", "full", "--dry-run"]).ok();
     let line = |start: &str| ran.out.lines().find(|l| l.starts_with(start)).unwrap().to_string();
     assert!(line("w3-seed0").contains("finished") && line("w2-seed0").contains("pending"), "{}", ran.out);
-    assert!(ran.out.ends_with(" s left, as the finished runs show\n"), "{}", ran.out);
+    let sweep = Sweep::read(&place().join("more.yaml"), &[]).unwrap();
+    let estimates = Estimate::of_all(&sweep, &Folder::new(&place().join("full")), None).unwrap();
+    let seconds: Vec<f64> = estimates.iter().map(|e| e.seconds.unwrap()).collect();
+    // All runs do the same work: an epoch of theirs takes as long as the four did in the mean, and every evaluation.
+    let full = place().join("full");
+    let spent = |is: &dyn Fn(&serde_json::Value) -> bool| {
+        let lines = RUNS.map(String::from).into_iter().chain(starts(&full)).flat_map(|run| {
+            let text = std::fs::read_to_string(full.join(run).join("metrics.jsonl")).unwrap();
+            text.lines().map(parsed).collect::<Vec<_>>()
+        });
+        let all: Vec<f64> =
+            lines.filter(|l| l["kind"] == "epoch" && is(l)).map(|l| l["seconds"].as_f64().unwrap()).collect();
+        all.iter().sum::<f64>() / all.len() as f64
+    };
+    let expected = spent(&|l| l["split"] == "train" && l["phase"] == "quant") + spent(&|l| l["split"] == "test");
+    assert!(expected > 0.0 && seconds[..6].iter().all(|s| *s == 0.0), "{seconds:?}");
+    assert!(seconds[6..].iter().all(|s| (s / expected - 1.0).abs() < 1e-6), "{seconds:?}, expected {expected}");
+    let total = duration(seconds.iter().sum());
+    assert!(ran.out.ends_with(&format!("6 runs: {total} left, as the finished runs show\n")), "{}", ran.out);
 }
 
 /// A list of devices is a process on each; the pictures may lie elsewhere; a run of the list may be the start of others.

@@ -3,6 +3,7 @@
 # Eight tasks share the sweep's folder; each trains an eighth of the runs. Submitted again, it goes on.
 #SBATCH --job-name=cqat-bits
 #SBATCH --array=0-7
+#SBATCH --ntasks=1
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
@@ -15,4 +16,5 @@ OUT=${OUT:-/scratch/$USER/bits}
 DATA=${DATA:-/scratch/$USER/cifar-100-binary}
 
 # --signal asks for a stop two minutes before the time is up: every run saves, and the next submission resumes it.
-srun cqat sweep "$SWEEP" --out "$OUT" --data "$DATA" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+# srun does not take over --cpus-per-task by itself. The count of shards is that of --array, also where one task is submitted again alone.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" cqat sweep "$SWEEP" --out "$OUT" --data "$DATA" --shard "$SLURM_ARRAY_TASK_ID/8"

@@ -1,6 +1,7 @@
 //! Ctrl-C.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::progress::say;
 use crate::{ErrorKind, interrupt};
@@ -8,6 +9,10 @@ use crate::{ErrorKind, interrupt};
 /// While this lives, the first Ctrl-C asks the work at hand to save and stop; without it, and from the second on, Ctrl-C
 /// ends the process.
 pub(super) struct Interrupts;
+
+/// An interrupt so soon after the first is the same wish: a supervisor tells a whole tree of processes, and a sweep of them passes it
+/// on to its runs.
+const SAME_WISH: Duration = Duration::from_secs(2);
 
 /// Whether an [`Interrupts`] lives.
 static ALIVE: AtomicBool = AtomicBool::new(false);
@@ -18,10 +23,18 @@ impl Interrupts {
     pub(super) fn take(answer: &'static str) -> Interrupts {
         ALIVE.store(true, Ordering::SeqCst);
         let nohup = hangups_are_ignored();
+        let mut first: Option<Instant> = None;
         let installed = ctrlc::set_handler(move || {
-            if !ALIVE.load(Ordering::SeqCst) || interrupt::request() {
+            if !ALIVE.load(Ordering::SeqCst) {
                 quit();
             }
+            if interrupt::request() {
+                match first {
+                    Some(first) if first.elapsed() < SAME_WISH => return,
+                    _ => quit(),
+                }
+            }
+            first = Some(Instant::now());
             say!("\n{answer}; interrupt again to quit at once");
         });
         if let Err(e) = installed {

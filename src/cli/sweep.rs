@@ -7,8 +7,7 @@ use clap::{Args, ValueHint};
 use super::interrupts::Interrupts;
 use super::train::load_data;
 use super::{Global, RUNS};
-use crate::config::{AugmentConfig, Config, DataConfig};
-use crate::sweep::{self, Estimate, Folder, Job, Run, Shard, State, Sweep, duration};
+use crate::sweep::{self, DataSets, Estimate, Folder, Job, Run, Shard, State, Sweep, duration};
 use crate::{Error, Result, gpu};
 
 #[derive(Debug, Args)]
@@ -19,7 +18,7 @@ pub(super) struct SweepArgs {
     /// Folder of the sweep; default: one called like the file under runs/. A sweep that was stopped goes on in its folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Runs at a time; default: as many as --device names, such as --device 0,1
+    /// Runs at a time; default: one for each device that --device lists, such as 0,1, or without it for each discrete GPU
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Only part I of N, counted from 0, for job arrays
@@ -52,9 +51,9 @@ impl SweepArgs {
         let devices = devices(global.device.as_deref())?;
         let jobs = self.jobs(&devices)?;
         let runs = self.shard.of(&sweep);
-        self.check_data(&runs, &folder, global.quiet)?;
+        let data = self.look_at_data(&runs, &folder, global.quiet)?;
         let _interrupts = Interrupts::take("stopping the runs, each of which saves first");
-        folder.prepare(&sweep, self.force)?;
+        folder.prepare(&sweep, &data, self.force)?;
         sweep::work(&Job {
             sweep: &sweep,
             folder: &folder,
@@ -70,22 +69,12 @@ impl SweepArgs {
     }
 
     /// Reads the data of runs that are to be trained, so that a wrong place is told once and not by every run.
-    fn check_data(&self, runs: &[&Run], folder: &Folder, quiet: bool) -> Result<()> {
-        let mut seen: Vec<Config> = Vec::new();
+    fn look_at_data(&self, runs: &[&Run], folder: &Folder, quiet: bool) -> Result<DataSets> {
+        let mut data = DataSets::default();
         for run in runs.iter().filter(|run| folder.state(&run.name) != State::Finished) {
-            let data = DataConfig {
-                validation: 0,
-                subset: None,
-                augment: AugmentConfig::default(),
-                ..run.config.data.clone()
-            };
-            let config = Config { data, ..Config::default() };
-            if !seen.contains(&config) {
-                load_data(&config, self.data.as_ref(), quiet)?;
-                seen.push(config);
-            }
+            data.look(&run.config, |config| Ok(load_data(config, self.data.as_ref(), quiet)?.0.sha256))?;
         }
-        Ok(())
+        Ok(data)
     }
 
     fn folder(&self) -> PathBuf {
@@ -110,7 +99,7 @@ impl SweepArgs {
         if let Err(e) = &gpu {
             log::warn!("memory is not known without a device: {e}");
         }
-        let changed: Vec<&str> = folder.changed(sweep).iter().map(|run| run.name.as_str()).collect();
+        let changed: Vec<&str> = folder.changed(sweep)?.iter().map(|run| run.name.as_str()).collect();
         if !changed.is_empty() {
             log::warn!("{} has other configurations of {}", folder.path().display(), changed.join(", "));
         }
@@ -127,17 +116,21 @@ impl SweepArgs {
         );
         let mut total = Some(0.0);
         for (run, estimate) in all {
+            let status = sweep::status(folder, run).0;
+            let is_left = self.retry_failed || !["failed", "blocked"].contains(&status);
             let memory = match &estimate.memory {
                 Some(Ok(bytes)) => format!("{:.1}", *bytes as f64 / f64::from(1 << 20)),
                 Some(Err(_)) => "too much".into(),
                 None => "-".into(),
             };
-            let time = estimate.seconds.map_or("-".into(), duration);
-            total = total.zip(estimate.seconds).map(|(total, seconds)| total + seconds);
+            let time = estimate.seconds.filter(|_| is_left).map_or("-".into(), duration);
+            if is_left {
+                total = total.zip(estimate.seconds).map(|(total, seconds)| total + seconds);
+            }
             println!(
                 "{:width$}  {:9} {memory:>10} {:>12.3} {time:>9}  {}",
                 run.name,
-                sweep::status(folder, run).0,
+                status,
                 estimate.bops as f64 / 1e9,
                 run.start.as_deref().unwrap_or("-")
             );

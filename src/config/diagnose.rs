@@ -68,6 +68,16 @@ fn explain(place: &str, subject: Subject, error: serde_yaml::Error) -> Error {
         return Error::config(format!("{place}: the key `{key}` occurs twice {map}, expected once"))
             .hint("remove one of them");
     }
+    if let Some(key) = what.strip_prefix("missing field ").and_then(|rest| quoted(rest).next()) {
+        let error = Error::config(format!("{place}: the key `{key}` is missing {}", map_at(path)));
+        return match (subject, key) {
+            (Subject::Sweep, "base") => error.hint("name what its runs have in common, a preset or a file: base: cqat"),
+            (Subject::Sweep, "name") => {
+                error.hint("every run of the list has a name, its folder's: {name: a, set: {...}}")
+            }
+            _ => error.hint(format!("give it a value: `{key}: ...`")),
+        };
+    }
     other(place, path, what)
 }
 
@@ -145,13 +155,14 @@ fn without_mark(error: &serde_yaml::Error) -> String {
 
 /// "quant.weights: unknown field ..." into the path (empty at the top level) and the rest.
 fn split_path(text: &str) -> (&str, &str) {
-    const STARTS: [&str; 7] = [
+    const STARTS: [&str; 8] = [
         "unknown field ",
         "unknown variant ",
         "invalid type: ",
         "invalid value: ",
         "duplicate entry ",
         "duplicate field ",
+        "missing field ",
         "after_epochs needs ",
     ];
     STARTS

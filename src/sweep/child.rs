@@ -7,19 +7,21 @@ use std::process::{Command, Stdio};
 use crate::error::{Error, ErrorKind, Result};
 use crate::terminal::shell_word;
 
-/// A process that trains a run. Asked to save and stop when it is dropped.
+/// A process that trains a run. Asked to save and stop, and waited for, when it is dropped.
 pub(super) struct Child {
     process: std::process::Child,
     log: PathBuf,
     /// Bytes of the log before this process.
     log_start: u64,
+    /// Whether it was asked to save and stop.
+    asked: bool,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Finished,
-    /// It saved and stopped as asked.
+    /// It saved and stopped as asked, or had nothing to save yet.
     Interrupted,
     Failed {
         error: String,
@@ -41,7 +43,7 @@ impl Child {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
             set_apart(&mut command);
-            Ok(Child { process: command.spawn()?, log: log.to_path_buf(), log_start })
+            Ok(Child { process: command.spawn()?, log: log.to_path_buf(), log_start, asked: false })
         };
         attempt().map_err(|e| {
             Error::training(format!("a process for {} cannot be started", log.with_extension("").display()))
@@ -50,9 +52,11 @@ impl Child {
         })
     }
 
-    /// Asks it to save and stop.
-    pub(super) fn interrupt(&self) {
-        signal(&self.process);
+    /// Asks it to save and stop, once: from the second time on it would quit without saving.
+    pub(super) fn interrupt(&mut self) {
+        if !std::mem::replace(&mut self.asked, true) {
+            signal(&self.process);
+        }
     }
 
     /// How it ended, if it has.
@@ -68,7 +72,8 @@ impl Child {
         let end = |status: std::process::ExitStatus| {
             if status.success() {
                 End::Finished
-            } else if status.code() == Some(i32::from(ErrorKind::Interrupted.exit_code())) {
+            } else if status.code() == Some(i32::from(ErrorKind::Interrupted.exit_code())) || ended_by_interrupt(status)
+            {
                 End::Interrupted
             } else {
                 self.failure(status)
@@ -93,6 +98,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             self.interrupt();
+            let _ = self.process.wait();
         }
     }
 }
@@ -111,6 +117,18 @@ fn set_apart(command: &mut Command) {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
+}
+
+/// Before it takes interrupts, while it reads pictures and opens the device, a process ends by one.
+#[cfg(unix)]
+fn ended_by_interrupt(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.signal().is_some_and(|signal| [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].contains(&signal))
+}
+
+#[cfg(not(unix))]
+fn ended_by_interrupt(_: std::process::ExitStatus) -> bool {
+    false
 }
 
 #[cfg(unix)]

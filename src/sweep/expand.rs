@@ -11,8 +11,8 @@ use crate::setup;
 /// Most runs of a sweep: more are a slip.
 const MOST_RUNS: usize = 10_000;
 
-/// A run in the making: the parts of its name, and its keys.
-type Draft = (Vec<String>, Vec<(String, Value)>);
+/// A run in the making: the parts of its name, and its keys with their places and values.
+type Draft = (Vec<String>, Vec<(String, String, Value)>);
 
 /// The runs of `file`, each of which can run. `sets`: overrides of the base configuration, as for `--set`.
 ///
@@ -27,8 +27,8 @@ pub(super) fn expand(file: &File, sets: &[String]) -> Result<Sweep> {
     for (parts, values) in drafts(file)? {
         let name = parts.join("-");
         let mut all = base.clone();
-        for (key, value) in values {
-            all.push(Override::new(format!("{}: {key}={}", file.place(&key), shown(&value)), &key, value)?);
+        for (place, key, value) in values {
+            all.push(Override::new(format!("{place}: {key}={}", shown(&value)), &key, value)?);
         }
         let config = Config::with_overrides(&text, &origin, &all)?;
         setup::check(&config).map_err(|e| of_run(&file.origin, &name, &e))?;
@@ -75,7 +75,7 @@ fn varied(file: &File) -> Result<Vec<String>> {
 
 /// Those of `set`, then those of the command line.
 fn base_overrides(file: &File, sets: &[String], keys: &[String]) -> Result<Vec<Override>> {
-    let of_file = file.set.iter().map(|(key, value)| Override::new(file.place(key), key, value.clone()));
+    let of_file = file.set.iter().map(|(key, value)| Override::new(file.place_in("set", key), key, value.clone()));
     let mut all = of_file.collect::<Result<Vec<_>>>()?;
     for set in sets {
         let new = Override::parse(set)?;
@@ -96,18 +96,25 @@ fn drafts(file: &File) -> Result<Vec<Draft>> {
         return Err(Error::config(format!("{}: the sweep has more than {MOST_RUNS} runs", file.origin))
             .hint("vary fewer keys, or give them fewer values"));
     }
-    let mut drafts: Vec<Draft> = file.runs.iter().map(|(name, set)| (vec![name.clone()], set.clone())).collect();
+    let mut drafts: Vec<Draft> = Vec::new();
+    for (i, (name, set)) in file.runs.iter().enumerate() {
+        let part = format!("runs[{i}].set");
+        let keys = set.iter().map(|(key, value)| (file.place_in(&part, key), key.clone(), value.clone()));
+        drafts.push((vec![name.clone()], keys.collect()));
+    }
     if drafts.is_empty() {
         drafts.push((Vec::new(), Vec::new()));
     }
     for ((key, values), label) in file.grid.iter().zip(names::labels(&keys)) {
+        let place = file.place(key);
         let with = |draft: &Draft, value: &Value| {
             let (mut parts, mut set) = draft.clone();
             parts.push(names::part(&label, value));
-            set.push((key.clone(), value.clone()));
+            set.push((place.clone(), key.clone(), value.clone()));
             (parts, set)
         };
-        drafts = drafts.iter().flat_map(|draft| values.iter().map(move |value| with(draft, value))).collect();
+        drafts =
+            drafts.iter().flat_map(|draft| values.iter().map(|value| with(draft, value)).collect::<Vec<_>>()).collect();
     }
     Ok(drafts)
 }

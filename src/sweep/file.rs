@@ -85,15 +85,31 @@ impl File {
 
     /// `FILE:LINE:COLUMN` of the first place where `key` stands as a key, else the file.
     pub(super) fn place(&self, key: &str) -> String {
-        let at = self.text.lines().enumerate().find_map(|(i, line)| {
-            let column = line.match_indices(key).map(|(at, _)| at).find(|at| {
-                let before = line[..*at].chars().next_back();
+        self.places(key).into_iter().next().unwrap_or(self.origin.clone())
+    }
+
+    /// The place of `key`, and if it has several, or none is found, the `part` of the file where it stands.
+    pub(super) fn place_in(&self, part: &str, key: &str) -> String {
+        match &self.places(key)[..] {
+            [place] => place.clone(),
+            _ => format!("{}: {part}", self.origin),
+        }
+    }
+
+    /// `FILE:LINE:COLUMN` of all places where `key` stands as a key, but for comments that begin a line or follow a space.
+    fn places(&self, key: &str) -> Vec<String> {
+        let mut places = Vec::new();
+        for (i, line) in self.text.lines().enumerate() {
+            let comment = line.find(" #").or(line.starts_with('#').then_some(0)).unwrap_or(line.len());
+            for (at, _) in line[..comment].match_indices(key) {
+                let before = line[..at].chars().next_back();
                 let after = line[at + key.len()..].trim_start_matches(['"', '\'', ' ']);
-                before.is_none_or(|c| " {,\"'".contains(c)) && after.starts_with(':')
-            })?;
-            Some((i + 1, line[..column].chars().count() + 1))
-        });
-        at.map_or(self.origin.clone(), |(line, column)| format!("{}:{line}:{column}", self.origin))
+                if before.is_none_or(|c| " {,\"'".contains(c)) && after.starts_with(':') {
+                    places.push(format!("{}:{}:{}", self.origin, i + 1, line[..at].chars().count() + 1));
+                }
+            }
+        }
+        places
     }
 
     /// The entries of a map of dotted keys.
@@ -164,12 +180,20 @@ mod tests {
         assert_eq!(file.place("train.seed"), "s.yaml:4:4");
         assert_eq!(file.place("seed"), "s.yaml", "a part of a key is no key");
         assert_eq!(parse("base: demo\nruns: [{name: a}]").unwrap().base, "demo");
+        let file =
+            parse("# train.seed: 3\nbase: demo # train.seed: 4\nruns:\n- {name: a, set: {train.seed: 1}}").unwrap();
+        assert_eq!(file.place_in("runs[0].set", "train.seed"), "s.yaml:4:19");
+        let file = parse("base: demo\nruns:\n- {name: a, set: {b: 1}}\n- {name: c, set: {b: 2}}").unwrap();
+        assert_eq!(
+            (file.place("b"), file.place_in("runs[1].set", "b")),
+            ("s.yaml:3:19".into(), "s.yaml: runs[1].set".into())
+        );
     }
 
     #[test]
     fn what_is_no_sweep_is_refused() {
         for (text, message, hint) in [
-            ("grid: {a: [1, 2]}", "s.yaml:1:1: missing field `base`", ""),
+            ("grid: {a: [1, 2]}", "s.yaml:1:1: the key `base` is missing at the top level", "base: cqat"),
             ("base: demo", "the grid is empty", "such as grid"),
             ("base: demo\ngrid: {}", "the grid is empty", "such as grid"),
             ("base: demo\ngrid: {train.seed: []}", "s.yaml:2:8: `train.seed` in `grid` has no values", "list"),
@@ -178,7 +202,7 @@ mod tests {
             ("base: demo\ngrid: {train.seed: [1, 2, 1]}", "has the value 1 twice", "remove one"),
             ("base: demo\ngird: {}", "s.yaml:2:1: unknown key `gird` at the top level, expected", "`grid`"),
             ("base: demo\ntrain: {seed: 1}", "unknown key `train` at the top level", "set: {train.batch: 64}"),
-            ("base: demo\nruns: [{set: {}}]", "missing field `name`", ""),
+            ("base: demo\nruns: [{set: {}}]", "the key `name` is missing in `runs[0]`", "{name: a, set"),
             (
                 "base: demo\nruns: [{name: a, sets: {}}]",
                 "unknown key `sets` in `runs[0]`, expected name or set",

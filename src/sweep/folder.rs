@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Run, Sweep};
+use super::{DataSets, Run, Sweep};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::write_atomically;
+use crate::files::{remove_half_written, write_atomically};
+use crate::locks::{self, Lock};
 use crate::run::{RunFolder, now};
 
 /// First line of `sweep.yaml`, by which it is known as this program's.
@@ -110,13 +111,22 @@ impl Folder {
         self.path.join("state").join(format!("{name}.json"))
     }
 
-    /// Makes the folder ready for `sweep`. Runs that are here with another configuration are refused, or with `force` removed.
+    /// Makes the folder ready for `sweep`, to be trained on `data`. Runs that are here with another configuration are refused, or
+    /// with `force` removed: all of them, or none where one is being trained.
     ///
     /// # Errors
-    /// Names them; files of somebody else's; a folder that cannot be written.
-    pub fn prepare(&self, sweep: &Sweep, force: bool) -> Result<()> {
+    /// Names them; files of somebody else's; runs that were trained on other data; a folder that cannot be written.
+    pub fn prepare(&self, sweep: &Sweep, data: &DataSets, force: bool) -> Result<()> {
         self.refuse_foreign(sweep)?;
-        let changed: Vec<&str> = self.changed(sweep).iter().map(|run| run.name.as_str()).collect();
+        let made = std::fs::create_dir_all(self.path.join("state"));
+        made.map_err(|e| {
+            Error::training(format!("the folder {} cannot be made", self.path.display()))
+                .hint("choose a folder you may write with --out DIR")
+                .caused_by(e)
+        })?;
+        // Of shards that begin at once the first removes what has changed, and the others find it gone or begun anew.
+        let _held = self.hold("sweep")?;
+        let changed: Vec<&str> = self.changed(sweep)?.iter().map(|run| run.name.as_str()).collect();
         if !force && !changed.is_empty() {
             return Err(Error::config(format!(
                 "{} has runs of other configurations than {} says: {}",
@@ -126,25 +136,39 @@ impl Folder {
             ))
             .hint("choose another folder with --out, undo the change, or train those runs anew, and lose what they are, with --force"));
         }
-        let made = std::fs::create_dir_all(self.path.join("state"));
-        made.map_err(|e| {
-            Error::training(format!("the folder {} cannot be made", self.path.display()))
-                .hint("choose a folder you may write with --out DIR")
-                .caused_by(e)
-        })?;
+        remove_half_written(&self.path, |stem| ["results", "sweep"].contains(&stem));
+        remove_half_written(&self.path.join("state"), |_| true);
+        data.keep(self, sweep, &changed)?;
+        let claims = changed.iter().map(|name| self.claim_to_remove(name)).collect::<Result<Vec<_>>>()?;
         changed.iter().try_for_each(|name| self.remove(name))?;
+        drop(claims);
         let text = format!("{HEADER}{}", sweep.to_yaml()?);
         write_atomically(&self.path.join("sweep.yaml"), text.as_bytes(), ErrorKind::Training)
     }
 
     /// The runs of `sweep` that are here with another configuration.
-    pub fn changed<'s>(&self, sweep: &'s Sweep) -> Vec<&'s Run> {
-        let differs = |run: &&Run| {
+    ///
+    /// # Errors
+    /// A configuration that cannot be read: whether it is another is not known.
+    pub fn changed<'s>(&self, sweep: &'s Sweep) -> Result<Vec<&'s Run>> {
+        let mut changed = Vec::new();
+        for run in sweep.starts.iter().chain(&sweep.runs) {
             let path = self.config(&run.name);
-            let text = std::fs::read_to_string(&path).ok();
-            text.is_some_and(|t| Config::from_yaml(&t, "", &[]).ok().as_ref() != Some(&run.config))
-        };
-        sweep.starts.iter().chain(&sweep.runs).filter(differs).collect()
+            let unread = || Error::training(format!("{} cannot be read as a configuration", path.display()));
+            let text = match std::fs::read_to_string(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                text => text.map_err(|e| unread().hint("check its permissions").caused_by(e))?,
+            };
+            let config = Config::from_yaml(&text, &path.display().to_string(), &[]).map_err(|e| {
+                unread()
+                    .hint("a newer program wrote it, or it is damaged: use that program, or choose another folder with --out")
+                    .caused_by(e)
+            })?;
+            if config != run.config {
+                changed.push(run);
+            }
+        }
+        Ok(changed)
     }
 
     /// Refuses to write over files that no sweep made.
@@ -168,14 +192,17 @@ impl Folder {
         }
     }
 
-    /// Removes a run and all that is known of it.
-    fn remove(&self, name: &str) -> Result<()> {
-        let busy = || {
+    /// Takes a run that is to be removed for this process.
+    fn claim_to_remove(&self, name: &str) -> Result<Claim> {
+        let claim = self.claim(name)?.filter(|_| !RunFolder::is_being_trained(&self.run(name)));
+        claim.ok_or_else(|| {
             Error::training(format!("another process is training {}", self.run(name).display()))
                 .hint("wait until it ends, or interrupt it")
-        };
-        let claim = self.claim(name)?.filter(|_| !RunFolder::is_being_trained(&self.run(name)));
-        let _claim = claim.ok_or_else(busy)?;
+        })
+    }
+
+    /// Removes a run, which is claimed, and all that is known of it.
+    fn remove(&self, name: &str) -> Result<()> {
         let gone = |done: std::io::Result<()>| match done {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::training(format!("{} cannot be removed", self.run(name).display()))
@@ -192,9 +219,9 @@ impl Folder {
 
     /// Where the run `name` is.
     pub fn state(&self, name: &str) -> State {
-        match self.claim_quietly(name) {
-            Some(_claim) => self.state_at_rest(name),
-            None => State::Training,
+        match locks::is_taken(&self.lock(name)) {
+            true => State::Training,
+            false => self.state_at_rest(name),
         }
     }
 
@@ -245,45 +272,33 @@ impl Folder {
     /// # Errors
     /// A folder that cannot be written.
     pub(super) fn claim(&self, name: &str) -> Result<Option<Claim>> {
-        let path = self.path.join("state").join(format!("{name}.lock"));
-        let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(|e| {
-            Error::training(format!("{} cannot be written", path.display()))
-                .hint("check that the disk has room and the folder is writable")
-                .caused_by(e)
-        })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Claim { _file: Some(file) })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(e)) => {
+        let path = self.lock(name);
+        match locks::take(&path).map_err(|e| unwritable(&path, e))? {
+            Lock::Held(file) => Ok(Some(Claim { _file: Some(file) })),
+            Lock::Taken => Ok(None),
+            Lock::Missing(e) => {
                 log::warn!("{} cannot be locked ({e}): run one sweep at a time in this folder", path.display());
                 Ok(Some(Claim { _file: None }))
             }
         }
     }
 
-    /// [`Folder::claim`] for a look: a folder that is not there, or cannot be written, has nobody at work in it.
-    fn claim_quietly(&self, name: &str) -> Option<Claim> {
-        let path = self.path.join("state").join(format!("{name}.lock"));
-        let Ok(file) = std::fs::OpenOptions::new().write(true).open(&path) else { return Some(Claim { _file: None }) };
-        match file.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => None,
-            _ => Some(Claim { _file: Some(file) }),
-        }
-    }
-
-    /// Keeps the results to this process: whoever looked last writes last.
+    /// Keeps `what` of the folder to this process, `results` or `sweep`: whoever looked last writes last.
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub(super) fn lock_results(&self) -> Result<std::fs::File> {
-        let path = self.path.join("state").join("results.lock");
-        let open = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path);
-        let file = open.map_err(|e| {
-            Error::training(format!("{} cannot be written", path.display()))
-                .hint("check that the disk has room and the folder is writable")
-                .caused_by(e)
-        })?;
-        let _ = file.lock(); // where there are no locks there is one sweep at a time
-        Ok(file)
+    pub(super) fn hold(&self, what: &str) -> Result<std::fs::File> {
+        let path = self.lock(what);
+        locks::wait(&path).map_err(|e| unwritable(&path, e))
     }
+
+    fn lock(&self, name: &str) -> PathBuf {
+        self.path.join("state").join(format!("{name}.lock"))
+    }
+}
+
+fn unwritable(path: &Path, e: std::io::Error) -> Error {
+    Error::training(format!("{} cannot be written", path.display()))
+        .hint("check that the disk has room and the folder is writable")
+        .caused_by(e)
 }

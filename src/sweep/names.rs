@@ -14,8 +14,12 @@ pub(super) const FLOAT: &str = "float-";
 /// Their digits.
 pub(super) const FLOAT_DIGITS: usize = 8;
 
-/// Names that the folder of a sweep has a use for.
-const RESERVED: [&str; 3] = ["state", "sweep", "results"];
+/// Names that the folder of a sweep has a use for; the last three because `state/NAME.yaml` and `state/NAME.json` would make a run
+/// folder of `state`.
+const RESERVED: [&str; 6] = ["state", "sweep", "results", "config", "manifest", "metrics"];
+
+/// Endings of its files.
+const ENDINGS: [&str; 4] = [".log", ".csv", ".yaml", ".tmp"];
 
 /// Short forms of the keys that are varied most.
 const SHORT: [(&str, &str); 4] =
@@ -79,6 +83,12 @@ pub(super) fn check(name: &str, place: &str) -> Result<()> {
     }
     let lower = name.to_ascii_lowercase();
     let is_digits = |rest: &str| rest.len() == FLOAT_DIGITS && rest.chars().all(|c| c.is_ascii_hexdigit());
+    if let Some(ending) = ENDINGS.iter().find(|ending| lower.ends_with(**ending)) {
+        return wrong(
+            &format!("no name that ends in {ending}"),
+            "files of the sweep's folder do: name the run without",
+        );
+    }
     if RESERVED.contains(&lower.as_str()) || lower.strip_prefix(FLOAT).is_some_and(is_digits) {
         return wrong("another name: the sweep's folder has a use for this one", "such as `w4-a4`");
     }
@@ -110,10 +120,13 @@ mod tests {
 
     #[test]
     fn names_are_safe_as_folders() {
-        for good in ["w4-a4", "lsq+-seed1", "a=1", "x.y", "0", "float-seed0"] {
+        for good in ["w4-a4", "lsq+-seed1", "a=1", "x.y", "0", "float-seed0", "config2", "a.log2"] {
             check(good, "s").unwrap();
         }
-        for bad in ["", ".x", "a/b", "a b", "x.", "ü", "Sweep", "float-0123abcd", "../x", &"a".repeat(121)] {
+        let taken =
+            ["Sweep", "float-0123abcd", "a.log", "results.CSV", "sweep.yaml", "results.7.tmp", "config", "manifest"];
+        let shapes = ["", ".x", "a/b", "a b", "x.", "ü", "../x", &"a".repeat(121)];
+        for bad in shapes.into_iter().chain(taken) {
             let e = check(bad, "s.yaml").unwrap_err();
             assert!(e.to_string().starts_with(&format!("s.yaml: the run is called `{bad}`, expected ")), "{e}");
         }

@@ -38,7 +38,7 @@ const OUTCOME: [&str; 12] = [
 /// # Errors
 /// A failure to write.
 pub(super) fn write(sweep: &Sweep, folder: &Folder) -> Result<()> {
-    let _lock = folder.lock_results()?;
+    let _lock = folder.hold("results")?;
     let mut keys: Vec<&str> = KEYS.into();
     keys.extend(sweep.keys.iter().map(String::as_str).filter(|key| !KEYS.contains(key)));
     let failed = |e: csv::Error| Error::training("results.csv cannot be encoded").caused_by(e);

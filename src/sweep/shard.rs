@@ -39,7 +39,8 @@ impl Shard {
             sweep.runs.iter().position(|other| other.name == *start || other.start.as_ref() == Some(start))
         };
         runs.sort_by_cached_key(|run| group(run)); // stable
-        let at = |shard: usize| shard * runs.len() / self.count;
+        // Wider than any count that may be asked for.
+        let at = |shard: usize| (shard as u128 * runs.len() as u128 / self.count as u128) as usize;
         runs[at(self.index)..at(self.index + 1)].to_vec()
     }
 }
@@ -73,6 +74,8 @@ mod tests {
             assert_eq!(names, sweep.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), "{count}");
             assert!(shards.iter().all(|s| s.len().abs_diff(9 / count) <= 1));
         }
+        let last = Shard { index: usize::MAX - 1, count: usize::MAX };
+        assert_eq!(last.of(&sweep).len(), 1);
         let thirds = (0..3).map(|index| Shard { index, count: 3 }.of(&sweep));
         assert!(thirds.into_iter().all(|s| s.iter().all(|run| run.start == s[0].start)));
     }

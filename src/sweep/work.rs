@@ -74,7 +74,7 @@ struct Running {
 pub fn work(job: &Job) -> Result<()> {
     let tasks = tasks(job);
     let show = Show::new(tasks.len(), job.quiet);
-    let mut work = Work { job, tasks, running: Vec::new(), show };
+    let mut work = Work { job, tasks, running: Vec::new(), show, is_table_stale: false };
     results::write(job.sweep, job.folder)?;
     let mut told = false;
     let mut last_look = Instant::now();
@@ -82,7 +82,7 @@ pub fn work(job: &Job) -> Result<()> {
         work.collect()?;
         if interrupt::requested() {
             if !told {
-                work.running.iter().for_each(|r| r.child.interrupt());
+                work.interrupt();
                 told = true;
             }
             if work.running.is_empty() {
@@ -97,6 +97,9 @@ pub fn work(job: &Job) -> Result<()> {
         if last_look.elapsed() >= LOOK {
             last_look = Instant::now();
             work.show.look(job.folder);
+            if work.is_table_stale {
+                work.write_table();
+            }
         }
         std::thread::sleep(TICK);
     }
@@ -132,9 +135,32 @@ struct Work<'a> {
     tasks: Vec<Task<'a>>,
     running: Vec<Running>,
     show: Show,
+    /// Whether a run has ended that results.csv does not know of.
+    is_table_stale: bool,
+}
+
+impl Drop for Work<'_> {
+    /// Where an error ends the sweep its runs save first. Each is waited for as it is dropped, and that only once all are asked.
+    fn drop(&mut self) {
+        self.interrupt();
+    }
 }
 
 impl Work<'_> {
+    /// Asks the runs to save and stop.
+    fn interrupt(&mut self) {
+        self.running.iter_mut().for_each(|r| r.child.interrupt());
+    }
+
+    /// Writes results.csv; where that fails it is tried again, and the runs go on.
+    fn write_table(&mut self) {
+        let done = results::write(self.job.sweep, self.job.folder);
+        if let (Err(e), false) = (&done, self.is_table_stale) {
+            log::warn!("{e}; it is tried again");
+        }
+        self.is_table_stale = done.is_err();
+    }
+
     /// Takes in the processes that have ended.
     fn collect(&mut self) -> Result<()> {
         let mut i = 0;
@@ -157,7 +183,7 @@ impl Work<'_> {
                 }
             };
             drop(ended); // others may see how it ended
-            results::write(self.job.sweep, self.job.folder)?;
+            self.write_table();
             self.settle(task, status);
         }
         Ok(())
@@ -171,7 +197,8 @@ impl Work<'_> {
             Status::Finished if was_running => self.show.ended(self.job.folder, &name, "finished"),
             Status::Stopped if was_running => self.show.ended(self.job.folder, &name, "stopped"),
             Status::Failed(error) => self.show.failed(&name, error),
-            _ => self.show.passed(&name),
+            Status::Finished => self.show.passed(&name),
+            _ => {} // it waited, and is not done
         }
         self.tasks[task].status = status.clone();
         let status = match status {
@@ -287,9 +314,10 @@ pub(super) fn blocked(start: &str, error: &str) -> String {
     format!("its float start {start} failed: {error}")
 }
 
-/// A path as an argument.
+/// A path as an argument, which is no option whatever it begins with.
 fn text(path: &std::path::Path) -> Result<String> {
-    path.to_str().map(String::from).ok_or_else(|| {
+    let text = path.to_str().ok_or_else(|| {
         Error::config(format!("the path {} is not UTF-8", path.display())).hint("choose another folder with --out")
-    })
+    })?;
+    Ok(if text.starts_with('-') { format!("./{text}") } else { text.to_string() })
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cqat::ErrorKind;
 use cqat::sweep::Sweep;
 
 use crate::common::{Ran, command};
@@ -48,16 +49,18 @@ fn the_slurm_script_runs() {
     let (bin, script) = (folder.path().join("bin"), here("docs/examples/slurm-array.sh"));
     std::fs::create_dir(&bin).unwrap();
     symlink(env!("CARGO_BIN_EXE_cqat"), bin.join("cqat")).unwrap();
-    std::fs::write(bin.join("srun"), "#!/bin/sh\nexec \"$@\" --dry-run\n").unwrap();
+    let srun = "#!/bin/sh\ntest \"$1\" = --cpus-per-task=4 || exit 9\nshift\nexec \"$@\" --dry-run\n";
+    std::fs::write(bin.join("srun"), srun).unwrap();
     std::fs::set_permissions(bin.join("srun"), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
     let mut slurm = Command::new("bash");
     slurm.arg(&script).current_dir(env!("CARGO_MANIFEST_DIR")).env("OUT", folder.path().join("bits"));
     slurm.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
-    slurm.env("USER", "me").env("SLURM_ARRAY_TASK_ID", "7").env("SLURM_ARRAY_TASK_COUNT", "8");
+    slurm.env("USER", "me").env("SLURM_ARRAY_TASK_ID", "7").env("SLURM_CPUS_PER_TASK", "4");
     let ran = Ran::of(slurm).ok();
     assert!(ran.out.contains("\nw8-a8 ") && ran.out.contains("\n3 runs"), "the last eighth of 20:\n{}", ran.out);
-    assert!(text(&script).contains("#SBATCH --array=0-7\n"));
+    // --gpus-per-task needs the number of tasks.
+    assert!(text(&script).contains("#SBATCH --array=0-7\n#SBATCH --ntasks=1\n#SBATCH --gpus-per-task=1\n"));
 }
 
 /// The arguments of the job's container, with what Kubernetes would put in.
@@ -67,6 +70,13 @@ fn the_kubernetes_job_is_valid() {
     let container = &job["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&job["kind"], &job["spec"]["completionMode"]), (&"Job".into(), &"Indexed".into()));
     assert_eq!(container["command"], serde_yaml::from_str::<serde_yaml::Value>("[cqat]").unwrap());
+    // What ends a run for good, and what is tried again: an interruption is not among them.
+    let rules = &job["spec"]["podFailurePolicy"]["rules"];
+    assert_eq!((&rules[0]["action"], &rules[1]["action"]), (&"Ignore".into(), &"FailIndex".into()));
+    let codes = [ErrorKind::Config, ErrorKind::Training].map(|kind| u64::from(kind.exit_code()));
+    let values = rules[1]["onExitCodes"]["values"].as_sequence().unwrap();
+    assert!(values.iter().map(|v| v.as_u64().unwrap()).eq(codes));
+    assert_eq!(rules[1]["onExitCodes"]["containerName"], container["name"]);
     let folder = tempfile::tempdir().unwrap();
     let path = |word: &str| match word {
         "/sweeps/bits.yaml" => here("configs/sweeps/bits.yaml").display().to_string(),

@@ -95,6 +95,19 @@ fn changed_runs_are_trained_anew_only_by_force() {
     let ran = sweep(&["--dry-run"]).ok();
     assert!(ran.err.contains("out has other configurations of b") && ran.out.contains("\nc "), "{ran:?}");
     assert!(contents(&out) == before);
+    // None is removed while one of them is trained, or cannot be read.
+    write(&runs("0.03", ", {name: c, set: {train.quant.lr: 0.04}}").replace("lr: 0.01", "lr: 0.05"));
+    let trained = std::fs::OpenOptions::new().read(true).write(true).open(out.join("state/b.lock")).unwrap();
+    trained.lock().unwrap();
+    sweep(&["--force"]).fails(5, "another process is training out/b", "wait until it ends");
+    drop(trained);
+    assert!(contents(&out) == before);
+    let state = std::fs::read(out.join("state/b.yaml")).unwrap();
+    std::fs::write(out.join("state/b.yaml"), "network: {breadth: 8}").unwrap();
+    sweep(&["--force"]).fails(5, "out/state/b.yaml cannot be read as a configuration", "a newer program wrote it");
+    std::fs::write(out.join("state/b.yaml"), state).unwrap();
+    assert!(contents(&out) == before);
+    write(&runs("0.03", ", {name: c, set: {train.quant.lr: 0.04}}"));
     let kept = |name: &str| std::fs::read(out.join(name).join("manifest.json")).unwrap();
     let (a, b) = (kept("a"), kept("b"));
     sweep(&["--force"]).ok();
