@@ -71,7 +71,7 @@ pub fn read(path: &Path, kind: ErrorKind) -> Result<File> {
     }
     let broken = || {
         fail("is not a whole safetensors file")
-            .hint("it may have been cut short or damaged; use another checkpoint of the run")
+            .hint("it may have been cut short or damaged; use another checkpoint of the run, or remove the run and train it anew")
     };
     // A large file of something else is not read to its end.
     let mut start = [0; 9];

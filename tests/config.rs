@@ -193,6 +193,15 @@ fn overrides_apply_in_order_over_the_file() {
 }
 
 #[test]
+fn a_map_for_a_section_changes_the_keys_that_it_has() {
+    let config = with_sets(&["train.batch=40", "train.float.lr=0.3", "train={seed: 7, float: {schedule: constant}}"]);
+    let t = &config.train;
+    assert_eq!((t.seed, t.batch, t.float.lr, t.float.schedule), (7, 40, 0.3, Schedule::Constant));
+    let freeze = with_sets(&["quant.freeze={after_epochs: 2}", "quant.freeze=never"]).quant.freeze;
+    assert_eq!(freeze, Freeze::Never);
+}
+
+#[test]
 fn post_training_quantization_and_training_from_scratch_are_allowed() {
     for group in [
         ["train.quant_epochs=0", "train.float_epochs=30"].as_slice(),

@@ -41,6 +41,19 @@ pub(super) struct SweepArgs {
     sets: Vec<String>,
 }
 
+/// Refuses a run that begins with, or learns from, what is not there.
+fn networks_exist(run: &Run) -> Result<()> {
+    let (train, distill) = (&run.config.train, &run.config.train.distill);
+    let teacher = distill.teacher.as_ref().filter(|_| distill.is_on());
+    for (key, path) in [("train.init_from", train.init_from.as_ref()), ("train.distill.teacher", teacher)] {
+        if let Some(path) = path.filter(|path| !path.exists()) {
+            let message = format!("run {}: {key} is {}, which does not exist", run.name, path.display());
+            return Err(Error::config(message).hint("it is seen from the folder in which cqat is started"));
+        }
+    }
+    Ok(())
+}
+
 impl SweepArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let sweep = Sweep::read(&self.sweep, &self.sets)?;
@@ -51,6 +64,7 @@ impl SweepArgs {
         let devices = devices(global.device.as_deref())?;
         let jobs = self.jobs(&devices)?;
         let runs = self.shard.of(&sweep);
+        runs.iter().try_for_each(|run| networks_exist(run))?;
         let data = self.look_at_data(&runs, &folder, global.quiet)?;
         let _interrupts = Interrupts::take("stopping the runs, each of which saves first");
         folder.prepare(&sweep, &data, self.force)?;
@@ -93,6 +107,9 @@ impl SweepArgs {
 
     /// `--dry-run`.
     fn show(&self, sweep: &Sweep, folder: &Folder, global: &Global) -> Result<()> {
+        if let Some(e) = sweep.runs.iter().find_map(|run| networks_exist(run).err()) {
+            log::warn!("{e}");
+        }
         let devices = devices(global.device.as_deref());
         let jobs = self.jobs(devices.as_deref().unwrap_or_default())?;
         let gpu = devices.and_then(|all| Global { device: all[0].clone(), quiet: true }.open(None));

@@ -48,12 +48,13 @@ impl Config {
         let mut config: Config = serde_yaml::from_str(text).map_err(in_file)?;
         // Only a file of the right types gets here, so its aliases expand to little. Duplicate layers show now.
         let mut value: Value = serde_yaml::from_str(text).map_err(in_file)?;
+        let defaults = serde_yaml::to_value(Config::default()).map_err(in_file)?;
         if !overrides.is_empty() {
             // A section with all its keys commented out reads as null.
-            drop_empty(&mut value, &serde_yaml::to_value(Config::default()).map_err(in_file)?);
+            drop_empty(&mut value, &defaults);
         }
         for o in overrides {
-            insert(&mut value, &split(&o.key, &o.value), o.value.clone());
+            insert(&mut value, &defaults, &split(&o.key, &o.value), &o.value);
             config = typed(&value).map_err(|e| diagnose::at(&o.place, e))?;
         }
         Ok(config)
@@ -236,15 +237,28 @@ pub(crate) fn split<'a>(key: &'a str, value: &Value) -> Vec<&'a str> {
     key.split('.').collect()
 }
 
-fn insert(at: &mut Value, path: &[&str], value: Value) {
-    let [first, rest @ ..] = path else {
-        *at = value;
+/// Puts `value` at `path`. A map for a section, which `defaults` tells from other maps, changes the keys that it has and leaves the others.
+fn insert(at: &mut Value, defaults: &Value, path: &[&str], value: &Value) {
+    let of = |key: &Value| defaults.get(key).unwrap_or(&Value::Null);
+    let is_section = defaults.as_mapping().is_some_and(|d| !d.is_empty());
+    if path.is_empty() && !(is_section && value.is_mapping()) {
+        *at = value.clone();
         return;
-    };
+    }
     if !at.is_mapping() {
         *at = Value::Mapping(Mapping::new());
     }
-    if let Value::Mapping(map) = at {
-        insert(map.entry(Value::from(*first)).or_insert(Value::Null), rest, value);
+    let Value::Mapping(map) = at else { return };
+    match (path, value) {
+        ([first, rest @ ..], _) => {
+            let key = Value::from(*first);
+            insert(map.entry(key.clone()).or_insert(Value::Null), of(&key), rest, value);
+        }
+        ([], Value::Mapping(keys)) => {
+            for (key, value) in keys {
+                insert(map.entry(key.clone()).or_insert(Value::Null), of(key), &[], value);
+            }
+        }
+        ([], _) => {}
     }
 }

@@ -227,9 +227,12 @@ impl Folder {
 
     /// As [`Folder::state`], of a run that nobody else works on.
     pub(super) fn state_at_rest(&self, name: &str) -> State {
-        let has_checkpoint = self.run(name).join("last.safetensors").exists();
-        match self.record(name) {
+        let has = |file: &str| self.run(name).join(file).exists();
+        let (has_checkpoint, record) = (has("last.safetensors"), self.record(name));
+        let had_checkpoint = has("float.safetensors") || record.is_some() && self.run(name).exists();
+        match record {
             Some(Record { error: Some(error), .. }) => State::Failed(error),
+            _ if had_checkpoint && !has_checkpoint => State::Failed("its last.safetensors is gone".into()),
             Some(_) if has_checkpoint => State::Finished,
             _ if has_checkpoint => State::Stopped,
             _ => State::Pending,

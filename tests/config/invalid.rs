@@ -219,8 +219,8 @@ fn impossible_quantizers_are_refused() {
         &["network.depth=8", "quant.layers.layer1.1.conv1.weight_bits=4"],
         &["quant.reduce=shift_round_saturate"],
         &["quant.window_shift=2"],
-        &["quant.reduce=shift_round_saturate", "quant.window_shift=4"],
-        &["quant.reduce=shift_round_saturate", "quant.window_shift=2", "quant.layers.fc.weight_bits=7"],
+        &["quant.reduce=shift_round_saturate", "quant.window_shift=5"],
+        &["quant.reduce=shift_round_saturate", "quant.window_shift=6", "quant.layers.fc.weight_bits=3"],
         &["quant.method=minmax", "quant.reduce=drop_lsb_round"],
         &["quant.method=lsq", "quant.window_shift=2", "quant.reduce=shift_round_saturate"],
         &["quant.learn_scales=true"],
@@ -306,13 +306,13 @@ fn impossible_quantizers_are_refused() {
     error: `quant.window_shift` is 2, expected no value without quant.reduce shift_round_saturate
     hint: set quant.reduce=shift_round_saturate, or remove quant.window_shift
 
-    quant.reduce=shift_round_saturate quant.window_shift=4
-    error: `quant.window_shift` is 4, expected 0 to 3, which is quant.base_bits - quant.weight_bits
-    hint: set quant.window_shift=3 or less, or lower quant.weight_bits
+    quant.reduce=shift_round_saturate quant.window_shift=5
+    error: `quant.window_shift` is 5, expected 0 to 4, which is quant.base_bits - quant.activation_bits
+    hint: set quant.window_shift=4 or less, or lower quant.activation_bits
 
-    quant.reduce=shift_round_saturate quant.window_shift=2 quant.layers.fc.weight_bits=7
-    error: `quant.window_shift` is 2, expected 0 to 1, which is quant.base_bits - quant.layers.fc.weight_bits
-    hint: set quant.window_shift=1 or less, or lower quant.layers.fc.weight_bits
+    quant.reduce=shift_round_saturate quant.window_shift=6 quant.layers.fc.weight_bits=3
+    error: `quant.window_shift` is 6, expected 0 to 5, which is quant.base_bits - quant.layers.fc.weight_bits
+    hint: set quant.window_shift=5 or less, or lower quant.layers.fc.weight_bits
 
     quant.method=minmax quant.reduce=drop_lsb_round
     error: `quant.reduce` says how base codes become narrow ones, which quant.method minmax does not have

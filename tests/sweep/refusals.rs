@@ -38,6 +38,8 @@ fn sweeps_that_cannot_run() {
     refused(&runs("{name: ../a}"), "bad.yaml: the run is called `../a`, expected letters", "the name of a folder");
     let both = "base: tiny.yaml\nset: {train.seed: 3}\ngrid: {train.seed: [1, 2]}";
     refused(both, "`train.seed` stands in `set` and in `grid`", "remove it from `set`");
+    let missing = "base: tiny.yaml\nset: {train.init_from: nowhere, train.float_epochs: 0}\ngrid: {train.seed: [1, 2]}";
+    refused(missing, "run seed1: train.init_from is nowhere, which does not exist", "in which cqat is started");
     let message = "`nowhere.yaml` is neither a file nor a preset";
     refused("base: nowhere.yaml\ngrid: {train.seed: [1, 2]}", message, "presets: ");
     let base = "base: tiny.yaml\nset: {trian.seed: 3}\ngrid: {train.seed: [1, 2]}";

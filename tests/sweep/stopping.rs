@@ -95,6 +95,12 @@ fn a_failed_run_is_retried_from_its_last_checkpoint() {
     assert!(log.starts_with("$ cqat train --resume out/a ") && processes(&out, "a") == 1, "{log}");
     assert!(last(&out.join("a")).tensors == last(&whole.join("a")).tensors);
     assert_eq!(rows(&out)["a"]["status"], "finished");
+    // Without its checkpoint it is nothing to go on from; what trains it anew is said, and does.
+    std::fs::remove_file(out.join("a/last.safetensors")).unwrap();
+    sweep(&["--retry-failed"]).fails(5, "1 of 1 runs failed: a", "remove the run folder first");
+    std::fs::remove_dir_all(out.join("a")).unwrap();
+    sweep(&["--retry-failed"]).ok();
+    assert!(last(&out.join("a")).tensors == last(&whole.join("a")).tensors);
 }
 
 #[test]

@@ -131,14 +131,15 @@ fn window(c: &QuantConfig) -> Result<()> {
         }
         (_, None) => return Ok(()),
     };
-    for (key, value) in tensor_bits(c) {
-        let room = c.base_bits - value;
-        ensure(value == c.base_bits || shift <= room, || {
+    // Tensors of more bits have fewer positions, and take their last one.
+    let narrowest = tensor_bits(c).into_iter().min_by_key(|(_, bits)| *bits);
+    narrowest.map_or(Ok(()), |(key, bits)| {
+        let room = c.base_bits - bits;
+        ensure(shift <= room, || {
             wrong("quant.window_shift", shift, format!("0 to {room}, which is quant.base_bits - {key}"))
                 .hint(format!("set quant.window_shift={room} or less, or lower {key}"))
-        })?;
-    }
-    Ok(())
+        })
+    })
 }
 
 fn weights(config: &QuantConfig) -> Result<()> {
