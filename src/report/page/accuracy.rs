@@ -45,7 +45,7 @@ const PRICES: [Price; 4] = [
 pub(super) fn section(report: &Report) -> Markup {
     let (families, shown) = series(report);
     let Some((_, first)) = shown.first() else { return html! {} };
-    let others = report.groups.iter().filter(|g| g.comparable != first.comparable).count();
+    let others = report.groups.iter().filter(|g| is_shown(report, g) && g.comparable != first.comparable).count();
     html! {
         section {
             h2 { "Accuracy against cost" }
@@ -54,7 +54,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 "The dashed line is the Pareto front of the means: nothing costs less and scores as much. Costs are computed from shapes and bit-widths."
             }
             @if others > 0 {
-                p class="note" { (others) " methods were scored on other pictures and are left out here." }
+                p class="note" { "Scored on other pictures and left out here: " (others) " methods." }
             }
             div class="grid2" { @for price in PRICES { (figure(price.1, plot(report, &shown, price))) } }
             (legend(&families))
