@@ -225,18 +225,23 @@ fn a_hangup_that_is_ignored_stays_so() {
     equals_the_undisturbed("nohup");
 }
 
-#[test]
-fn a_second_interrupt_quits_at_once() {
-    // Steps long enough for both interrupts to fall into one.
+/// A run of long steps that has been told once: its process, its checkpoint before that, and what it says from then on.
+fn told_once(out: &str, name: &str) -> (Child, Checkpoint, impl Iterator<Item = String>) {
+    // Steps long enough for two interrupts to fall into one.
     let sets = ["--set", "network.width=64", "--set", "train.batch=24"];
-    let mut child =
-        on_device(place(), &[&["train", "tiny.yaml", "--out", "quit"], &sets[..]].concat()).spawn().unwrap();
-    wait(&mut child, || place().join("quit/last.safetensors").exists());
-    let before = last(&place().join("quit"));
-    signal(&child, "-INT");
+    let mut child = on_device(place(), &[&["train", "tiny.yaml", "--out", out], &sets[..]].concat()).spawn().unwrap();
+    wait(&mut child, || place().join(out).join("last.safetensors").exists());
+    let before = last(&place().join(out));
+    signal(&child, name);
     // Two signals that wait to be taken are one.
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("interrupt again to quit at once")));
+    (child, before, lines)
+}
+
+#[test]
+fn a_second_interrupt_quits_at_once() {
+    let (mut child, before, lines) = told_once("quit", "-INT");
     // Two seconds go by that the step has no part of.
     signal(&child, "-STOP");
     std::thread::sleep(Duration::from_millis(2100));
@@ -251,13 +256,7 @@ fn a_second_interrupt_quits_at_once() {
 /// A supervisor signals a sweep and its runs, and the sweep its runs: that is one wish.
 #[test]
 fn two_interrupts_at_once_are_one() {
-    let sets = ["--set", "network.width=64", "--set", "train.batch=24"];
-    let mut child =
-        on_device(place(), &[&["train", "tiny.yaml", "--out", "twice"], &sets[..]].concat()).spawn().unwrap();
-    wait(&mut child, || place().join("twice/last.safetensors").exists());
-    signal(&child, "-TERM");
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("interrupt again to quit at once")));
+    let (mut child, _, lines) = told_once("twice", "-TERM");
     signal(&child, "-INT");
     let rest: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");

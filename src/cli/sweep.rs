@@ -41,19 +41,6 @@ pub(super) struct SweepArgs {
     sets: Vec<String>,
 }
 
-/// Refuses a run that begins with, or learns from, what is not there.
-fn networks_exist(run: &Run) -> Result<()> {
-    let (train, distill) = (&run.config.train, &run.config.train.distill);
-    let teacher = distill.teacher.as_ref().filter(|_| distill.is_on());
-    for (key, path) in [("train.init_from", train.init_from.as_ref()), ("train.distill.teacher", teacher)] {
-        if let Some(path) = path.filter(|path| !path.exists()) {
-            let message = format!("run {}: {key} is {}, which does not exist", run.name, path.display());
-            return Err(Error::config(message).hint("it is seen from the folder in which cqat is started"));
-        }
-    }
-    Ok(())
-}
-
 impl SweepArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let sweep = Sweep::read(&self.sweep, &self.sets)?;
@@ -183,4 +170,15 @@ fn devices(wanted: Option<&str>) -> Result<Vec<Option<String>>> {
     let real: Vec<Option<String>> =
         gpu::list().iter().filter(|a| a.kind == "discrete").map(|a| Some(a.index.to_string())).collect();
     Ok(if real.len() > 1 { real } else { vec![None] })
+}
+
+/// Refuses a run that begins with, or learns from, what is not there.
+fn networks_exist(run: &Run) -> Result<()> {
+    match run.config.train.networks().find(|(_, path)| !path.exists()) {
+        None => Ok(()),
+        Some((key, path)) => {
+            let message = format!("run {}: {key} is {}, which does not exist", run.name, path.display());
+            Err(Error::config(message).hint("it is seen from the folder in which cqat is started"))
+        }
+    }
 }

@@ -123,6 +123,13 @@ pub struct OptimizerConfig {
 }
 
 impl TrainConfig {
+    /// Networks that the run takes from elsewhere, to begin with and to learn from: their keys and places.
+    pub fn networks(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let teacher = self.distill.teacher.as_ref().filter(|_| self.distill.is_on());
+        let all = [("train.init_from", self.init_from.as_ref()), ("train.distill.teacher", teacher)];
+        all.into_iter().filter_map(|(key, path)| Some((key, path?)))
+    }
+
     /// Pictures of a step.
     pub fn step_pictures(&self) -> usize {
         self.batch as usize * self.accumulate as usize

@@ -189,8 +189,7 @@ fn float_top1(epochs: &[Epoch], split: &str) -> Option<f64> {
 /// That of the run in `folder`, where it was scored on the pictures of `own` of the data with this hash; its own start is not asked.
 fn float_top1_in(folder: &Path, own: &Epoch, data_sha256: &str) -> Option<f64> {
     let run = RunFolder::open(folder).ok()?;
-    let manifest: Value = serde_json::from_slice(&std::fs::read(run.file("manifest.json")).ok()?).ok()?;
-    (manifest["data_sha256"] == data_sha256).then_some(())?;
+    (run.data_sha256()? == data_sha256).then_some(())?;
     let (config, metrics) = (run.config().ok()?, std::fs::read(run.file("metrics.jsonl")).ok()?);
     let lines = String::from_utf8_lossy(&metrics).into_owned();
     let lines = lines.lines().filter_map(|line| serde_json::from_str(line).ok());

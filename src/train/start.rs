@@ -1,4 +1,5 @@
-//! The networks that a run begins with: its own first weights, and the one it learns from.
+//! What is decided before a run trains: the network it begins with, the one it learns from, whether it may take them, and when its ranges
+//! stand still.
 
 use std::path::{Path, PathBuf};
 
@@ -59,11 +60,9 @@ pub(super) fn is_frozen(config: &Config, epoch: u32) -> bool {
 /// # Errors
 /// Names the key, the run and what differs.
 pub(super) fn refuse_leaks(config: &Config, data: &DataSet) -> Result<()> {
-    let distill = &config.train.distill;
-    let teacher = distill.teacher.as_ref().filter(|_| distill.is_on());
-    for (key, from) in [("train.init_from", config.train.init_from.as_ref()), ("train.distill.teacher", teacher)] {
+    for (key, from) in config.train.networks().filter(|(_, from)| from.is_dir()) {
         // Those who load the network say what is wrong with it.
-        let Some(run) = from.filter(|from| from.is_dir()).and_then(|from| RunFolder::open(from).ok()) else { continue };
+        let Ok(run) = RunFolder::open(from) else { continue };
         if let Some(difference) = leak(config, data, &run)? {
             return Err(Error::config(format!(
                 "{key}: the run {} may have trained on pictures that this one is scored on: {difference}",
