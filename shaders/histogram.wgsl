@@ -1,5 +1,5 @@
-// Counts of the values x >= 0 in BINS equal bins over [0, range], the last bin also taking what lies above; for the
-// percentile and mean-squared-error estimators during calibration. Grid: one invocation a vec4.
+// Counts of the values x >= 0 in BINS equal bins over [0, range], the last bin also taking what lies above; for
+// the estimators that search during calibration, and for reports. Grid: one invocation a vec4.
 //use index
 //use ranges
 const BINS = 2048u;

@@ -20,7 +20,9 @@ pub use load::Override;
 pub use presets::{Preset, presets};
 pub use quant::{FirstLast, Freeze, InputQuant, LayerBits, Method, QuantConfig, Reduce};
 pub use quantizer::{ActivationQuantConfig, Estimator, Granularity, Mask, RangeSource, WeightQuantConfig};
-pub use train::{DistillConfig, MOST_SECONDS, OptimizerConfig, PhaseConfig, RING_ROWS, Schedule, TrainConfig};
+pub use train::{
+    DistillConfig, INIT_FROM, MOST_SECONDS, OptimizerConfig, PhaseConfig, RING_ROWS, Schedule, TrainConfig,
+};
 
 /// The version of the file format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -56,7 +58,21 @@ impl Default for Config {
     }
 }
 
+/// Keys that say how a run is carried out, and change nothing of what comes out.
+pub const CONDUCT_KEYS: [&str; 4] =
+    ["device.memory_mib", "device.pictures", "train.log_every", "train.heartbeat_seconds"];
+
 impl Config {
+    /// The same with the defaults of [`CONDUCT_KEYS`]: two runs for which this is equal come out alike.
+    pub fn outcome(&self) -> Config {
+        let (mut same, defaults) = (self.clone(), Config::default());
+        same.device.memory_mib = defaults.device.memory_mib;
+        same.device.pictures = defaults.device.pictures;
+        same.train.log_every = defaults.train.log_every;
+        same.train.heartbeat_seconds = defaults.train.heartbeat_seconds;
+        same
+    }
+
     /// Classes of the network where no data is read: those of the configuration, else of the embedded pictures or CIFAR-100.
     pub fn expected_classes(&self) -> usize {
         let embedded = self.data.dir.as_deref() == Some(crate::data::EMBEDDED);

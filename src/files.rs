@@ -53,6 +53,26 @@ pub fn remove_half_written(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// Whether a file that the user has named can be written: refuses to overwrite one without `force`, and places that are none.
+///
+/// # Errors
+/// A folder in its place or none around it, a file that is there.
+pub fn check_free(file: &Path, force: bool) -> Result<()> {
+    if file.is_dir() {
+        return Err(Error::config(format!("{} is a folder, expected the name of a file", file.display()))
+            .hint("name a file in it"));
+    }
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        return Err(
+            Error::config(format!("there is no folder {}", folder.display())).hint("make it, or choose another place")
+        );
+    }
+    if force || !file.is_file() {
+        return Ok(());
+    }
+    Err(Error::config(format!("{} exists", file.display())).hint("--force overwrites it, or choose another name"))
+}
+
 /// Writes a file that the user has named: as [`write_atomically`], but through a link, and into a device or a pipe.
 ///
 /// # Errors

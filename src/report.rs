@@ -4,6 +4,7 @@
 //! at hand; [`page`] and [`table`] show it.
 
 pub mod detail;
+mod distribution;
 mod groups;
 mod page;
 mod runs;
@@ -22,7 +23,8 @@ pub use table::{csv, text};
 use crate::sweep::failures;
 use crate::terminal::explain;
 use crate::{Error, Result};
-use detail::{Distribution, OnPictures};
+use detail::OnPictures;
+pub use distribution::Distribution;
 
 /// What is shown.
 pub struct Report {
@@ -63,9 +65,10 @@ impl Report {
             }
         }
         for (path, error) in paths.iter().flat_map(|path| failures(path)) {
-            match runs.iter_mut().find(|run| run.path == path) {
+            let place = real(&path);
+            match runs.iter_mut().find(|run| real(&run.path) == place) {
                 Some(run) => run.notes.push(format!("failed: {error}")),
-                None if broken.iter().any(|(known, _)| *known == path) => {}
+                None if broken.iter().any(|(known, _)| real(known) == place) => {}
                 None => broken.push((path, error)),
             }
         }
@@ -80,7 +83,6 @@ impl Report {
 
     /// Place of the run in the folder `path`.
     pub fn find(&self, path: &Path) -> Option<usize> {
-        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         self.runs.iter().position(|run| real(&run.path) == real(path))
     }
 
@@ -91,6 +93,11 @@ impl Report {
         let score = |i: &usize| self.runs[*i].score().map_or(f64::NEG_INFINITY, |s| s.top1);
         group.runs.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b))).unwrap_or(0)
     }
+}
+
+/// A path however it is spelled.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Runs in folders of the same name are called by more of their path.

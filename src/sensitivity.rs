@@ -190,3 +190,22 @@ impl Sensitivity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Net;
+
+    #[test]
+    fn one_quantizer_is_left() {
+        let net = Net::resnet(8, 8, 10, 32).unwrap();
+        let config = Config::load("cqat", &["quant.input=signed8".into()]).unwrap();
+        let all = QuantSpec::new(&config.quant, &net).unwrap().unwrap();
+        assert!(all.input.is_some() && all.layers.iter().flatten().count() == 10 + 7);
+        for id in (0..net.layers.len()).filter(|id| all.layer(*id).is_some()) {
+            let one = only(all.clone(), id);
+            let left: Vec<usize> = (0..net.layers.len()).filter(|other| one.layer(*other).is_some()).collect();
+            assert_eq!((left, one.input.is_none()), (vec![id], true));
+        }
+    }
+}

@@ -34,6 +34,9 @@ pub use shard::Shard;
 pub use show::duration;
 pub use work::{Job, work};
 
+/// Most runs of a sweep: more are a slip.
+pub const MOST_RUNS: usize = 10_000;
+
 /// The runs of a sweep, and what they have in common.
 #[derive(Debug, Clone)]
 pub struct Sweep {

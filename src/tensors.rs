@@ -231,7 +231,7 @@ fn window(tensors: &Tensors, name: &str, quant: &Quant) -> Result<RangeRow> {
 }
 
 /// The scales of a layer's weights, one an output channel: `quant.NAME.weight.scale` and `.inv_scale` (c_out), and where they are
-/// counted in steps of the 8-bit grid, these as `.unit`, from the words of the device, which come for padded channels too.
+/// inside an 8-bit grid, the steps of that as `.unit`, from the words of the device, which come for padded channels too.
 pub fn insert_scales(tensors: &mut Tensors, w: &Weights, words: &[f32]) {
     let [scale, inverse] = SCALE_PARTS;
     for (part, values) in [scale, inverse, UNIT_PART].iter().zip(words.chunks_exact(w.c_out)) {

@@ -71,7 +71,8 @@ impl<'a> Trainer<'a> {
         let mut session = Session::new(lowered, device.load(&lowered.plan)?, &normalisation);
         session.keep(&data.train);
         session.set_state(&start::tensors(config, lowered)?)?;
-        if let Some(from) = config.train.distill.teacher.as_ref().filter(|_| config.train.distill.is_on()) {
+        let teacher = config.train.distill.teacher.as_ref().filter(|_| config.train.distill.is_on());
+        if let Some(from) = teacher {
             start::teach(&mut session, from)?; // not only once the float phase is over
         }
         if start::stands_still(config) {
@@ -91,7 +92,7 @@ impl<'a> Trainer<'a> {
             seconds: 0.0,
             normalisation,
             codes: BTreeMap::new(),
-            taught: false,
+            taught: teacher.is_some(),
             quiet,
         };
         trainer.save_last()?;

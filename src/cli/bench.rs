@@ -6,7 +6,6 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::bench::{Ceilings, measure};
 use crate::config::{Config, Method};
@@ -51,7 +50,7 @@ impl BenchArgs {
             return Err(Error::config("--steps is 0, expected at least 1").hint("5 is the default"));
         }
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
+        let lowered = lower_config(&config, config.expected_classes(), &gpu.caps)?;
         if let Some(text) = &self.kernel {
             return self.race(text, &config, &gpu, &lowered);
         }

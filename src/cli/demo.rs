@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::{Global, train};
 use crate::config::{Config, FirstLast, Method};
+use crate::cost::Cost;
 use crate::evaluate::{Kind, Loaded};
 use crate::integer::IntegerNet;
-use crate::net::{Layer, Net};
 use crate::score::Evaluation;
 use crate::setup::{self, network};
 use crate::{Error, Result};
@@ -54,16 +54,16 @@ impl DemoArgs {
             println!("{a:22} {b:>9} {c:>9} {d:>11} {e:>12} {f:>10}");
         };
         let top1 = |e: &Evaluation| format!("{:.2} %", e.totals.top1_percent());
-        let kib = |bits: &dyn Fn(usize) -> u32| format!("{:.1}", weight_bytes(&net, bits) / 1024.0);
+        let kib = |spec| format!("{:.1}", Cost::of(&net, spec).weight_memory_bits as f64 / 8.0 / 1024.0);
         println!();
         row(["network", "top-1", "weights", "activations", "weight KiB", "saturated"]);
-        row(["float", &top1(&float), "32 bits", "32 bits", &kib(&|_| 32), "-"]);
+        row(["float", &top1(&float), "32 bits", "32 bits", &kib(None), "-"]);
         row([
             &format!("{name} (integers)"),
             &top1(&integers),
             &format!("{} bits", q.weight_bits),
             &format!("{} bits", q.activation_bits),
-            &kib(&|id| spec.layer(id).map_or(32, |q| q.bits)),
+            &kib(Some(&spec)),
             &saturated,
         ]);
         println!();
@@ -81,17 +81,6 @@ impl DemoArgs {
         println!("run folder: {}", out.display());
         Ok(())
     }
-}
-
-/// Bytes of all weights, where layer `id` has weights of `bits(id)` bits.
-fn weight_bytes(net: &Net, bits: &dyn Fn(usize) -> u32) -> f64 {
-    let count = |layer: &Layer| match layer {
-        Layer::Conv(c) => c.kernel * c.kernel * c.real_in * c.to.c,
-        Layer::Linear(l) => l.features * l.classes,
-        Layer::Input(_) | Layer::Activation(_) | Layer::Pool(_) => 0,
-    };
-    let bits: f64 = net.layers.iter().enumerate().map(|(id, l)| count(l) as f64 * f64::from(bits(id))).sum();
-    bits / 8.0
 }
 
 /// Difference of two accuracies on the same pictures in points, and half its 95 % interval (paired, normal).

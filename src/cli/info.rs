@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{ConfigArgs, Global};
 use crate::Result;
-use crate::config::{Config, presets as all_presets};
+use crate::config::presets as all_presets;
 use crate::cost::{Cost, FLOAT_BITS, MODEL_LABEL, MODEL_SOURCE, bytes_text, energy_text, engineering};
 use crate::gpu;
 use crate::kernels::Caps;
@@ -54,16 +54,11 @@ pub(super) struct PlanArgs {
     json: bool,
 }
 
-/// Classes of the network where no data is read: the configuration's, else those of the embedded pictures or CIFAR-100.
-pub(super) fn expected_classes(config: &Config) -> usize {
-    config.expected_classes()
-}
-
 impl PlanArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let config = self.config.load()?;
         let gpu = global.open(Some(&config))?;
-        let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
+        let lowered = lower_config(&config, config.expected_classes(), &gpu.caps)?;
         if self.json {
             println!("{:#}", to_json(&lowered, &gpu.caps));
             return Ok(());

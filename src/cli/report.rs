@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use super::interrupts::Interrupts;
 use super::{Global, train};
 use crate::evaluate::Loaded;
-use crate::files::write_output;
+use crate::files::{check_free, write_output};
 use crate::progress::say;
 use crate::report::{self, Detail, Report, detail};
 use crate::terminal::explain;
@@ -140,21 +140,4 @@ impl ReportArgs {
         let gpu = global.open(Some(&loaded.config))?;
         detail::on_pictures(loaded, &data, &gpu)
     }
-}
-
-/// Refuses to overwrite a file.
-fn check_free(file: &Path, force: bool) -> Result<()> {
-    if file.is_dir() {
-        return Err(Error::config(format!("{} is a folder, expected the name of a file", file.display()))
-            .hint("name a file in it"));
-    }
-    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-        return Err(
-            Error::config(format!("there is no folder {}", folder.display())).hint("make it, or choose another place")
-        );
-    }
-    if force || !file.is_file() {
-        return Ok(());
-    }
-    Err(Error::config(format!("{} exists", file.display())).hint("--force overwrites it, or choose another name"))
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::interrupts::Interrupts;
 use super::{Global, train};
 use crate::data::spread;
-use crate::files::write_output;
+use crate::files::{check_free, write_output};
 use crate::progress::Count;
 use crate::sensitivity::{Bits, Sensitivity, Start};
 use crate::terminal::one_line;
@@ -59,10 +59,7 @@ fn bits(text: &str) -> std::result::Result<Bits, String> {
 
 impl SensitivityArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        if let Some(file) = self.csv.as_ref().filter(|file| file.is_file() && !self.force) {
-            return Err(Error::config(format!("{} exists", file.display()))
-                .hint("--force overwrites it, or choose another name"));
-        }
+        self.csv.as_ref().map_or(Ok(()), |file| check_free(file, self.force))?;
         let start = Start::read(&self.run, self.bits)?;
         let (data, found) = train::load_run_data(&start.config, self.data.as_ref(), global.quiet)?;
         if data.sha256 != start.data_sha256 {
@@ -89,9 +86,6 @@ impl SensitivityArgs {
             layers.into_iter().map(|id| start.row(&gpu, &data, &split, id, &float).inspect(|_| progress.one_more()));
         let result = Sensitivity::new(&float, rows.collect::<Result<_>>()?);
         drop(progress);
-        if let Some(file) = &self.csv {
-            write_output(file, &csv(&result), ErrorKind::Config)?;
-        }
         if self.json {
             let (name, adapter) = (&data.name, &gpu.summary.name);
             println!(
@@ -101,7 +95,8 @@ impl SensitivityArgs {
         } else {
             print(&result, &data.name, &start.source, &gpu.summary.name);
         }
-        Ok(())
+        // Last: what has been printed is not lost where this fails.
+        self.csv.as_ref().map_or(Ok(()), |file| write_output(file, &csv(&result), ErrorKind::Config))
     }
 }
 

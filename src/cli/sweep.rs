@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 use super::interrupts::Interrupts;
 use super::train::load_data;
 use super::{Global, RUNS};
+use crate::config::INIT_FROM;
 use crate::sweep::{self, DataSets, Estimate, Folder, Job, Run, Shard, State, Sweep, duration};
 use crate::{Error, Result, gpu};
 
@@ -51,7 +52,7 @@ impl SweepArgs {
         let devices = devices(global.device.as_deref())?;
         let jobs = self.jobs(&devices)?;
         let runs = self.shard.of(&sweep);
-        runs.iter().try_for_each(|run| networks_exist(run))?;
+        runs.iter().try_for_each(|run| networks_exist(run, &folder.state(&run.name)))?;
         let data = self.look_at_data(&runs, &folder, global.quiet)?;
         let _interrupts = Interrupts::take("stopping the runs, each of which saves first");
         folder.prepare(&sweep, &data, self.force)?;
@@ -69,10 +70,12 @@ impl SweepArgs {
         Ok(())
     }
 
-    /// Reads the data of runs that are to be trained, so that a wrong place is told once and not by every run.
+    /// Reads the data of runs that are to be trained, so that a wrong place is told once and not by every run; and what `--data`
+    /// names in any case, so that finished runs of other data are not passed over.
     fn look_at_data(&self, runs: &[&Run], folder: &Folder, quiet: bool) -> Result<DataSets> {
         let mut data = DataSets::default();
-        for run in runs.iter().filter(|run| folder.state(&run.name) != State::Finished) {
+        let is_read = |run: &&&Run| self.data.is_some() || folder.state(&run.name) != State::Finished;
+        for run in runs.iter().filter(is_read) {
             data.look(&run.config, |config| Ok(load_data(config, self.data.as_ref(), quiet)?.0.sha256))?;
         }
         Ok(data)
@@ -94,7 +97,7 @@ impl SweepArgs {
 
     /// `--dry-run`.
     fn show(&self, sweep: &Sweep, folder: &Folder, global: &Global) -> Result<()> {
-        if let Some(e) = sweep.runs.iter().find_map(|run| networks_exist(run).err()) {
+        if let Some(e) = sweep.runs.iter().find_map(|run| networks_exist(run, &folder.state(&run.name)).err()) {
             log::warn!("{e}");
         }
         let devices = devices(global.device.as_deref());
@@ -172,9 +175,14 @@ fn devices(wanted: Option<&str>) -> Result<Vec<Option<String>>> {
     Ok(if real.len() > 1 { real } else { vec![None] })
 }
 
-/// Refuses a run that begins with, or learns from, what is not there.
-fn networks_exist(run: &Run) -> Result<()> {
-    match run.config.train.networks().find(|(_, path)| !path.exists()) {
+/// Refuses a run that is to begin with, or to learn from, what is not there.
+fn networks_exist(run: &Run, state: &State) -> Result<()> {
+    let is_needed = |key: &str| match state {
+        State::Finished => false,
+        State::Stopped | State::Training => key != INIT_FROM,
+        State::Pending | State::Failed(_) => true,
+    };
+    match run.config.train.networks().find(|(key, path)| is_needed(key) && !path.exists()) {
         None => Ok(()),
         Some((key, path)) => {
             let message = format!("run {}: {key} is {}, which does not exist", run.name, path.display());

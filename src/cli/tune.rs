@@ -3,7 +3,6 @@
 use clap::Args;
 use serde_json::json;
 
-use super::info::expected_classes;
 use super::{ConfigArgs, Global};
 use crate::Result;
 use crate::kernels::select::{Choices, KernelFamily};
@@ -35,7 +34,7 @@ impl TuneArgs {
             println!("{}", tune::forget(&gpu.summary)?.display());
             return Ok(());
         }
-        let lowered = lower_config(&config, expected_classes(&config), &gpu.caps)?;
+        let lowered = lower_config(&config, config.expected_classes(), &gpu.caps)?;
         let family = KernelFamily::choose(config.device.kernels, &gpu.caps)?;
         let mut races = Vec::new();
         let mut file = None;

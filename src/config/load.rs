@@ -178,7 +178,7 @@ pub(crate) fn check_version(probe: &Probe, origin: &str) -> Result<()> {
 }
 
 /// Keys whose values are text.
-const TEXT_KEYS: [&str; 2] = ["data.dir", "train.init_from"];
+const TEXT_KEYS: [&str; 3] = ["data.dir", "train.init_from", "train.distill.teacher"];
 
 /// A value for one key of a configuration, which goes before the file's.
 #[derive(Debug, Clone, PartialEq)]

@@ -309,9 +309,14 @@ impl QuantConfig {
         self.factor(activations.range_factor, activations.scale_with_bits, REFERENCE_ACTIVATION_BITS, bits)
     }
 
-    fn factor(&self, rho: f32, scale_with_bits: bool, reference_bits: u32, bits: u32) -> f32 {
+    /// Whether `range_factor` plays a part for a tensor of `bits` bits: not where its codes span the base grid, nor where its window is found.
+    pub fn takes_range_factor(&self, bits: u32) -> bool {
         let drops_lsbs = matches!(self.reduce, Reduce::DropLsbFloor | Reduce::DropLsbRound);
-        if bits == self.base(bits) || drops_lsbs || self.method == Method::CqatAuto {
+        bits < self.base(bits) && !drops_lsbs && self.method != Method::CqatAuto
+    }
+
+    fn factor(&self, rho: f32, scale_with_bits: bool, reference_bits: u32, bits: u32) -> f32 {
+        if !self.takes_range_factor(bits) {
             return 1.0;
         }
         if !scale_with_bits {

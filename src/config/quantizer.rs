@@ -34,7 +34,7 @@ pub enum Mask {
     /// Inside: lo <= round(x / s) <= hi, the rounded code did not clip.
     #[default]
     Int,
-    /// Inside: lo <= x / s <= hi. Fragile where values sit exactly on an edge.
+    /// Inside: lo <= x / s <= hi, give or take 2^-20: a value that sits on an edge is inside.
     Real,
     /// Inside: the code of `base_bits` bits did not saturate, even if the narrow one did.
     Base8,

@@ -122,11 +122,14 @@ pub struct OptimizerConfig {
     pub decay_norms_and_biases: bool,
 }
 
+/// The key of the network that a run begins with.
+pub const INIT_FROM: &str = "train.init_from";
+
 impl TrainConfig {
     /// Networks that the run takes from elsewhere, to begin with and to learn from: their keys and places.
     pub fn networks(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let teacher = self.distill.teacher.as_ref().filter(|_| self.distill.is_on());
-        let all = [("train.init_from", self.init_from.as_ref()), ("train.distill.teacher", teacher)];
+        let all = [(INIT_FROM, self.init_from.as_ref()), ("train.distill.teacher", teacher)];
         all.into_iter().filter_map(|(key, path)| Some((key, path?)))
     }
 

@@ -181,6 +181,23 @@ fn epochs(t: &TrainConfig, q: &QuantConfig) -> Result<()> {
         )
         .hint("set train.float_epochs, such as 30, or train.init_from to a trained run")
     })?;
+    let has_teacher = t.distill.teacher.is_some() || t.init_from.is_some() || t.float_epochs > 0;
+    ensure(!t.distill.is_on() || has_teacher, || {
+        wrong("train.distill.weight", t.distill.weight, "0 without a float network that has learned something")
+            .hint("set train.float_epochs, train.init_from or train.distill.teacher")
+    })?;
+    ensure(t.quant_epochs > 0 || !t.distill.is_on(), || {
+        wrong("train.distill.weight", t.distill.weight, "0 with train.quant_epochs 0: nothing learns from the teacher")
+            .hint("set train.quant_epochs, or train.distill.weight=0")
+    })?;
+    ensure(t.quant_epochs > 0 || q.reestimate_batches == 0, || {
+        wrong(
+            "quant.reestimate_batches",
+            q.reestimate_batches,
+            "0 with train.quant_epochs 0: statistics are made anew after an epoch",
+        )
+        .hint("set train.quant_epochs, or quant.reestimate_batches=0")
+    })?;
     at_least_one(
         "quant.calibration_batches",
         q.calibration_batches,

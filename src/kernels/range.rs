@@ -32,7 +32,8 @@ pub struct RangeRow {
     pub calibrated: f32,
     /// The code of the offset (LSQ+), a whole number.
     pub zero: f32,
-    /// The step of the 8-bit grid, where windows are counted in it; else 0.
+    /// The step of the 8-bit grid that the window lies in (`cqat-auto`), as calibration found it; else 0. Where the rule says so, windows
+    /// are counted in it.
     pub unit: f32,
     /// Padding.
     pub pad: [u32; 2],

@@ -96,7 +96,7 @@ fn rows(table: &[u32], count: u32) -> &[WeightRow] {
     bytemuck::cast_slice(&table[..count as usize * WEIGHT_WORDS])
 }
 
-/// Parameters of `weight_stats` and `weight_scale`.
+/// Parameters of the kernels that go through the table of weights.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct StatsParams {

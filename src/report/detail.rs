@@ -4,39 +4,16 @@ use crate::Result;
 use crate::data::{DataSet, Split};
 use crate::evaluate::{Kind, Loaded, Network};
 use crate::exec::Device;
-use crate::quant::{Quant, Quantizer};
-use crate::session::{ActivationCounts, Form};
+use crate::session::Form;
 use crate::setup::network;
 
+use super::distribution::{Distribution, Scales, of_activation, of_weights};
 use super::superclasses;
 
 /// Batches whose activations are counted.
 const COUNTED_BATCHES: usize = 4;
 /// Mistakes that are shown.
 const MISTAKES: usize = 24;
-/// Bars of a histogram.
-const BARS: usize = 64;
-
-/// The values of one tensor, counted, with the ends of what its codes reach.
-#[derive(Debug, Clone)]
-pub struct Distribution {
-    /// Name of the layer.
-    pub layer: String,
-    /// Bits of a code; none of a tensor in float.
-    pub bits: Option<u32>,
-    /// Ends of the bars, one more than there are bars.
-    pub edges: Vec<f64>,
-    /// Share of the values in each bar, 0 to 1.
-    pub shares: Vec<f64>,
-    /// Share of the values that are zero or next to it and have no bar: those a ReLU made zero.
-    pub zeros: f64,
-    /// Lowest and highest value of the 8-bit grid, of methods that have one.
-    pub base: Option<[f64; 2]>,
-    /// Lowest and highest value of a code.
-    pub clip: Option<[f64; 2]>,
-    /// Share of all values beyond `clip`.
-    pub clipped: Option<f64>,
-}
 
 /// A picture that was taken for something else.
 #[derive(Debug, Clone)]
@@ -90,42 +67,12 @@ pub fn weights(loaded: &Loaded) -> Result<Vec<Distribution>> {
     for (id, layer) in net.layers.iter().enumerate() {
         let Some(tensor) = loaded.checkpoint.tensors.get(&format!("{}.weight", layer.name())) else { continue };
         let q = spec.as_ref().and_then(|s| s.layer(id)).filter(|_| quantized);
-        let inverses = loaded.checkpoint.tensors.get(&format!("quant.{}.weight.inv_scale", layer.name()));
-        all.push(of_weights(layer.name(), &tensor.data, q.zip(inverses.map(|t| &t.data[..]))));
+        let part = |part: &str| loaded.checkpoint.tensors.get(&format!("quant.{}.weight.{part}", layer.name()));
+        let unit = part("unit").map_or(0.0, |t| t.data.iter().copied().fold(0.0, f32::max));
+        let q = q.zip(part("inv_scale")).map(|(q, t)| Scales { q, inverses: &t.data, unit });
+        all.push(of_weights(layer.name(), &tensor.data, q.as_ref()));
     }
     Ok(all)
-}
-
-/// Values of the 8-bit grid, where the quantizer `q` has one, and of the codes at both ends; `quant` is that of `q` with its offset.
-fn ends(q: &Quantizer, quant: &Quant, inverse: f32) -> (Option<[f64; 2]>, [f64; 2]) {
-    let of = |low: i32, high: i32| [low, high].map(|code| f64::from(quant.place_of(code, inverse)));
-    let eight = q.quant.base_hi - q.quant.base_lo >= 254;
-    (eight.then(|| of(quant.base_lo, quant.base_hi)), of(quant.lo << quant.shift, quant.hi << quant.shift))
-}
-
-/// `q`: the quantizer, and the factors from values to base codes, one an output channel, whose weights are neighbours.
-fn of_weights(layer: &str, values: &[f32], q: Option<(&Quantizer, &[f32])>) -> Distribution {
-    let largest = values.iter().fold(0f64, |m, v| m.max(f64::from(v.abs()))).max(1e-12);
-    // With a scale a channel, the lines are those of the largest.
-    let widest = |inverses: &[f32]| inverses.iter().copied().fold(f32::INFINITY, f32::min);
-    let (base, clip) = q.map(|(q, inverses)| ends(q, &q.quant, widest(inverses))).unzip();
-    let base = base.flatten();
-    // The clip lines are in the picture, but a window far wider than the weights does not hide them.
-    let reach = clip.map_or(largest, |c: [f64; 2]| largest.max(c[0].abs().max(c[1]).min(2.0 * largest))) * 1.05;
-    let edges: Vec<f64> = (0..=BARS).map(|i| reach * (2.0 * i as f64 / BARS as f64 - 1.0)).collect();
-    let mut shares = vec![0.0; BARS];
-    let one = 1.0 / values.len().max(1) as f64;
-    for v in values {
-        let at = (f64::from(*v) / reach + 1.0) / 2.0 * BARS as f64;
-        shares[(at as usize).min(BARS - 1)] += one;
-    }
-    let clips = |(q, inverses): (&Quantizer, &[f32])| {
-        let own = |i: usize| inverses[i * inverses.len() / values.len()];
-        values.iter().enumerate().filter(|(i, v)| q.quant.clips(**v, own(*i))).count() as f64 * one
-    };
-    let clipped = q.map(clips);
-    let bits = q.map(|(q, _)| q.bits);
-    Distribution { layer: layer.into(), bits, edges, shares, zeros: 0.0, base, clip, clipped }
 }
 
 /// Looks at the test pictures with a run's network.
@@ -180,39 +127,6 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
         }
     }
     Ok((network.logits(split)?, activations))
-}
-
-/// Merges the bins to bars, which reach to twice the last code: what lies further is in the last one. The first bin, of zeros, has none.
-fn of_activation(layer: &str, counted: &ActivationCounts, q: &Quantizer) -> Distribution {
-    let quant = counted.row.offset(&q.quant);
-    let (counts, range, inverse) = (&counted.counts, counted.range, counted.row.inv_scale);
-    let total = counts.iter().map(|c| f64::from(*c)).sum::<f64>().max(1.0);
-    let (range, bins) = (f64::from(range), counts.len());
-    let (base, clip) = ends(q, &quant, inverse);
-    let reach = (2.0 * clip[1] / range).min(1.0);
-    let per_bar = ((reach * bins as f64) as usize).div_ceil(BARS).max(1);
-    let edges = (0..=BARS).map(|i| range * (i * per_bar) as f64 / bins as f64).collect();
-    let mut shares = vec![0.0; BARS];
-    for (bin, count) in counts.iter().enumerate() {
-        shares[(bin / per_bar).min(BARS - 1)] += f64::from(*count) / total;
-    }
-    let zeros = f64::from(counts[0]) / total;
-    shares[0] -= zeros;
-    let beyond = |(bin, count): (usize, &u32)| {
-        let centre = (bin as f64 + 0.5) * range / bins as f64;
-        if quant.saturates(centre as f32, inverse) { f64::from(*count) } else { 0.0 }
-    };
-    let clipped = counts.iter().enumerate().map(beyond).sum::<f64>() / total;
-    Distribution {
-        layer: layer.into(),
-        bits: Some(q.bits),
-        edges,
-        shares,
-        zeros,
-        base,
-        clip: Some(clip),
-        clipped: Some(clipped),
-    }
 }
 
 /// The class of the largest logit, and its probability.

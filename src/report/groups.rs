@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::runs::Run;
 use super::stats::Mean;
-use crate::config::Config;
+use crate::config::{CONDUCT_KEYS, Config};
 use crate::run::RunFolder;
 
 /// Equal runs of different seeds.
@@ -35,9 +35,8 @@ pub struct Group {
 /// Keys that a row's name tells.
 const MOST_TOLD: usize = 4;
 
-/// Keys in which equal runs may differ.
-const PRIVATE: [&str; 6] =
-    ["train.seed", "data.dir", "device.memory_mib", "device.pictures", "train.log_every", "train.heartbeat_seconds"];
+/// Keys in which equal runs may differ, beside [`CONDUCT_KEYS`].
+const PRIVATE: [&str; 2] = ["train.seed", "data.dir"];
 
 /// The rows for `runs`, best first, unfinished ones last.
 pub fn groups(runs: &[Run]) -> Vec<Group> {
@@ -128,7 +127,7 @@ fn description(run: &Run) -> BTreeMap<String, Value> {
 fn leaves(config: &crate::config::Config) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     crate::run::leaves("", &serde_json::to_value(config).unwrap_or_default(), &mut all);
-    all.retain(|key, _| !PRIVATE.contains(&key.as_str()));
+    all.retain(|key, _| !PRIVATE.iter().chain(&CONDUCT_KEYS).any(|private| key == private));
     all
 }
 

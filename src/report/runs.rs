@@ -8,10 +8,11 @@ use crate::config::{Config, Method};
 use crate::cost::Cost;
 use crate::run::RunFolder;
 use crate::setup::network;
+use crate::sweep::MOST_RUNS;
 use crate::{Error, Result, files};
 
-/// Folders that are looked through in a sweep.
-const MOST_RUNS: usize = 10_000;
+/// Entries of a folder that are looked through: of a sweep, a run folder and a log each, and what all share.
+const MOST_ENTRIES: usize = 2 * MOST_RUNS + 100;
 
 /// Scores of an epoch on one split.
 #[derive(Debug, Clone)]
@@ -114,8 +115,10 @@ impl Run {
         if !epochs.iter().any(|e| e.split != "train") {
             notes.push("no epoch has been scored".into());
         }
-        let classes = config.network.classes.unwrap_or(10) as usize;
-        let (net, spec) = network(&config, classes)?;
+        if let Some(float) = score(&epochs).filter(|e| !is_of(e, &config)) {
+            notes.push(format!("in its float phase, at top-1 {:.2} %", float.top1));
+        }
+        let (net, spec) = network(&config, config.expected_classes())?;
         let start = start_folder(path, &config);
         let known = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
         let adapter = &manifest["adapter"];
@@ -140,9 +143,10 @@ impl Run {
         })
     }
 
-    /// The last scores on pictures that it was not trained on.
+    /// The last scores on pictures that it was not trained on, of what it is to become: a run that will quantize has none in its float
+    /// phase.
     pub fn score(&self) -> Option<&Epoch> {
-        score(&self.epochs)
+        score(&self.epochs).filter(|e| is_of(e, &self.config))
     }
 
     /// Top-1 in percent of the float network that it was quantized from, on the same pictures: its own, or that of its start.
@@ -176,6 +180,11 @@ impl Run {
         let weights: u64 = self.cost.layers.iter().map(|l| l.weights).sum();
         self.cost.weight_memory_bits as f64 / weights.max(1) as f64
     }
+}
+
+/// Whether an epoch is of the phase that a run ends with.
+fn is_of(epoch: &Epoch, config: &Config) -> bool {
+    config.quant.method == Method::None || epoch.phase == "quant"
 }
 
 fn score(epochs: &[Epoch]) -> Option<&Epoch> {
@@ -260,8 +269,14 @@ pub fn folders(paths: &[PathBuf]) -> Vec<(PathBuf, Option<Error>)> {
             found.push((path.clone(), None));
             continue;
         }
-        let inside = files::list(path, MOST_RUNS);
-        let inside: Vec<PathBuf> = inside.unwrap_or_default().into_iter().filter(|p| is_begun(p)).collect();
+        let inside = files::list(path, MOST_ENTRIES).unwrap_or_default();
+        if inside.len() > MOST_ENTRIES {
+            let error = Error::training(format!("{} holds more than {MOST_ENTRIES} files and folders", path.display()))
+                .hint("name the runs themselves, or move some to a folder of their own");
+            found.push((path.clone(), Some(error)));
+            continue;
+        }
+        let inside: Vec<PathBuf> = inside.into_iter().filter(|p| is_begun(p)).collect();
         if inside.is_empty() {
             let what = if path.exists() { "is no run folder and holds none" } else { "does not exist" };
             let error = Error::training(format!("{} {what}", path.display()))

@@ -137,7 +137,8 @@ pub fn text(report: &Report) -> String {
     );
     let _ = writeln!(out, "of the difference, one seed has none; * per picture, {MODEL_LABEL}");
     for run in report.runs.iter().filter(|run| !run.notes.is_empty()) {
-        let _ = writeln!(out, "{}: {}", one_line(run.path.display()), one_line(run.notes.join("; ")));
+        let _ =
+            writeln!(out, "{}: {}", one_line(run.path.display()), one_line(run.notes.join("; ").replace('\n', "; ")));
     }
     for (path, error) in &report.broken {
         let _ = writeln!(out, "not shown: {}: {}", one_line(path.display()), error.trim_end().replace('\n', "\n  "));

@@ -8,7 +8,7 @@ use crate::exec::ExecutorExt;
 use crate::kernels::Step;
 use crate::kernels::range::{BINS, RangeRow};
 use crate::kernels::weights::estimate;
-use crate::quant::{QuantSpec, Quantizer, Scale, learn, rounding};
+use crate::quant::{QuantSpec, Quantizer, Scale, learn};
 use crate::{Error, Result};
 
 impl Session<'_> {
@@ -70,7 +70,7 @@ impl Session<'_> {
             let row = &mut rows[at];
             let counts = Histogram { counts: &histogram[at * BINS..][..BINS], negative: &[], range: row.range };
             let range = first_range(&spec.config, q, row.range, &counts);
-            let unit = if q.rule.pow2 == rounding::WINDOW { row.range / q.rule.levels } else { 0.0 };
+            let unit = window_unit(&spec.config, q, row.range);
             let s = q.rule.scale(range);
             *row = RangeRow {
                 range,
@@ -161,7 +161,7 @@ fn first_range(config: &QuantConfig, q: &Quantizer, observed: f32, counts: &Hist
     }
 }
 
-/// The scale of weights that the host decides, and the step of their 8-bit grid where windows are counted in it.
+/// The scale of weights that the host decides, and the step of the grid that their window lies in, see [`RangeRow::unit`].
 #[derive(Debug, Clone, Copy)]
 struct WeightStart {
     scale: Scale,
@@ -184,8 +184,13 @@ fn weight_start(config: &QuantConfig, q: &Quantizer, values: &[f32]) -> WeightSt
         }
         Estimator::Max | Estimator::EmaMax => counts.range,
     };
-    let unit = if q.rule.pow2 == rounding::WINDOW { counts.range / q.rule.levels } else { 0.0 };
-    WeightStart { scale: q.rule.scale(range), unit }
+    WeightStart { scale: q.rule.scale(range), unit: window_unit(config, q, counts.range) }
+}
+
+/// The step of the base grid whose ends are the largest value `largest`, of a tensor with a window inside that grid; else 0.
+fn window_unit(config: &QuantConfig, q: &Quantizer, largest: f32) -> f32 {
+    let is_window = config.method == Method::CqatAuto && q.quant.base_hi > q.quant.hi;
+    if is_window { largest / q.rule.levels } else { 0.0 }
 }
 
 /// The first step of LSQ (Esser et al. 2020, section 2.1): 2 mean |x| / sqrt(hi).

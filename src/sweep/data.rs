@@ -12,7 +12,7 @@ pub struct DataSets {
 }
 
 /// What of a configuration decides which pictures are read.
-fn wish(config: &Config) -> DataConfig {
+pub(super) fn wish(config: &Config) -> DataConfig {
     DataConfig { validation: 0, subset: None, augment: AugmentConfig::default(), ..config.data.clone() }
 }
 

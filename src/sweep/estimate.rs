@@ -1,11 +1,13 @@
 //! What a run of a sweep will take: memory, arithmetic, and time where runs of the sweep have shown how fast the device is.
 
+use super::data::wish;
 use super::metrics::{Metrics, Pace};
 use super::{Folder, Run, State, Sweep};
-use crate::config::Config;
+use crate::config::{Config, DataConfig};
 use crate::cost::Cost;
 use crate::error::Result;
 use crate::kernels::Caps;
+use crate::run::RunFolder;
 use crate::setup::{lower_config, network};
 
 /// What a run will take.
@@ -19,13 +21,43 @@ pub struct Estimate {
     pub seconds: Option<f64>,
 }
 
-/// Bit operations of a picture ([`Cost::bops`]) in a configuration's network, with the classes that `cqat plan` takes.
-///
-/// # Errors
-/// A configuration error.
-pub(super) fn bops_of(config: &Config) -> Result<u64> {
-    let (net, spec) = network(config, config.expected_classes())?;
-    Ok(Cost::of(&net, spec.as_ref()).bops)
+/// How many classes the data of a sweep have, as the run folders know it that have begun.
+pub(super) struct Classes(Vec<(DataConfig, usize)>);
+
+impl Classes {
+    pub(super) fn read(sweep: &Sweep, folder: &Folder) -> Classes {
+        let mut known: Vec<(DataConfig, usize)> = Vec::new();
+        for run in sweep.starts.iter().chain(&sweep.runs) {
+            let wished = wish(&run.config);
+            if run.config.network.classes.is_some() || known.iter().any(|(of, _)| *of == wished) {
+                continue;
+            }
+            let config = RunFolder::open(&folder.run(&run.name)).and_then(|run| run.config());
+            if let Some(classes) = config.ok().and_then(|config| config.network.classes) {
+                known.push((wished, classes as usize));
+            }
+        }
+        Classes(known)
+    }
+
+    /// Classes of a run's network; those that `cqat plan` takes where no run has begun on such data.
+    fn of(&self, config: &Config) -> usize {
+        let known = || self.0.iter().find(|(of, _)| *of == wish(config)).map(|(_, classes)| *classes);
+        config.network.classes.map(|n| n as usize).or_else(known).unwrap_or_else(|| config.expected_classes())
+    }
+
+    /// Bit operations of a picture ([`Cost::bops`]) in a configuration's network.
+    ///
+    /// # Errors
+    /// A configuration error.
+    pub(super) fn bops(&self, config: &Config) -> Result<u64> {
+        let (net, spec) = network(config, self.of(config))?;
+        Ok(Cost::of(&net, spec.as_ref()).bops)
+    }
+
+    fn macs(&self, config: &Config) -> Result<f64> {
+        Ok(network(config, self.of(config))?.0.macs() as f64)
+    }
 }
 
 /// How fast runs are: seconds for a multiply-accumulate of the forward pass of one picture.
@@ -38,12 +70,12 @@ struct Speed {
 
 impl Speed {
     /// As the finished runs of the sweep show.
-    fn of(sweep: &Sweep, folder: &Folder) -> Result<Speed> {
+    fn of(sweep: &Sweep, folder: &Folder, classes: &Classes) -> Result<Speed> {
         let mut sums = [(0.0, 0.0); 3];
         let mut pictures = [None; 2];
         let all = sweep.starts.iter().chain(&sweep.runs);
         for run in all.filter(|run| folder.state(&run.name) == State::Finished) {
-            let macs = macs(&run.config)?;
+            let macs = classes.macs(&run.config)?;
             let m = Metrics::read(&folder.run(&run.name));
             for (sum, pace) in sums.iter_mut().zip(m.paces) {
                 *sum = (sum.0 + pace.seconds, sum.1 + pace.pictures * macs);
@@ -57,9 +89,9 @@ impl Speed {
         Ok(Speed { costs: sums.map(|(seconds, work)| (work > 0.0).then(|| seconds / work)), pictures })
     }
 
-    /// Seconds of what `run` has left.
-    fn seconds(&self, run: &Run, done: &Metrics) -> Result<Option<f64>> {
-        let (t, macs) = (&run.config.train, macs(&run.config)?);
+    /// Seconds of what `run` has left, whose forward pass has `macs`.
+    fn seconds(&self, run: &Run, macs: f64, done: &Metrics) -> Option<f64> {
+        let t = &run.config.train;
         let float = if run.start.is_some() { 0 } else { t.float_epochs };
         let left = |epochs: u32, before: u32| f64::from(epochs - epochs.min(done.epochs.saturating_sub(before)));
         let (quant, float) = (left(t.quant_epochs, float), left(float, 0));
@@ -74,12 +106,8 @@ impl Speed {
             cost(quant, pictures, quant_cost.or(float_cost)),
             cost(float + quant, self.pictures[1], scoring_cost),
         ];
-        Ok(parts.into_iter().sum())
+        parts.into_iter().sum()
     }
-}
-
-fn macs(config: &Config) -> Result<f64> {
-    Ok(network(config, config.expected_classes())?.0.macs() as f64)
 }
 
 impl Estimate {
@@ -88,9 +116,10 @@ impl Estimate {
     /// # Errors
     /// A configuration error.
     pub fn of_all(sweep: &Sweep, folder: &Folder, caps: Option<&Caps>) -> Result<Vec<Estimate>> {
-        let speed = Speed::of(sweep, folder)?;
+        let known = Classes::read(sweep, folder);
+        let speed = Speed::of(sweep, folder, &known)?;
         let of = |run: &Run| {
-            let (config, classes) = (&run.config, run.config.expected_classes());
+            let (config, classes) = (&run.config, known.of(&run.config));
             let memory = caps.cloned().map(|mut caps| {
                 caps.budget_bytes =
                     config.device.memory_mib.map_or(caps.budget_bytes, |mib| mib.saturating_mul(1 << 20));
@@ -99,9 +128,9 @@ impl Estimate {
             });
             let seconds = match folder.state(&run.name) {
                 State::Finished => Some(0.0),
-                _ => speed.seconds(run, &Metrics::read(&folder.run(&run.name)))?,
+                _ => speed.seconds(run, known.macs(config)?, &Metrics::read(&folder.run(&run.name))),
             };
-            Ok(Estimate { memory, bops: bops_of(config)?, seconds })
+            Ok(Estimate { memory, bops: known.bops(config)?, seconds })
         };
         sweep.starts.iter().chain(&sweep.runs).map(of).collect()
     }
@@ -120,16 +149,25 @@ mod tests {
     fn time_follows_from_finished_runs() {
         let run =
             Run { name: "a".into(), config: config(&["train.float_epochs=2", "train.quant_epochs=1"]), start: None };
-        let macs = macs(&run.config).unwrap();
+        let macs = Classes(Vec::new()).macs(&run.config).unwrap();
         let speed = Speed { costs: [Some(2.0 / macs), None, Some(1.0 / macs)], pictures: [Some(100.0), Some(10.0)] };
         let mut done = Metrics::default();
-        let seconds = |run: &Run, done: &Metrics| speed.seconds(run, done).unwrap().map(f64::round);
+        let seconds = |run: &Run, done: &Metrics| speed.seconds(run, macs, done).map(f64::round);
         assert_eq!(seconds(&run, &done), Some(3.0 * 200.0 + 3.0 * 10.0));
         done.epochs = 2;
         assert_eq!(seconds(&run, &done), Some(210.0));
         let run = Run { start: Some("float".into()), ..run };
         assert_eq!(seconds(&run, &Metrics::default()), Some(210.0));
         let unknown = Speed { costs: [None; 3], pictures: [None; 2] };
-        assert_eq!(unknown.seconds(&run, &Metrics::default()).unwrap(), None);
+        assert_eq!(unknown.seconds(&run, macs, &Metrics::default()), None);
+    }
+
+    #[test]
+    fn classes_are_those_of_the_data_where_a_run_knows_them() {
+        let place = |dir: &str| config(&[&format!("data.dir={dir}")]);
+        let known = Classes(vec![(wish(&place("four")), 4)]);
+        let held = Config { data: DataConfig { validation: 100, ..place("four").data }, ..place("four") };
+        assert_eq!([place("four"), held, place("other")].map(|c| known.of(&c)), [4, 4, 100]);
+        assert_eq!(known.of(&config(&["data.dir=four", "network.classes=7"])), 7);
     }
 }

@@ -3,13 +3,10 @@
 use serde_yaml::Value;
 
 use super::file::{File, shown};
-use super::{Run, Sweep, names};
+use super::{MOST_RUNS, Run, Sweep, names};
 use crate::config::{Config, Override, load};
 use crate::error::{Error, Result};
 use crate::setup;
-
-/// Most runs of a sweep: more are a slip.
-const MOST_RUNS: usize = 10_000;
 
 /// A run in the making: the parts of its name, and its keys with their places and values.
 type Draft = (Vec<String>, Vec<(String, String, Value)>);
@@ -124,7 +121,7 @@ fn drafts(file: &File) -> Result<Vec<Draft>> {
 fn refuse_twin(file: &File, runs: &[Run], name: &str, config: &Config) -> Result<()> {
     if let Some(other) = runs.iter().find(|run| run.name.eq_ignore_ascii_case(name)) {
         return Err(Error::config(format!("{}: two runs are called `{}`", file.origin, other.name))
-            .hint("a run's name is its folder's: give each run under `runs` a name of its own"));
+            .hint("a run's name is its folder's: give each run under `runs` a name of its own, capitals apart"));
     }
     match runs.iter().find(|run| run.config == *config) {
         Some(other) => Err(Error::config(format!(

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::MOST_RUNS;
 use crate::files;
 
-/// Most files of `state/` that are looked at.
-const MOST_FILES: usize = 30_000;
+/// Most files of `state/` that are looked at: three a run, some of the sweep itself.
+const MOST_FILES: usize = 3 * MOST_RUNS + 100;
 
 /// The runs of the sweep in `folder` that failed, by the place that their run folders have or would have, each with its error. None where the
 /// folder holds no sweep.

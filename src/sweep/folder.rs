@@ -164,7 +164,7 @@ impl Folder {
                     .hint("a newer program wrote it, or it is damaged: use that program, or choose another folder with --out")
                     .caused_by(e)
             })?;
-            if config != run.config {
+            if config.outcome() != run.config.outcome() {
                 changed.push(run);
             }
         }

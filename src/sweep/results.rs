@@ -2,7 +2,7 @@
 
 use serde_yaml::Value;
 
-use super::estimate::bops_of;
+use super::estimate::Classes;
 use super::expand::{as_value, value_at};
 use super::file::shown;
 use super::metrics::Metrics;
@@ -44,15 +44,16 @@ pub(super) fn write(sweep: &Sweep, folder: &Folder) -> Result<()> {
     let failed = |e: csv::Error| Error::training("results.csv cannot be encoded").caused_by(e);
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["name", "status"].into_iter().chain(keys.iter().copied()).chain(OUTCOME)).map_err(failed)?;
+    let classes = Classes::read(sweep, folder);
     for run in &sweep.runs {
-        csv.write_record(row(sweep, folder, run, &keys)?).map_err(failed)?;
+        csv.write_record(row(sweep, folder, run, &keys, &classes)?).map_err(failed)?;
     }
     let bytes =
         csv.into_inner().map_err(|e| Error::training("results.csv cannot be encoded").caused_by(e.into_error()))?;
     write_atomically(&folder.results(), &bytes, ErrorKind::Training)
 }
 
-/// What a table says of a run: its status, and the error of one that failed or waits for one that did.
+/// What a table says of a run: its status, and the error of one that failed, waits for one that did, or has lost its scores.
 pub fn status(folder: &Folder, run: &Run) -> (&'static str, Option<String>) {
     let start = run.start.as_ref().map(|name| (name, folder.state(name)));
     match (folder.state(&run.name), start) {
@@ -62,10 +63,12 @@ pub fn status(folder: &Folder, run: &Run) -> (&'static str, Option<String>) {
     }
 }
 
-fn row(sweep: &Sweep, folder: &Folder, run: &Run, keys: &[&str]) -> Result<Vec<String>> {
+fn row(sweep: &Sweep, folder: &Folder, run: &Run, keys: &[&str], classes: &Classes) -> Result<Vec<String>> {
     let config = as_value(&run.config)?;
     let (status, error) = status(folder, run);
     let m = Metrics::read(&folder.run(&run.name));
+    let is_scoreless = folder.state(&run.name) == State::Finished && m.score.is_none();
+    let error = error.or_else(|| is_scoreless.then(|| "its metrics.jsonl has no score: cqat eval makes one".into()));
     let start = run.start.as_ref().and_then(|name| sweep.run(name));
     let float = start.and_then(|start| Metrics::read(&folder.run(&start.name)).float_top1).or(m.float_top1);
     let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
@@ -85,7 +88,7 @@ fn row(sweep: &Sweep, folder: &Folder, run: &Run, keys: &[&str]) -> Result<Vec<S
         number(float),
         m.epochs.to_string(),
         format!("{:.1}", m.seconds()),
-        bops_of(&run.config)?.to_string(),
+        classes.bops(&run.config)?.to_string(),
         run.start.clone().unwrap_or_default(),
         error.unwrap_or_default(),
     ]);

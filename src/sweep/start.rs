@@ -31,27 +31,27 @@ pub(super) fn share(runs: &mut [Run]) -> Result<Vec<Run>> {
     let mut known: Vec<(Config, String)> = Vec::new();
     for run in runs.iter().filter(|run| is_float(run)) {
         if let Some(float) = float_run(&run.config) {
-            known.push((float, run.name.clone()));
+            known.push((float.outcome(), run.name.clone()));
         }
     }
     let mut made = Vec::new();
     for run in runs.iter_mut().filter(|run| !is_float(run)) {
         let Some(float) = float_run(&run.config) else { continue };
-        if let Some((_, name)) = known.iter().find(|(other, _)| *other == float) {
+        if let Some((_, name)) = known.iter().find(|(other, _)| *other == float.outcome()) {
             run.start = Some(name.clone());
             continue;
         }
         let name = name_of(&float)?;
         run.start = Some(name.clone());
-        known.push((float.clone(), name.clone()));
+        known.push((float.outcome(), name.clone()));
         made.push(Run { name, config: float, start: None });
     }
     Ok(made)
 }
 
-/// `float-` and digits of the hash of those keys that differ from the defaults: a program that knows more keys gives the same name.
+/// `float-` and digits of the hash of those keys that differ from the defaults and count for the outcome: a program that knows more keys gives the same name.
 fn name_of(float: &Config) -> Result<String> {
-    let mut keys = as_value(float)?;
+    let mut keys = as_value(&float.outcome())?;
     drop_defaults(&mut keys, &as_value(&Config::default())?);
     let text = serde_json::to_string(&keys).map_err(|e| Error::config("cannot write a configuration").caused_by(e))?;
     let hash = hexadecimal(&Sha256::digest(text));
@@ -104,7 +104,8 @@ mod tests {
         let name = |sets: &[&str]| name_of(&float_run(&run("a", sets).config).unwrap()).unwrap();
         assert_eq!(name(&[]), "float-b888b2c8");
         assert_eq!(name(&["train.log_every=20"]), name(&[]), "a default by another way");
-        assert_ne!(name(&["train.log_every=19"]), name(&[]));
+        assert_eq!(name(&["train.log_every=19", "device.memory_mib=500"]), name(&[]), "the outcome is the same");
+        assert_ne!(name(&["train.batch=64"]), name(&[]));
     }
 
     #[test]

@@ -297,8 +297,8 @@ impl Work<'_> {
         if !failed.is_empty() {
             let message = format!("{} of {} runs failed: {}", failed.len(), runs.len(), failed.join(", "));
             return Err(Error::training(message).hint(format!(
-                "{} has their errors, NAME.log beside it all that they said; --retry-failed trains them again, from their last checkpoint: of one \
-                 that is damaged, remove the run folder first",
+                "{} has their errors, NAME.log beside it all that they said; --retry-failed trains them again, from their last checkpoint: where \
+                 that is damaged or gone, remove the run folder first",
                 self.job.folder.results().display()
             )));
         }

@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::{Scores, Trainer};
 use crate::Result;
-use crate::config::{Estimator, Method};
+use crate::config::{Estimator, Method, QuantConfig};
 use crate::evaluate::Kind;
 use crate::exec::ExecutorExt;
 use crate::kernels::range::RangeRow;
 use crate::plan::layout::Weights;
 use crate::progress::Beat;
-use crate::quant::{Quantizer, learn};
+use crate::quant::{Quantizer, form, learn};
 use crate::run::now;
 use crate::safetensors_io::{NamedTensor, Tensors, expect};
 use crate::session::{Form, Session};
@@ -68,24 +68,19 @@ impl Trainer<'_> {
             let mut l = line(&a.name, "activation");
             l["bits"] = json!(q.bits);
             l["scale"] = json!(row.scale);
-            l["range"] = json!(row.range);
+            // Of a window, that of the 8-bit grid that it lies in.
+            l["range"] = json!(if row.unit > 0.0 { row.unit * q.rule.levels } else { row.range });
             l["saturated"] = json!(saturated);
             l["blocked"] = json!(per_step(row.blocked));
             lines.push(l);
             if let Some(saturated) = saturated.filter(|s| *s > SATURATION_WARNING) {
-                let advice = match spec.config.activation_estimator() {
-                    _ if spec.config.method == Method::Dorefa => "dorefa clips activations at 1",
-                    _ if q.quant.learn != learn::NOTHING => "its learned scale follows the loss, not these",
-                    Estimator::FixedPow2 => "a larger quant.activations.fixed_log2_scale keeps more of them",
-                    Estimator::Mse => "mse found that best when it calibrated; other estimators keep more of them",
-                    _ => "a larger quant.activations.range_factor keeps more of them",
-                };
                 log::warn!(
-                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); {advice}",
+                    "{}: {:.0} % of the positive values saturate (range {:.4}, scale {:.6}); {}",
                     a.name,
                     100.0 * saturated,
                     row.range,
-                    row.scale
+                    row.scale,
+                    saturation_advice(&spec.config, q)
                 );
             }
         }
@@ -108,6 +103,23 @@ impl Trainer<'_> {
         self.codes = codes;
         lines.iter().try_for_each(|l| self.folder.log(l))?;
         self.codes.iter().try_for_each(|(layer, codes)| self.folder.codes(layer, codes))
+    }
+}
+
+/// What keeps more of an activation's values from saturating, with the quantizer `q`.
+fn saturation_advice(config: &QuantConfig, q: &Quantizer) -> &'static str {
+    match config.activation_estimator() {
+        _ if config.method == Method::Dorefa => "dorefa clips activations at 1",
+        _ if q.quant.learn != learn::NOTHING => "its learned scale follows the loss, not these",
+        Estimator::FixedPow2 => "a larger quant.activations.fixed_log2_scale keeps more of them",
+        Estimator::Mse if config.method == Method::CqatAuto => {
+            "cqat-auto found that window best when it calibrated; more bits keep more of them"
+        }
+        Estimator::Mse => "mse found that best when it calibrated; other estimators keep more of them",
+        Estimator::Percentile => "a larger quant.activations.percentile keeps more of them",
+        Estimator::KSigma => "a larger quant.activations.sigmas keeps more of them",
+        _ if config.takes_range_factor(q.bits) => "a larger quant.activations.range_factor keeps more of them",
+        _ => "its range follows the largest values; quant.activations.source=batch follows them at once",
     }
 }
 
@@ -166,7 +178,7 @@ struct WeightStatistics {
     bits: u32,
     /// Smallest and largest scale of its channels.
     scales: [f32; 2],
-    /// The range that the largest scale stands for.
+    /// The range that the largest scale stands for; of a window, that of the 8-bit grid that it lies in.
     range: f32,
     largest: f32,
     /// Fraction of the weights outside the codes.
@@ -184,7 +196,8 @@ fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
     let mut all = Vec::new();
     for w in &layout.weights {
         let Some(q) = spec.layer(w.layer) else { continue };
-        let (scale, inverse) = scales[plan.offset(w.scales)..][..2 * w.c_out].split_at(w.c_out);
+        let mut parts = scales[plan.offset(w.scales)..][..3 * w.c_out].chunks_exact(w.c_out);
+        let [scale, inverse, unit] = std::array::from_fn(|_| parts.next().unwrap_or_default());
         let values = params[plan.offset(w.weight)..][..w.words()].iter().enumerate();
         let (mut saturated, mut blocked, mut count, mut largest) = (0u64, 0u64, 0u64, 0f32);
         for (i, v) in values.filter(|(i, _)| w.is_real(*i)) {
@@ -201,11 +214,70 @@ fn weight_statistics(session: &mut Session) -> Result<Vec<WeightStatistics>> {
             name: w.name.clone(),
             bits: q.bits,
             scales: [fold(f32::min, scale), fold(f32::max, scale)],
-            range: q.rule.range_of_step(1.0 / fold(f32::min, inverse)),
+            range: range_of_weights(q, largest, fold(f32::max, unit), fold(f32::min, inverse)),
             largest,
             saturated: fraction(saturated),
             blocked: fraction(blocked),
         });
     }
     Ok(all)
+}
+
+/// The range of weights up to `largest`, `inverse` the smallest factor from values to base codes, `unit` the largest step of the grids
+/// that windows lie in.
+fn range_of_weights(q: &Quantizer, largest: f32, unit: f32, inverse: f32) -> f32 {
+    match q.quant.form {
+        form::ODD_TANH => largest, // the factor is of tanh
+        _ if unit > 0.0 => unit * q.rule.levels,
+        _ => q.rule.range_of_step(1.0 / inverse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::net::Net;
+    use crate::quant::QuantSpec;
+
+    fn quantizer(layer: &str, sets: &[&str]) -> (QuantConfig, Quantizer) {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        let net = Net::resnet(8, 8, 10, 32).unwrap();
+        let config = Config::load("cqat", &sets).unwrap().quant;
+        let spec = QuantSpec::new(&config, &net).unwrap().unwrap();
+        (config, *spec.layer(net.layers.iter().position(|l| l.name() == layer).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn advice_names_what_moves_the_range() {
+        let advice = |layer: &str, sets: &[&str]| {
+            let (config, q) = quantizer(layer, sets);
+            saturation_advice(&config, &q)
+        };
+        let narrow = |sets: &[&str]| advice("layer1.0.relu1", sets);
+        assert!(narrow(&[]).contains("range_factor"));
+        for sets in [&["quant.method=minmax"][..], &["quant.reduce=drop_lsb_round"]] {
+            assert!(!narrow(sets).contains("range_factor") && narrow(sets).contains("source=batch"), "{sets:?}");
+        }
+        let last = Net::resnet(8, 8, 10, 32).unwrap().activations().last().unwrap().1.name.clone();
+        assert!(!advice(&last, &[]).contains("range_factor"), "eight bits span the grid");
+        for (estimator, key) in [("k_sigma", ".sigmas"), ("percentile", ".percentile"), ("fixed_pow2", "fixed_log2")] {
+            let set = format!("quant.activations.estimator={estimator}");
+            assert!(narrow(&[&set]).contains(key), "{estimator}");
+        }
+        assert!(narrow(&["quant.method=cqat-auto", "quant.learn_scales=false"]).contains("more bits"));
+        assert!(narrow(&["quant.method=lsq"]).contains("learned"));
+    }
+
+    #[test]
+    fn the_range_of_weights_is_in_their_units() {
+        let range = |sets: &[&str], unit: f32, inverse: f32| {
+            range_of_weights(&quantizer("layer1.0.conv1", sets).1, 0.5, unit, inverse)
+        };
+        // 31 odd codes over tanh(0.5) both ways.
+        assert_eq!(range(&["quant.method=dorefa"], 0.0, 31.0 / (2.0 * 0.5f32.tanh())), 0.5);
+        assert_eq!(range(&["quant.method=cqat-auto"], 0.5 / 127.0, 8.0 / 0.5), 0.5);
+        let (_, q) = quantizer("layer1.0.conv1", &[]);
+        assert!((range(&[], 0.0, q.rule.scale(0.5).inv_scale) - 0.5).abs() < 1e-6);
+    }
 }

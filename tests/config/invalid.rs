@@ -452,3 +452,24 @@ fn epochs_that_do_not_fit_the_method_are_refused() {
     hint: set quant.freeze=before_last_epoch, or never to let ranges move to the end
     "#);
 }
+
+#[test]
+fn what_plays_no_part_is_refused() {
+    assert_snapshot!(invalid(&[
+        &["train.distill.weight=0.5", "train.float_epochs=0"],
+        &["train.distill.weight=0.5", "train.quant_epochs=0"],
+        &["quant.reestimate_batches=10", "train.quant_epochs=0"],
+    ]), @r"
+    train.distill.weight=0.5 train.float_epochs=0
+    error: `train.distill.weight` is 0.5, expected 0 without a float network that has learned something
+    hint: set train.float_epochs, train.init_from or train.distill.teacher
+
+    train.distill.weight=0.5 train.quant_epochs=0
+    error: `train.distill.weight` is 0.5, expected 0 with train.quant_epochs 0: nothing learns from the teacher
+    hint: set train.quant_epochs, or train.distill.weight=0
+
+    quant.reestimate_batches=10 train.quant_epochs=0
+    error: `quant.reestimate_batches` is 10, expected 0 with train.quant_epochs 0: statistics are made anew after an epoch
+    hint: set train.quant_epochs, or quant.reestimate_batches=0
+    ");
+}

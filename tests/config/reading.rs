@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use cqat::config::Config;
 use insta::assert_snapshot;
 
-use super::{sets, shown};
+use super::{sets, shown, with_sets};
 
 /// The errors of reading each text, one paragraph each.
 fn file_errors(texts: &[&str]) -> String {
@@ -423,4 +423,11 @@ fn files_that_are_no_configuration_are_refused() {
       caused by: file name contained an unexpected NUL byte
     hint: check the file's permissions
     "#);
+}
+
+#[test]
+fn paths_may_look_like_numbers() {
+    let config = with_sets(&["data.dir=2024", "train.init_from=2025", "train.distill.teacher=2026"]);
+    let paths = (config.data.dir.as_deref(), config.train.init_from, config.train.distill.teacher);
+    assert_eq!(paths, (Some("2024"), Some("2025".into()), Some("2026".into())));
 }

@@ -20,7 +20,7 @@ fn text(path: &Path) -> String {
 #[test]
 fn the_sweeps_are_valid() {
     let bits = Sweep::read(&here("configs/sweeps/bits.yaml"), &[]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((bits.runs.len(), bits.starts.len(), bits.runs[1].name.as_str()), (20, 1, "w2-a3"));
+    assert_eq!((bits.runs.len(), bits.starts.len(), bits.runs[1].name.as_str()), (60, 1, "auto-w2-a3"));
     assert!(bits.runs.iter().all(|run| run.config.data.subset == Some(10_000)));
     let quick = Sweep::read(&here("configs/sweeps/quick.yaml"), &[]).unwrap_or_else(|e| panic!("{e}"));
     let names: Vec<&str> = quick.runs.iter().map(|run| run.name.as_str()).collect();
@@ -58,7 +58,7 @@ fn the_slurm_script_runs() {
     slurm.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
     slurm.env("USER", "me").env("SLURM_ARRAY_TASK_ID", "7").env("SLURM_CPUS_PER_TASK", "4");
     let ran = Ran::of(slurm).ok();
-    assert!(ran.out.contains("\nw8-a8 ") && ran.out.contains("\n3 runs"), "the last eighth of 20:\n{}", ran.out);
+    assert!(ran.out.contains("\nlsq-w8-a8 ") && ran.out.contains("\n8 runs"), "the last eighth of 60:\n{}", ran.out);
     // --gpus-per-task needs the number of tasks.
     assert!(text(&script).contains("#SBATCH --array=0-7\n#SBATCH --ntasks=1\n#SBATCH --gpus-per-task=1\n"));
 }
@@ -87,5 +87,5 @@ fn the_kubernetes_job_is_valid() {
     let count = format!("0/{}", job["spec"]["completions"].as_u64().unwrap());
     assert!(arguments.contains(&count), "{arguments:?}");
     let ran = Ran::of(command(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())).ok();
-    assert!(ran.out.contains("\nw2-a2 ") && ran.out.contains("\n2 runs"), "the first eighth of 20:\n{}", ran.out);
+    assert!(ran.out.contains("\nauto-w2-a2 ") && ran.out.contains("\n7 runs"), "the first eighth of 60:\n{}", ran.out);
 }

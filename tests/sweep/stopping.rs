@@ -126,5 +126,30 @@ fn a_sweep_goes_on_with_the_data_it_began_with() {
     // The same pictures elsewhere are the same.
     std::fs::rename(here.path().join("data"), here.path().join("moved")).unwrap();
     sweep(&["--data", "moved"]).ok();
-    assert_eq!(rows(&here.path().join("out"))["b"]["status"], "finished");
+    let table = || rows(&here.path().join("out"));
+    assert_eq!(table()["b"]["status"], "finished");
+    // Nothing is left to train, and still other data are refused.
+    sweep(&["--data", "other"]).fails(3, "out/a was trained on other data than this sweep is given", "point --data at");
+    std::fs::remove_file(here.path().join("out/b/metrics.jsonl")).unwrap();
+    sweep(&["--data", "moved"]).ok();
+    assert!(table()["b"]["error"].contains("metrics.jsonl has no score") && table()["a"]["error"].is_empty());
+}
+
+/// What a run begins with is asked for until it has begun, and not again.
+#[test]
+fn a_finished_sweep_does_without_its_start() {
+    let here = workplace();
+    let float = ["--set", "quant.method=none", "--set", "train.quant_epochs=0", "--set", "train.float_epochs=1"];
+    cqat(here.path(), &[&["train", "tiny.yaml", "--out", "start"][..], &float].concat()).ok();
+    let write = |runs: &str| {
+        let set = "set: {train.init_from: start, train.float_epochs: 0, train.quant_epochs: 1}";
+        std::fs::write(here.path().join("s.yaml"), format!("base: tiny.yaml\n{set}\nruns: [{runs}]")).unwrap();
+    };
+    let sweep = || cqat(here.path(), &["sweep", "s.yaml", "--out", "out"]);
+    write("{name: a}");
+    sweep().ok();
+    std::fs::rename(here.path().join("start"), here.path().join("elsewhere")).unwrap();
+    sweep().ok();
+    write("{name: a}, {name: b, set: {quant.weight_bits: 3}}");
+    sweep().fails(2, "run b: train.init_from is start, which does not exist", "in which cqat is started");
 }

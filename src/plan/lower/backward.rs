@@ -78,7 +78,7 @@ impl Pass<'_> {
 
     /// Weight gradient from the layer's input and `dy`, in parts.
     fn weight_gradient(&mut self, id: LayerId, input: LayerId, geometry: &Geometry, dy: TensorId, g: &mut Gradients) {
-        let value = self.input_value(input);
+        let value = self.value(input);
         let layout = self.layout;
         let (at, w) = layout.weights_of(id);
         let row = &layout.rows[at];

@@ -42,10 +42,6 @@ impl Pass<'_> {
         self.values[id].expect("layers come in forward order")
     }
 
-    pub(super) fn input_value(&self, id: LayerId) -> Value {
-        self.value(id)
-    }
-
     fn input(&mut self, id: LayerId, shape: Shape) {
         let codes = self.quant.is_some_and(|q| q.input.is_some());
         let format = if codes { Format::I8 } else { Format::F32 };

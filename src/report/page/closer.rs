@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use maud::{Markup, html};
 
-use super::super::detail::{Distribution, Mistake, OnPictures};
+use super::super::detail::{Mistake, OnPictures};
 use super::super::svg::{Axis, Plot, Style, heat_map, legend};
-use super::super::{Detail, Report, Run, Trace};
+use super::super::{Detail, Distribution, Report, Run, Trace};
 use super::figure;
 use crate::cost::{MODEL_LABEL, bytes_text, energy_text, engineering};
 use crate::pictures::contact_sheet;
@@ -107,7 +107,7 @@ fn epochs(of: &[(&Trace, f64)]) -> Axis {
 fn distributions(all: &[Distribution], label: &str, what: &str) -> Markup {
     html! {
         p class="note" {
-            "Share of the " (what) " in each bar. Solid lines: ends of the narrow codes, beyond which values are clipped; dotted: ends of the 8-bit grid; "
+            "Share of the " (what) " in each bar. Solid lines: ends of the narrow codes, beyond which values are clipped; dotted: ends of the base grid (8-bit), where the codes are a part of one; "
             "where that reaches beyond the plot, an arrow says how far."
         }
         div class="grid3" { @for d in all { (distribution(d, label)) } }
@@ -132,7 +132,8 @@ fn distribution(d: &Distribution, label: &str) -> Markup {
     );
     plot.bars(&d.edges, &d.shares.iter().map(|s| 100.0 * s).collect::<Vec<_>>(), &caption);
     let signed = first < 0.0;
-    for (ends, class, row, name) in [(d.base, "base", 0, "8-bit"), (d.clip, "clip", 1, "clip")] {
+    let grid = format!("{}-bit", d.base_bits);
+    for (ends, class, row, name) in [(d.base, "base", 0, grid.as_str()), (d.clip, "clip", 1, "clip")] {
         let Some([low, high]) = ends else { continue };
         plot.rule(high, class, &format!("{name} {high:.3}"), row);
         if signed {
