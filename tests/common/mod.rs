@@ -106,6 +106,7 @@ pub fn metrics(run: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let parsed = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
     parsed
+        .filter(|line: &Value| line["kind"] != "heartbeat")
         .map(|mut line: Value| {
             let object = line.as_object_mut().unwrap();
             object.retain(|key, _| !["seconds", "images_per_second"].contains(&key.as_str()));
