@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use cqat::config::Config;
 use cqat::data::{self, Request};
 use cqat::evaluate::Loaded;
-use cqat::integer::IntegerNet;
+use cqat::integer::{IntegerNet, Multiplier};
 use cqat::{checkpoint, pictures, setup};
 
 /// A configuration; where it is one, what is made of it.
@@ -31,7 +31,13 @@ pub fn checkpoint(bytes: &[u8]) {
     let width = loaded.config.network.width;
     let Ok((net, Some(spec))) = setup::network(&loaded.config, 10) else { return };
     if width <= 16 {
-        let _ = IntegerNet::fold(&net, &spec, &loaded.checkpoint.tensors, &loaded.checkpoint.meta.normalisation);
+        let _ = IntegerNet::fold(
+            &net,
+            &spec,
+            &loaded.checkpoint.tensors,
+            &loaded.checkpoint.meta.normalisation,
+            Multiplier::Bits32,
+        );
     }
 }
 

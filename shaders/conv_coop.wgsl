@@ -1,6 +1,6 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co] on matrix units (see matrices): forward convolution
 // or data gradient (see gather). Implicit GEMM: M = pixels of one parity class (Q_H x Q_W a picture), N = c_out, K = taps x c_in.
-// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Codes are exact in f16 and are added in f32: of codes and codes
+// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) in its weight format. Codes are exact in f16 and are added in f32: of codes and codes
 // this gives the same numbers as any other variant, where no sum passes 2^24. Real operands are lifted and split (see halves).
 // Grid: (M / (8 SIDE), N / (4 SIDE), parity classes).
 //use quant
@@ -11,7 +11,7 @@
 //use matrices
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<Weight>;
 @group(0) @binding(3) var<storage, read> maxima: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 // Rows of x: 16 bytes longer than they have to be, as those of w.
@@ -56,7 +56,7 @@ fn left_at(step: u32, r: u32, lid: u32) -> LeftHeld {
     let c4 = step % chunks() * K4 + lid % K4;
     var v = vec4<f32>();
     if (c4 < p.in_c / 4u && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-        v = decode(x[((image[r] + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + c4]) * lifts.x;
+        v = decode(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * (p.in_c / 4u) + c4)) * lifts.x;
     }
     return LeftHeld(v);
 }
@@ -70,7 +70,7 @@ fn right_at(step: u32, r: u32, lid: u32) -> RightHeld {
     let n = n4 + i % N4;
     var v = vec4<f32>();
     if (c < p.in_c && n < p.out_c / 4u) {
-        v = w[p.w_base + (tap * p.in_c + c) * (p.out_c / 4u) + n] * lifts.y;
+        v = weights(p.w_base + (tap * p.in_c + c) * (p.out_c / 4u) + n) * lifts.y;
     }
     return RightHeld(v);
 }

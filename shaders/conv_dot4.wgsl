@@ -1,6 +1,6 @@
 // out[n, oy, ox, co] = sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution of codes, four products at
 // a time (dot4I8Packed), for GPUs without matrix units. Codes of x lie in -128 .. 127, as those of w do. Sums are exact in i32.
-// x: NHWC, four codes a word; w: (taps, c_in, c_out), codes as f32, packed as they are loaded.
+// x: NHWC, codes in the variant's operand format; w: (taps, c_in, c_out) in its weight format, packed as they are loaded.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
 //use quant
@@ -8,8 +8,8 @@
 //use conv_params
 //use conv_tile
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Operand>;
+@group(0) @binding(2) var<storage, read> w: array<Weight>;
 @group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 const TILE_K = 16u;
@@ -62,14 +62,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let c = c4 + load_c;
                 next_x[r] = 0u;
                 if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-                    next_x[r] = x[((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c];
+                    next_x[r] = bytes(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c));
                 }
             }
             let c = c4 + lid / N4;
             let n = n4 + lid % N4;
             if (lid < W_LOADS && c < ci4 && n < co4) {
                 let o = p.w_base + (tap * p.in_c + 4u * c) * co4 + n;
-                let v = transpose(mat4x4<f32>(w[o], w[o + co4], w[o + 2u * co4], w[o + 3u * co4]));
+                let v = transpose(mat4x4<f32>(weights(o), weights(o + co4), weights(o + 2u * co4), weights(o + 3u * co4)));
                 next_w = vec4<u32>(pack(v[0]), pack(v[1]), pack(v[2]), pack(v[3]));
             }
         }
@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 for (var j = 0u; j < 2u; j++) { // unrolled
                     let n = n4 + j * (N4 / 2u) + tn;
                     if (n < co4) {
-                        out[m * co4 + n] = vec4<f32>(acc[8u * h + 4u * j + i]);
+                        out[m * co4 + n] = total(acc[8u * h + 4u * j + i]);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 // (see gather). For software adapters: no barriers, no workgroup memory. Lanes run over pixels of one parity class; every
 // lane loads its own four channels, and all lanes multiply them by the same weights. SHUFFLED: each lane loads a part of
 // these and hands it to the others; else all load the same address, which compilers for long vectors do once.
-// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
+// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) in its weight format. Sums in its Sum4.
 // Tile: LANES * PIXELS pixels x 4 * COLUMNS output channels a workgroup; LANES is the subgroup size.
 // Grid: (c_out / (4 * COLUMNS), pixels of one parity class / (LANES * PIXELS), classes).
 //use quant
@@ -12,7 +12,7 @@
 //use divide
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<Weight>;
 @group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 if (SHUFFLED) {
                     for (var f = 0u; f < 4u * COLUMNS / LANES; f++) { // unrolled
                         let t = f * LANES + lid;
-                        let mine = Sum4(w[wb + (4u * c + t / COLUMNS) * co4 + min(t % COLUMNS, co4 - 1u - col)]);
+                        let mine = Sum4(weights(wb + (4u * c + t / COLUMNS) * co4 + min(t % COLUMNS, co4 - 1u - col)));
                         for (var i = 0u; i < LANES; i++) { // unrolled
                             b[f * LANES + i] = subgroupShuffle(mine, i);
                         }
@@ -65,13 +65,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 } else {
                     for (var f = 0u; f < 4u; f++) { // unrolled
                         for (var j = 0u; j < COLUMNS; j++) { // unrolled
-                            b[f * COLUMNS + j] = Sum4(w[wb + (4u * c + f) * co4 + min(j, co4 - 1u - col)]);
+                            b[f * COLUMNS + j] = Sum4(weights(wb + (4u * c + f) * co4 + min(j, co4 - 1u - col)));
                         }
                     }
                 }
                 var a: array<Sum4, PIXELS>;
                 for (var r = 0u; r < PIXELS; r++) { // unrolled
-                    a[r] = Sum4(decode(select(Operand(), x[base[r] + c], inside[r])));
+                    a[r] = Sum4(decode(select(Operand(), operand(base[r] + c), inside[r])));
                 }
                 for (var j = 0u; j < COLUMNS; j++) { // unrolled
                     for (var r = 0u; r < PIXELS; r++) { // unrolled
@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         if (m < rows && oy < p.out_h && ox < p.out_w) {
             for (var j = 0u; j < COLUMNS; j++) { // unrolled
                 if (col + j < co4) {
-                    var v = vec4<f32>(acc[r * COLUMNS + j]);
+                    var v = total(acc[r * COLUMNS + j]);
                     if (p.accumulate == 1u) {
                         v += out[o + j];
                     }

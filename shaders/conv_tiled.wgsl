@@ -1,6 +1,6 @@
 // out[n, oy, ox, co] (+)= sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution or data gradient
 // (see gather). Implicit GEMM for real GPUs: M = pixels of one parity class (Q_H x Q_W a picture), N = c_out, K = taps x c_in.
-// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) f32. Sums in the variant's Sum4.
+// x: NHWC in the variant's operand format; w: (taps, c_in, c_out) in its weight format. Sums in its Sum4.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, parity classes).
 //use quant
@@ -10,7 +10,7 @@
 //use gather
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<Operand>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<Weight>;
 @group(0) @binding(3) var<storage, read> maxima: array<u32>; // of conv_coop
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 const TILE_K = 8u;
@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let c = c4 + load_c;
                 next_x[r] = Sum4();
                 if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-                    next_x[r] = Sum4(decode(x[((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c]));
+                    next_x[r] = Sum4(decode(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c)));
                 }
             }
             for (var r = 0u; r < W_LOADS; r++) { // unrolled
@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let n = n4 + i % N4;
                 next_w[r] = Sum4();
                 if (c < p.in_c && n < co4) {
-                    next_w[r] = Sum4(w[p.w_base + (tap * p.in_c + c) * co4 + n]);
+                    next_w[r] = Sum4(weights(p.w_base + (tap * p.in_c + c) * co4 + n));
                 }
             }
         }
@@ -115,7 +115,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 for (var j = 0u; j < 2u; j++) { // unrolled
                     let n = n4 + j * (N4 / 2u) + tn;
                     if (n < co4) {
-                        var v = vec4<f32>(acc[8u * h + 4u * j + i]);
+                        var v = total(acc[8u * h + 4u * j + i]);
                         if (p.accumulate == 1u) {
                             v += out[o + n];
                         }

@@ -41,7 +41,7 @@ fn left_at(step: u32, r: u32, lid: u32) -> LeftHeld {
     let ix = i32(pixel % Q_W * p.stride + tap % p.kernel) - i32(p.pad);
     var v = vec4<f32>();
     if (pixel < last && tap < p.kernel * p.kernel && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-        v = decode(x[((pixel / (Q_H * Q_W) * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + row4 % ci4]) * lifts.x;
+        v = decode(operand(((pixel / (Q_H * Q_W) * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + row4 % ci4)) * lifts.x;
     }
     return LeftHeld(v);
 }

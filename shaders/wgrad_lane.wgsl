@@ -59,7 +59,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let iy = i32(oy * p.stride) + y0[r];
                 let ix = i32(ox * p.stride) + x0[r];
                 let inside = n < p.batch && m + u < end && u32(iy) < p.in_h && u32(ix) < p.in_w;
-                a[r * UNROLL + u] = decode(select(Operand(), x[select(0u, c[r] + ((n * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4, inside)], inside));
+                a[r * UNROLL + u] = decode(select(Operand(), operand(select(0u, c[r] + ((n * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4, inside)), inside));
             }
             let last_x = ox + 1u == p.out_w;
             let last_y = last_x && oy + 1u == p.out_h;

@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let ix = i32(k % Q_W * p.stride) + kx;
                 next_x[r] = vec4<f32>(0.0);
                 if (k < last && c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-                    next_x[r] = decode(x[((k / (Q_H * Q_W) * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + c]);
+                    next_x[r] = decode(operand(((k / (Q_H * Q_W) * p.in_h + u32(iy)) * p.in_w + u32(ix)) * ci4 + c));
                 }
             }
             for (var r = 0u; r < DY_LOADS; r++) { // unrolled

@@ -28,7 +28,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) groups: v
             let ix = x0 + i32(kx);
             let o = u32((i32(n) * h + clamp(iy, 0i, h - 1i)) * w + clamp(ix, 0i, w - 1i));
             let inside = iy >= 0i && iy < h && ix >= 0i && ix < w;
-            d[4u * ky + kx] = select(vec4<f32>(0.0), decode(x[o * p.cols4 + i % p.cols4]), inside);
+            d[4u * ky + kx] = select(vec4<f32>(0.0), decode(operand(o * p.cols4 + i % p.cols4)), inside);
         }
     }
     for (var kx = 0u; kx < 4u; kx++) { // unrolled

@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::{Config, Method};
 use crate::data::Split;
 use crate::exec::Device;
-use crate::integer::IntegerNet;
+use crate::integer::{IntegerNet, Multiplier};
 use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
@@ -72,7 +72,7 @@ impl Network<'_> {
     /// A device error, an interruption.
     pub fn logits(&mut self, split: &Split) -> Result<Vec<f32>> {
         match self {
-            Network::Integers(net) => net.run(&split.images),
+            Network::Integers(net) => Ok(net.numbers(&net.run(&split.images)?)),
             Network::OnDevice(session, form) => session.logits(*form, split),
         }
     }
@@ -142,7 +142,7 @@ impl Loaded {
             let spec = spec.ok_or_else(|| {
                 Error::config("folded evaluation needs a quantizer, but quant.method is none").hint("use --kind float")
             })?;
-            let integers = IntegerNet::fold(&net, &spec, tensors, &meta.normalisation)?;
+            let integers = IntegerNet::fold(&net, &spec, tensors, &meta.normalisation, Multiplier::Bits32)?;
             return work(&mut Network::Integers(Box::new(integers)));
         }
         let device = device.ok_or_else(|| {

@@ -13,7 +13,7 @@
 //! B   = round(2^n * (beta - mean gamma / sqrt(var + eps)) / s_out)  and the same of a projection; at most 53 bits
 //! ```
 //!
-//! `n` is as large as a layer allows, at most [`MAX_SHIFT`]: multipliers fit signed 32 bits, `|B| <= 2^53` (also an
+//! `n` is as large as a channel allows, at most [`MAX_SHIFT`]: multipliers fit [`Multiplier`], `|B| <= 2^53` (also an
 //! exact double), and for the largest accumulators that the weights can give the sum stays within `2^62`, so nothing
 //! wraps in 64 bits. Rounding M moves the value of a code by at most `|acc| / 2^(n+1)`.
 //!
@@ -22,34 +22,36 @@
 //! training.
 //!
 //! The picture enters as signed 8-bit codes ([`crate::normalisation::Normalisation::codes`]) and padding is code 0. The
-//! average pool is an integer sum; `1 / (H W)` is part of the classifier's scale: `logit = acc * (s_w s_a / (H W)) +
-//! bias` in 64-bit floating point, rounded to 32 bits. Fake quantization rounds half to even and in 32-bit floating
+//! average pool is an integer sum; `1 / (H W)` is part of the classifier's scale. Logits are 32-bit integers in units of `2^-f`
+//! ([`IntegerLinear::fraction_bits`]), requantized by the same formula. Fake quantization rounds half to even and in 32-bit floating
 //! point, so codes differ only where a value lies on a rounding edge.
 
+mod cpu;
+mod device;
 mod fold;
-mod run;
 
-use crate::data::{Split, picture_bytes};
+use serde::{Deserialize, Serialize};
+
+use crate::data::picture_bytes;
 use crate::net::Shape;
 use crate::quant::Quant;
-use crate::score::Evaluation;
-use crate::{Error, Result};
 
-pub use run::{LayerTrace, Trace};
+pub use cpu::{LayerTrace, Trace};
+pub use device::IntegerSession;
 
 /// Largest shift `n` of a requantization.
 pub const MAX_SHIFT: u32 = 48;
 
-/// Output channels that are accumulated together.
-const LANES: usize = 8;
-/// Weight codes of two neighbouring inputs for [`LANES`] outputs.
-type Block = [[i16; 2]; LANES];
-
-/// A network of integers. Values are numbered: 0 is the picture, `k + 1` the output of `layers[k]`.
-#[derive(Debug, Clone)]
+/// A network of integers: plain data, which whatever runs or writes it reads. Values are numbered: 0 is the picture, `k + 1` the
+/// output of `layers[k]`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct IntegerNet {
     /// Side of the square picture.
     pub size: usize,
+    /// What its multipliers are.
+    pub multiplier: Multiplier,
+    /// How wide accumulators are.
+    pub accumulator: Accumulator,
     /// Input.
     pub input: IntegerInput,
     /// One per activation, in forward order.
@@ -58,8 +60,45 @@ pub struct IntegerNet {
     pub classifier: IntegerLinear,
 }
 
+/// What multiplies accumulators and shortcuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Multiplier {
+    /// Signed 32-bit numbers.
+    Bits32,
+    /// Signed 16-bit numbers.
+    Bits16,
+    /// Nothing: each is 0 or a power of two with a sign, and so another shift.
+    Shift,
+}
+
+/// An accumulator, in two's complement. Partial sums may pass its ends: those of one that wraps come back, and of one that saturates
+/// the whole sum does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accumulator {
+    /// Its bits, 2 to 32.
+    pub bits: u32,
+    /// Whether sums beyond it saturate; else they wrap.
+    pub saturates: bool,
+}
+
+impl Accumulator {
+    /// One of 32 bits, which holds every sum.
+    pub const WHOLE: Accumulator = Accumulator { bits: 32, saturates: false };
+
+    /// What it holds of a sum.
+    #[inline(always)]
+    pub fn hold(&self, sum: i32) -> i32 {
+        let spare = 32 - self.bits;
+        match self.saturates {
+            true => sum.clamp(i32::MIN >> spare, i32::MAX >> spare),
+            false => (sum << spare) >> spare,
+        }
+    }
+}
+
 /// How a picture becomes codes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IntegerInput {
     /// Code of every raw byte, per channel.
     pub codes: [[i8; 256]; 3],
@@ -70,7 +109,7 @@ pub struct IntegerInput {
 }
 
 /// Convolution, batch norm, shortcut, ReLU and quantizer: what ends in codes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IntegerLayer {
     /// Name of the activation, such as `layer1.0.relu2`.
     pub name: String,
@@ -80,19 +119,17 @@ pub struct IntegerLayer {
     pub shortcut: IntegerShortcut,
     /// Requantization, per output channel.
     pub channels: Vec<Requantize>,
-    /// The shift `n`, at least 1.
-    pub shift: u32,
-    /// Limits of the codes and, where low bits are dropped, the bit window.
-    pub quant: Quant,
+    /// From base codes to codes.
+    pub window: Window,
+    /// Bits of a code, as configured.
+    pub bits: u32,
     /// Value of one code.
     pub scale: f32,
     /// Output shape.
     pub shape: Shape,
-    /// Code of every base code.
-    window: [u8; 256],
 }
 
-/// Factors of one output channel: `acc * multiplier + r * shortcut + offset`, see the module.
+/// Factors of one output channel, see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requantize {
     /// M.
@@ -101,10 +138,56 @@ pub struct Requantize {
     pub shortcut: i32,
     /// B.
     pub offset: i64,
+    /// n, at least 1.
+    pub shift: u32,
+}
+
+impl Requantize {
+    /// `(acc M + r M_r + B + 2^(n-1)) >> n`; `r` is 0 without a shortcut.
+    #[inline(always)]
+    pub fn apply(&self, acc: i32, r: i32) -> i64 {
+        let sum = i64::from(acc) * i64::from(self.multiplier) + i64::from(r) * i64::from(self.shortcut) + self.offset;
+        (sum + (1 << (self.shift - 1))) >> self.shift
+    }
+}
+
+/// From base codes to codes: `clamp((clamp(base, base_lo, base_hi) + half) >> shift, lo, hi)`, where `half` is half a step or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Lowest base code.
+    pub base_lo: i32,
+    /// Highest base code.
+    pub base_hi: i32,
+    /// Low bits that are dropped.
+    pub shift: u32,
+    /// Whether dropping them rounds half up; else it floors.
+    pub round: bool,
+    /// Lowest code.
+    pub lo: i32,
+    /// Highest code.
+    pub hi: i32,
+}
+
+impl Window {
+    /// Every 32-bit integer as it is.
+    pub const ALL: Window =
+        Window { base_lo: i32::MIN, base_hi: i32::MAX, shift: 0, round: false, lo: i32::MIN, hi: i32::MAX };
+
+    /// That of a quantizer, its offset included.
+    pub fn of(q: &Quant) -> Window {
+        Window { base_lo: q.base_lo, base_hi: q.base_hi, shift: q.shift, round: q.round_shift == 1, lo: q.lo, hi: q.hi }
+    }
+
+    /// The code of a base code of any size.
+    pub fn code(&self, base: i64) -> i32 {
+        let base = base.clamp(i64::from(self.base_lo), i64::from(self.base_hi)) as i32;
+        let half = if self.round && self.shift > 0 { 1 << (self.shift - 1) } else { 0 };
+        ((base + half) >> self.shift).clamp(self.lo, self.hi)
+    }
 }
 
 /// What is added to the main branch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum IntegerShortcut {
     /// Nothing.
     None,
@@ -114,8 +197,23 @@ pub enum IntegerShortcut {
     Projection(IntegerConv),
 }
 
+/// Codes of weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntegerWeights {
+    /// The codes, `(c_out, c_in, ky, kx)` or `(classes, features)`.
+    pub codes: Vec<i8>,
+    /// Bits of a code.
+    pub bits: u32,
+    /// Whether all codes are odd: `2 c + 1` of a `bits`-bit number c.
+    pub odd: bool,
+    /// Value of one code, per output channel.
+    pub scales: Vec<f32>,
+    /// Largest magnitude that an accumulator can reach with these weights, per output channel.
+    pub largest: Vec<i64>,
+}
+
 /// A convolution of codes with padding `kernel / 2`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IntegerConv {
     /// Name, such as `layer1.0.conv1`.
     pub name: String,
@@ -131,18 +229,12 @@ pub struct IntegerConv {
     pub to: Shape,
     /// Input channels that carry data.
     pub real_in: usize,
-    /// Weight codes, `(c_out, real_in, ky, kx)`.
-    pub codes: Vec<i8>,
-    /// Scale of the weights, per output channel.
-    pub scales: Vec<f32>,
-    /// Largest magnitude that an accumulator can reach with these weights, per output channel.
-    pub largest: Vec<i64>,
-    /// `(c_out / LANES, ky, kx * c_in / 2)`.
-    packed: Vec<Block>,
+    /// Weights, `(c_out, real_in, ky, kx)`.
+    pub weights: IntegerWeights,
 }
 
 /// Sum over all pixels, then the fully connected layer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IntegerLinear {
     /// Name, `fc`.
     pub name: String,
@@ -154,76 +246,43 @@ pub struct IntegerLinear {
     pub classes: usize,
     /// Pixels in a pooled sum.
     pub pixels: usize,
-    /// Weight codes, `(classes, features)`.
-    pub codes: Vec<i8>,
-    /// Factor from accumulators to logits, per class: `s_w * s_a / pixels`.
-    pub scales: Vec<f64>,
-    /// Bias, per class, in logits.
-    pub bias: Vec<f32>,
-    /// Largest magnitude that an accumulator can reach with these weights, per class.
-    pub largest: Vec<i64>,
+    /// Weights, `(classes, features)`.
+    pub weights: IntegerWeights,
+    /// From accumulators to logits, per class.
+    pub channels: Vec<Requantize>,
+    /// f: a logit is an integer times `2^-f`.
+    pub fraction_bits: u32,
 }
 
 impl IntegerLayer {
     /// The code of one element of channel `c`; `r` is 0 without a shortcut.
-    pub fn code(&self, c: usize, acc: i32, r: i32) -> u8 {
-        self.window[self.base_code(&self.channels[c], acc, r)]
-    }
-
-    #[inline(always)]
-    fn base_code(&self, k: &Requantize, acc: i32, r: i32) -> usize {
-        let sum = i64::from(acc) * i64::from(k.multiplier) + i64::from(r) * i64::from(k.shortcut) + k.offset;
-        let rounded = (sum + (1 << (self.shift - 1))) >> self.shift;
-        rounded.clamp(i64::from(self.quant.base_lo), i64::from(self.quant.base_hi)) as usize
+    pub fn code(&self, c: usize, acc: i32, r: i32) -> i32 {
+        self.window.code(self.channels[c].apply(acc, r))
     }
 }
 
-impl IntegerConv {
+impl IntegerWeights {
     /// Bits of a two's complement accumulator that holds every sum these weights can give.
     pub fn accumulator_bits(&self) -> u32 {
-        accumulator_bits(&self.largest)
+        let top = self.largest.iter().copied().max().unwrap_or(0);
+        65 - top.leading_zeros()
     }
 }
 
 impl IntegerLinear {
-    /// Bits of a two's complement accumulator that holds every sum these weights can give.
-    pub fn accumulator_bits(&self) -> u32 {
-        accumulator_bits(&self.largest)
+    /// A logit as a number.
+    pub fn logit(&self, integer: i32) -> f32 {
+        (f64::from(integer) * 2f64.powi(-(self.fraction_bits as i32))) as f32
     }
 }
 
-fn accumulator_bits(largest: &[i64]) -> u32 {
-    let top = largest.iter().copied().max().unwrap_or(0);
-    65 - top.leading_zeros()
-}
-
 impl IntegerNet {
-    /// Loss without smoothing, top-1 and top-5 over a split, on all processors. Of equal logits the first class leads.
-    ///
-    /// # Errors
-    /// Pictures of another size, a label that is no class of the network.
-    pub fn evaluate(&self, split: &Split) -> Result<Evaluation> {
-        let classes = self.classifier.classes;
-        if split.side != self.size {
-            return Err(Error::data(format!("the pictures have side {}, expected {}", split.side, self.size))
-                .hint("evaluate on a data set with pictures of the network's size"));
+    /// Shape of value `number`: 0 is the picture, of four channels.
+    pub fn value_shape(&self, number: usize) -> Shape {
+        match number {
+            0 => Shape { h: self.size, w: self.size, c: 4 },
+            k => self.layers[k - 1].shape,
         }
-        if let Some(label) = split.labels.iter().find(|l| usize::from(**l) >= classes) {
-            return Err(Error::data(format!("a picture has label {label}, expected less than {classes}"))
-                .hint("evaluate on the data set that the run was trained on"));
-        }
-        let logits = self.run(&split.images)?;
-        let mut evaluation = Evaluation::default();
-        for (row, &label) in logits.chunks_exact(classes).zip(&split.labels) {
-            let (sample, prediction) = score(row, usize::from(label));
-            let t = &mut evaluation.totals;
-            t.loss += sample[0];
-            t.top1 += sample[1];
-            t.top5 += sample[2];
-            t.count += 1.0;
-            evaluation.predictions.push(prediction);
-        }
-        Ok(evaluation)
     }
 
     /// Bytes of one picture, `(3, size, size)`.
@@ -232,33 +291,16 @@ impl IntegerNet {
     }
 }
 
-/// Loss, top-1 and top-5 of one row of logits, and the predicted class.
-fn score(row: &[f32], label: usize) -> ([f64; 3], u32) {
-    let best = (0..row.len()).fold(0, |b, c| if row[c] > row[b] { c } else { b });
-    let top = f64::from(row[best]);
-    let sum: f64 = row.iter().map(|v| (f64::from(*v) - top).exp()).sum();
-    let before = |c: &usize| row[*c] > row[label] || (row[*c] == row[label] && *c < label);
-    let rank = (0..row.len()).filter(before).count();
-    let loss = sum.ln() - (f64::from(row[label]) - top);
-    ([loss, f64::from(u8::from(rank == 0)), f64::from(u8::from(rank < 5))], best as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn accumulators_need_a_sign_bit() {
-        assert_eq!([0, 1, 127, 128, 4608 * 16 * 15].map(|top| accumulator_bits(&[0, top])), [1, 2, 8, 9, 22]);
-    }
-
-    #[test]
-    fn equal_logits_rank_by_class() {
-        let row = [1.0, 2.0, 2.0, 0.0, 0.0, 0.0];
-        assert_eq!(score(&row, 1).1, 1);
-        let tops = [0, 1, 2, 5].map(|label| score(&row, label).0).map(|s| (s[1], s[2]));
-        assert_eq!(tops, [(0.0, 1.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]);
-        let sum: f64 = row.iter().map(|v: &f32| f64::from(*v).exp()).sum();
-        assert!((score(&row, 0).0[0] - (sum.ln() - 1.0)).abs() < 1e-12);
+        let bits = |top| {
+            let none = IntegerWeights { codes: vec![], bits: 5, odd: false, scales: vec![], largest: vec![0, top] };
+            none.accumulator_bits()
+        };
+        assert_eq!([0, 1, 127, 128, 4608 * 16 * 15].map(bits), [1, 2, 8, 9, 22]);
     }
 }

@@ -12,6 +12,7 @@ pub mod maxima;
 pub mod norm;
 pub mod optimizer;
 pub mod range;
+pub mod requantize;
 pub mod select;
 pub mod source;
 pub mod weights;
@@ -78,6 +79,8 @@ pub static REGISTRY: &[&KernelDef] = &[
     &optimizer::AVERAGE,
     &optimizer::SGD,
     &maxima::CLEAR,
+    &requantize::REQUANTIZE,
+    &requantize::POOL_SUM,
     &ceiling::COPY,
     &ceiling::MULTIPLY_ADD,
 ];
@@ -156,6 +159,10 @@ pub enum Format {
     U8 = 1,
     /// Signed 8-bit codes, four channels a word.
     I8 = 2,
+    /// Unsigned 4-bit codes, eight channels a word.
+    U4 = 3,
+    /// Signed 4-bit codes, eight channels a word.
+    I4 = 4,
 }
 
 impl Format {
@@ -165,6 +172,18 @@ impl Format {
             Format::F32 => "operand_f32",
             Format::U8 => "operand_u8",
             Format::I8 => "operand_i8",
+            Format::U4 => "operand_u4",
+            Format::I4 => unreachable!("4-bit codes of values have no sign"),
+        }
+    }
+
+    /// The shared shader file that reads weights of this format.
+    pub fn weights(self) -> &'static str {
+        match self {
+            Format::F32 => "weights_f32",
+            Format::I8 => "weights_i8",
+            Format::I4 => "weights_i4",
+            Format::U8 | Format::U4 => unreachable!("codes of weights have a sign"),
         }
     }
 
@@ -173,6 +192,7 @@ impl Format {
         match self {
             Format::F32 => values,
             Format::U8 | Format::I8 => values.div_ceil(4),
+            Format::U4 | Format::I4 => values.div_ceil(8),
         }
     }
 
@@ -182,6 +202,8 @@ impl Format {
             Format::F32 => f32::from_bits(data[i]),
             Format::U8 => f32::from((data[i / 4] >> (8 * (i % 4))) as u8),
             Format::I8 => f32::from((data[i / 4] >> (8 * (i % 4))) as u8 as i8),
+            Format::U4 => (data[i / 8] >> (4 * (i % 8)) & 15) as f32,
+            Format::I4 => ((data[i / 8] << (28 - 4 * (i % 8))) as i32 >> 28) as f32,
         }
     }
 
@@ -190,6 +212,8 @@ impl Format {
         match n {
             1 => Format::U8,
             2 => Format::I8,
+            3 => Format::U4,
+            4 => Format::I4,
             _ => Format::F32,
         }
     }

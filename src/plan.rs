@@ -2,6 +2,7 @@
 //!
 //! A plan is plain data. The GPU executor and the CPU executor replay the same plan.
 
+pub mod integer;
 pub mod layout;
 pub mod lower;
 pub mod memory;

@@ -212,7 +212,7 @@ pub fn race(gpu: &Gpu, family: KernelFamily, product: &Product, flops: u64) -> R
     let words = |t: TensorId| 0..plan.tensor(t).words as u32;
     let first: Vec<u32> = match product.x_format() {
         Format::F32 => words(bind[0]).map(reals(1)).collect(),
-        Format::U8 | Format::I8 => words(bind[0]).map(codes(1)).collect(),
+        Format::U8 | Format::I8 | Format::U4 | Format::I4 => words(bind[0]).map(codes(1)).collect(),
     };
     exec.write(bind[0], &first);
     let weight_codes = |i| ((random(2, i, 0) % 32) as f32 - 16.0).to_bits();

@@ -207,7 +207,8 @@ fn open(bytes: &[u8], path: &Path) -> cqat::Result<()> {
     let (net, spec) = cqat::setup::network(&loaded.config, 100)?;
     let spec = spec.ok_or_else(|| Error::training("float"))?;
     let Checkpoint { tensors, meta } = &loaded.checkpoint;
-    cqat::integer::IntegerNet::fold(&net, &spec, tensors, &meta.normalisation).map(|_| ())
+    cqat::integer::IntegerNet::fold(&net, &spec, tensors, &meta.normalisation, cqat::integer::Multiplier::Bits32)
+        .map(|_| ())
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 //! threads and batches.
 
 use cqat::config::{Granularity, QuantConfig};
-use cqat::integer::IntegerNet;
+use cqat::integer::{IntegerNet, Multiplier};
 use cqat::kernels::input::random;
 use cqat::kernels::range::RangeRow;
 use cqat::net::{Layer, Net};
@@ -11,6 +11,9 @@ use cqat::quant::QuantSpec;
 use cqat::safetensors_io::{NamedTensor, Tensors};
 use cqat::tensors::insert_range;
 
+mod common;
+#[path = "integer/device.rs"]
+mod device;
 #[path = "integer/fake_quant.rs"]
 mod fake_quant;
 #[path = "integer/fold.rs"]
@@ -128,7 +131,7 @@ impl Case {
     }
 
     fn fold(&self) -> cqat::Result<IntegerNet> {
-        IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation)
+        IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation, Multiplier::Bits32)
     }
 
     fn folded(&self) -> IntegerNet {

@@ -4,10 +4,16 @@
 use std::collections::BTreeSet;
 
 use cqat::config::{Config, DistillConfig, OptimizerConfig, Precision};
+use cqat::integer::{IntegerNet, Multiplier};
+use cqat::kernels::range::RangeRow;
 use cqat::kernels::{Access, Caps, KernelDef, REGISTRY, Variant, source};
 use cqat::net::Net;
+use cqat::normalisation::Normalisation;
+use cqat::plan::integer::lower_integers;
 use cqat::plan::lower::{Options, lower};
 use cqat::quant::QuantSpec;
+use cqat::safetensors_io::NamedTensor;
+use cqat::tensors::{initialise, insert_range};
 
 /// Every variant that some network on some device selects.
 fn variants() -> BTreeSet<(String, Variant)> {
@@ -47,11 +53,46 @@ fn variants() -> BTreeSet<(String, Variant)> {
             }
         }
     }
+    for (net, caps) in integer_nets().iter().flat_map(|net| devices.iter().map(move |caps| (net, caps))) {
+        let options = Options { winograd_channels: 8, ..Options::new(64, caps.clone()) };
+        let lowered = lower_integers(net, &options);
+        for d in lowered.plan.programs.iter().flat_map(|p| &p.dispatches) {
+            found.insert((d.kernel.name.to_string(), d.variant.clone()));
+        }
+    }
     found
 }
 
+/// Integer networks of untrained weights, of 5 and 4, 8 and 8, and 4 and 3 bits.
+fn integer_nets() -> Vec<IntegerNet> {
+    let fold = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        let config = Config::load("cqat", &sets).unwrap();
+        let net = Net::resnet(8, 8, 10, 16).unwrap();
+        let spec = QuantSpec::new(&config.quant, &net).unwrap().unwrap();
+        let lowered = lower(&net, Some(&spec), &Options::new(2, Caps::portable(true, 4096))).unwrap();
+        let mut tensors = initialise(&lowered.layout, 1);
+        for w in &lowered.layout.weights {
+            for part in ["scale", "inv_scale"] {
+                let ones = NamedTensor { shape: vec![w.real_out], data: vec![1.0; w.real_out] };
+                tensors.insert(format!("quant.{}.weight.{part}", w.name), ones);
+            }
+        }
+        for (_, a) in net.activations() {
+            insert_range(&mut tensors, &a.name, &RangeRow { range: 1.0, ..RangeRow::UNIT });
+        }
+        let normalisation = Normalisation { mean: [0.5; 3], std: [0.25; 3] };
+        IntegerNet::fold(&net, &spec, &tensors, &normalisation, Multiplier::Bits32).unwrap()
+    };
+    vec![
+        fold(&[]),
+        fold(&["quant.weight_bits=8", "quant.activation_bits=8"]),
+        fold(&["quant.weight_bits=4", "quant.activation_bits=3"]),
+    ]
+}
+
 /// The source of every kernel module.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("../src/kernels.rs"),
     include_str!("../src/kernels/activation.rs"),
     include_str!("../src/kernels/conv.rs"),
@@ -61,6 +102,7 @@ const SOURCES: [&str; 11] = [
     include_str!("../src/kernels/norm.rs"),
     include_str!("../src/kernels/optimizer.rs"),
     include_str!("../src/kernels/range.rs"),
+    include_str!("../src/kernels/requantize.rs"),
     concat!(include_str!("../src/kernels/weights.rs"), include_str!("../src/kernels/weights/steps.rs")),
     include_str!("../src/kernels/winograd.rs"),
 ];

@@ -25,8 +25,8 @@ struct Params {
     w_max: u32,
     narrow: u32,
     part4: u32, // conv_norm: first vec4 of its statistics
+    w_format: u32, // fixed in the variant
     pad_end0: u32,
     pad_end1: u32,
-    pad_end2: u32,
     act: ActParams, // conv_act: what its data gradient goes back through
 }

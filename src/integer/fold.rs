@@ -1,15 +1,15 @@
-//! Folding: weights to codes, batch norm and scales to multipliers, offsets and a shift. All factors are made in 64-bit
+//! Folding: weights to codes, batch norm and scales to multipliers, offsets and shifts. All factors are made in 64-bit
 //! floating point from the stored 32-bit values.
 
 use super::{
-    Block, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, LANES, MAX_SHIFT,
-    Requantize,
+    Accumulator, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, IntegerWeights,
+    MAX_SHIFT, Multiplier, Requantize, Window,
 };
 use crate::kernels::norm::EPS;
 use crate::kernels::range::RangeRow;
-use crate::net::{Activation, Layer, LayerId, Linear, Net, Shape, Shortcut};
+use crate::net::{Activation, Layer, LayerId, Linear, Net, Shortcut};
 use crate::normalisation::Normalisation;
-use crate::quant::{Quant, QuantSpec, Quantizer};
+use crate::quant::{Quant, QuantSpec, Quantizer, form};
 use crate::safetensors_io::{Tensors, expect};
 use crate::tensors;
 use crate::{Error, Result};
@@ -18,6 +18,10 @@ use crate::{Error, Result};
 const LARGEST_OFFSET: f64 = (1u64 << 53) as f64;
 /// Limit on the magnitude of the sum before the shift.
 const LARGEST_SUM: f64 = (1u64 << 62) as f64;
+/// Most fraction bits of a logit: as fine as a 32-bit float of that size.
+const MOST_FRACTION_BITS: i32 = 20;
+/// Logits stay below this, so that differences of two do too.
+const LARGEST_LOGIT: f64 = (1u64 << 30) as f64;
 
 impl IntegerNet {
     /// Folds a quantized network with the stored statistics, weight scales and activation ranges of `tensors`, named as
@@ -25,8 +29,14 @@ impl IntegerNet {
     ///
     /// # Errors
     /// A layer, activation or input that is not quantized; ranges that were never calibrated; a tensor that is missing,
-    /// has another shape or is not finite; factors that 32-bit multipliers cannot express.
-    pub fn fold(net: &Net, spec: &QuantSpec, tensors: &Tensors, normalisation: &Normalisation) -> Result<IntegerNet> {
+    /// has another shape or is not finite; factors that such multipliers cannot express.
+    pub fn fold(
+        net: &Net,
+        spec: &QuantSpec,
+        tensors: &Tensors,
+        normalisation: &Normalisation,
+        multiplier: Multiplier,
+    ) -> Result<IntegerNet> {
         let input = Self::input_of(net, spec)?;
         let input = IntegerInput {
             codes: normalisation.codes(&input),
@@ -37,17 +47,17 @@ impl IntegerNet {
             Value { number: 0, scale: f64::from(input.scale), largest: i64::from(input.largest), signed: true };
         let mut values = vec![None; net.layers.len()];
         values[0] = Some(picture);
-        let mut fold = Fold { net, spec, tensors, values };
+        let mut fold = Fold { net, spec, tensors, values, multiplier };
         let mut layers = Vec::new();
         for (id, a) in net.activations() {
             let layer = fold.activation(id, a)?;
-            let (scale, largest) = (f64::from(layer.scale), i64::from(layer.quant.hi));
+            let (scale, largest) = (f64::from(layer.scale), i64::from(layer.window.hi));
             layers.push(layer);
             fold.values[id] = Some(Value { number: layers.len(), scale, largest, signed: false });
         }
         let (id, linear) = net.linear();
         let classifier = fold.linear(id, linear)?;
-        Ok(IntegerNet { size: net.size, input, layers, classifier })
+        Ok(IntegerNet { size: net.size, multiplier, accumulator: Accumulator::WHOLE, input, layers, classifier })
     }
 
     /// Whether a network with these quantizers can be folded once it is trained.
@@ -108,6 +118,7 @@ struct Fold<'a> {
     spec: &'a QuantSpec,
     tensors: &'a Tensors,
     values: Vec<Option<Value>>,
+    multiplier: Multiplier,
 }
 
 impl Fold<'_> {
@@ -140,26 +151,27 @@ impl Fold<'_> {
         Ok(row)
     }
 
-    /// Weight codes in the file's order, and the scale of each output channel.
-    fn weights(&self, id: LayerId, shape: &[usize]) -> Result<(Vec<i8>, Vec<f32>)> {
+    /// Weights in the file's order, which multiply `input`.
+    fn weights(&self, id: LayerId, shape: &[usize], input: Value) -> Result<IntegerWeights> {
         let name = self.net.layers[id].name();
-        let quant = self.quantizer(id).quant;
+        let Quantizer { quant, bits, .. } = *self.quantizer(id);
         let weights = self.tensor(&format!("{name}.weight"), shape)?;
         let [scales, inverse] = tensors::weight_scales(self.tensors, "", name, shape[0])?;
         if scales.iter().chain(inverse).any(|s| !(*s > 0.0 && s.is_finite())) {
             return Err(Error::training(format!("a weight scale of {name} is not positive"))
                 .hint("the checkpoint is damaged; fold an earlier one"));
         }
-        Ok((tensors::weight_codes(weights, inverse, &quant), scales.to_vec()))
+        let codes = tensors::weight_codes(weights, inverse, &quant);
+        let largest = largest(&codes, shape[0], input);
+        check_accumulators(name, &largest)?;
+        Ok(IntegerWeights { codes, bits, odd: quant.form != form::PLAIN, scales: scales.to_vec(), largest })
     }
 
     fn conv(&self, id: LayerId) -> Result<(IntegerConv, Affine)> {
         let c = self.net.conv(id);
         let input = self.value(c.input);
         let shape = [c.to.c, c.real_in, c.kernel, c.kernel];
-        let (codes, scales) = self.weights(id, &shape)?;
-        let largest = largest(&codes, c.to.c, input);
-        check_accumulators(&c.name, &largest)?;
+        let weights = self.weights(id, &shape, input)?;
         let norm = |part: &str| self.tensor(&format!("{}.{part}", c.norm), &[c.to.c]);
         let (gamma, beta) = (norm("weight")?, norm("bias")?);
         let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
@@ -169,7 +181,7 @@ impl Fold<'_> {
         }
         let factor = |k: usize| f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt();
         let affine = Affine {
-            mul: (0..c.to.c).map(|k| f64::from(scales[k]) * input.scale * factor(k)).collect(),
+            mul: (0..c.to.c).map(|k| f64::from(weights.scales[k]) * input.scale * factor(k)).collect(),
             add: (0..c.to.c).map(|k| f64::from(beta[k]) - f64::from(mean[k]) * factor(k)).collect(),
         };
         let conv = IntegerConv {
@@ -180,16 +192,13 @@ impl Fold<'_> {
             from: c.from,
             to: c.to,
             real_in: c.real_in,
-            packed: pack(&codes, c.kernel, c.real_in, c.from, c.to),
-            codes,
-            scales,
-            largest,
+            weights,
         };
         Ok((conv, affine))
     }
 
     fn activation(&self, id: LayerId, a: &Activation) -> Result<IntegerLayer> {
-        let quant = self.quantizer(id).quant;
+        let Quantizer { quant, bits, .. } = *self.quantizer(id);
         let row = self.range(&a.name, &quant)?;
         let quant = row.offset(&quant);
         let inv = f64::from(row.inv_scale);
@@ -198,7 +207,7 @@ impl Fold<'_> {
             .map(|k| Channel {
                 main: main.mul[k] * inv,
                 offset: main.add[k] * inv,
-                largest_main: conv.largest[k],
+                largest_main: conv.weights.largest[k],
                 ..Channel::default()
             })
             .collect();
@@ -214,20 +223,15 @@ impl Fold<'_> {
             Shortcut::Projection(from) => {
                 let (projection, other) = self.conv(from)?;
                 for (k, c) in channels.iter_mut().enumerate() {
-                    (c.shortcut, c.largest_shortcut) = (other.mul[k] * inv, projection.largest[k]);
+                    (c.shortcut, c.largest_shortcut) = (other.mul[k] * inv, projection.weights.largest[k]);
                     c.offset += other.add[k] * inv;
                 }
                 IntegerShortcut::Projection(projection)
             }
         };
-        let (shift, channels) = requantize(&channels).ok_or_else(|| {
-            Error::training(format!("{}: a factor of its batch norm is too large for 32-bit multipliers", a.name))
-                .hint("a running variance near 0 or a tiny activation range does this; fold another checkpoint")
-        })?;
-        // The code of a base code is the code of that value at scale 1.
-        let window = std::array::from_fn(|base| quant.code(base as f32, 1.0) as u8);
-        let (name, shape) = (a.name.clone(), a.shape);
-        Ok(IntegerLayer { name, conv, shortcut, channels, shift, quant, scale: row.scale, shape, window })
+        let channels = self.requantize(&a.name, &channels)?;
+        let (name, shape, window) = (a.name.clone(), a.shape, Window::of(&quant));
+        Ok(IntegerLayer { name, conv, shortcut, channels, window, bits, scale: row.scale, shape })
     }
 
     fn linear(&self, id: LayerId, l: &Linear) -> Result<IntegerLinear> {
@@ -236,21 +240,57 @@ impl Fold<'_> {
         };
         let input = self.value(pool.input);
         let pixels = pool.from.pixels();
-        let (codes, scales) = self.weights(id, &[l.classes, l.features])?;
         let pooled = Value { largest: input.largest * pixels as i64, ..input };
-        let largest = largest(&codes, l.classes, pooled);
-        check_accumulators(&l.name, &largest)?;
+        let weights = self.weights(id, &[l.classes, l.features], pooled)?;
+        let bias = self.tensor(&format!("{}.bias", l.name), &[l.classes])?;
+        let scale = |c: usize| f64::from(weights.scales[c]) * input.scale / pixels as f64;
+        let bound = |c: usize| weights.largest[c] as f64 * scale(c) + f64::from(bias[c]).abs();
+        let bound = (0..l.classes).map(bound).fold(0.0, f64::max);
+        let fits = |f: &i32| bound * 2f64.powi(*f) < LARGEST_LOGIT;
+        let fraction = (0..=MOST_FRACTION_BITS).rev().find(fits).ok_or_else(|| {
+            Error::training(format!("a logit can reach {bound:.3e}, expected less than {LARGEST_LOGIT:.3e}"))
+                .hint("the run diverged; fold an earlier checkpoint")
+        })?;
+        let one = 2f64.powi(fraction);
+        let channels: Vec<Channel> = (0..l.classes)
+            .map(|c| Channel {
+                main: scale(c) * one,
+                offset: f64::from(bias[c]) * one,
+                largest_main: weights.largest[c],
+                ..Channel::default()
+            })
+            .collect();
         Ok(IntegerLinear {
             name: l.name.clone(),
             input: input.number,
             features: l.features,
             classes: l.classes,
             pixels,
-            codes,
-            scales: scales.iter().map(|s| f64::from(*s) * input.scale / pixels as f64).collect(),
-            bias: self.tensor(&format!("{}.bias", l.name), &[l.classes])?.to_vec(),
-            largest,
+            channels: self.requantize(&l.name, &channels)?,
+            weights,
+            fraction_bits: fraction as u32,
         })
+    }
+
+    /// The integers of each channel of layer `name`.
+    fn requantize(&self, name: &str, channels: &[Channel]) -> Result<Vec<Requantize>> {
+        let one = |(k, c): (usize, &Channel)| {
+            let integers = requantize(c, self.multiplier).ok_or_else(|| {
+                let bits = if self.multiplier == Multiplier::Bits16 { 16 } else { 32 };
+                Error::training(format!("{name}: a factor of channel {k} is too large for {bits}-bit multipliers"))
+                    .hint("a running variance near 0 or a tiny activation range does this; fold another checkpoint")
+            })?;
+            let is_shift = |m: i32| m == 0 || m.unsigned_abs().is_power_of_two();
+            if self.multiplier == Multiplier::Shift && !(is_shift(integers.multiplier) && is_shift(integers.shortcut)) {
+                let factor = if is_shift(integers.multiplier) { c.shortcut } else { c.main };
+                return Err(Error::training(format!(
+                    "{name}: a factor of channel {k} is {factor}, expected a power of two: it would need a multiplier"
+                ))
+                .hint("this run was not trained for shifts: take multipliers of 16 or 32 bits"));
+            }
+            Ok(integers)
+        };
+        channels.iter().enumerate().map(one).collect()
     }
 }
 
@@ -272,74 +312,58 @@ fn check_accumulators(name: &str, largest: &[i64]) -> Result<()> {
     }
 }
 
-/// The largest shift at which every channel fits, and the integers there. `None` where not even a shift of 1 does.
-fn requantize(channels: &[Channel]) -> Option<(u32, Vec<Requantize>)> {
-    let fits = |shift: u32| {
-        let scale = 2f64.powi(shift as i32);
-        channels.iter().all(|c| {
-            let multiplier = |m: f64| (m * scale).round().abs();
-            let (m, r, b) = (multiplier(c.main), multiplier(c.shortcut), multiplier(c.offset));
-            let sum = m * c.largest_main as f64 + r * c.largest_shortcut as f64 + b + scale;
-            m <= f64::from(i32::MAX) && r <= f64::from(i32::MAX) && b <= LARGEST_OFFSET && sum <= LARGEST_SUM
-        })
+/// The integers of a channel at the largest shift at which they fit. `None` where not even a shift of 1 does.
+fn requantize(c: &Channel, multiplier: Multiplier) -> Option<Requantize> {
+    let most = match multiplier {
+        Multiplier::Bits32 | Multiplier::Shift => f64::from(i32::MAX),
+        Multiplier::Bits16 => f64::from(i16::MAX),
     };
-    let shift = (1..=MAX_SHIFT).rev().find(|n| fits(*n))?;
-    let integer = |v: f64| (v * 2f64.powi(shift as i32)).round();
-    let integers = channels.iter().map(|c| Requantize {
-        multiplier: integer(c.main) as i32,
-        shortcut: integer(c.shortcut) as i32,
-        offset: integer(c.offset) as i64,
-    });
-    Some((shift, integers.collect()))
-}
-
-/// Weight codes as the inner loop reads them: input channels in pairs, padding channels 0.
-fn pack(codes: &[i8], kernel: usize, real_in: usize, from: Shape, to: Shape) -> Vec<Block> {
-    let taps = kernel * kernel;
-    let code = |co: usize, ci: usize, tap: usize| match ci < real_in {
-        true => i16::from(codes[(co * real_in + ci) * taps + tap]),
-        false => 0,
+    let at = |v: f64, shift: u32| (v * 2f64.powi(shift as i32)).round();
+    let fits = |shift: &u32| {
+        let [m, r, b] = [c.main, c.shortcut, c.offset].map(|v| at(v, *shift).abs());
+        let sum = m * c.largest_main as f64 + r * c.largest_shortcut as f64 + b + 2f64.powi(*shift as i32);
+        m <= most && r <= most && b <= LARGEST_OFFSET && sum <= LARGEST_SUM
     };
-    let mut packed = Vec::with_capacity(to.c / LANES * taps * from.c / 2);
-    for first in (0..to.c).step_by(LANES) {
-        for tap in 0..taps {
-            for ci in (0..from.c).step_by(2) {
-                packed.push(std::array::from_fn(|lane| [0, 1].map(|k| code(first + lane, ci + k, tap))));
-            }
-        }
-    }
-    packed
+    let shift = (1..=MAX_SHIFT).rev().find(fits)?;
+    let [multiplier, shortcut, offset] = [c.main, c.shortcut, c.offset].map(|v| at(v, shift));
+    Some(Requantize { multiplier: multiplier as i32, shortcut: shortcut as i32, offset: offset as i64, shift })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(c: Channel) -> Option<Requantize> {
+        requantize(&c, Multiplier::Bits32)
+    }
+
     #[test]
     fn the_shift_is_the_largest_that_fits() {
         let one = Channel { main: 0.75, largest_main: 1000, ..Channel::default() };
-        let (shift, k) = requantize(&[one]).unwrap();
-        assert_eq!((shift, k[0].multiplier), (31, 3 << 29));
-        let (shift, k) = requantize(&[Channel { main: 1.0 / 3.0, shortcut: -1.5, offset: 2.25, ..one }]).unwrap();
-        assert_eq!((shift, k[0]), (30, Requantize { multiplier: 357_913_941, shortcut: -3 << 29, offset: 9 << 28 }));
+        assert_eq!(of(one), Some(Requantize { multiplier: 3 << 29, shortcut: 0, offset: 0, shift: 31 }));
+        let narrow = requantize(&one, Multiplier::Bits16);
+        assert_eq!(narrow, Some(Requantize { multiplier: 3 << 13, shortcut: 0, offset: 0, shift: 15 }));
+        let k = of(Channel { main: 1.0 / 3.0, shortcut: -1.5, offset: 2.25, ..one });
+        let want = Requantize { multiplier: 357_913_941, shortcut: -3 << 29, offset: 9 << 28, shift: 30 };
+        assert_eq!(k, Some(want));
     }
 
     #[test]
     fn zero_factors_take_the_largest_shift_and_offsets_stay_exact() {
         let zero = Channel { offset: 3.0, ..Channel::default() };
-        assert_eq!(requantize(&[zero]).unwrap().0, MAX_SHIFT);
+        assert_eq!(of(zero).unwrap().shift, MAX_SHIFT);
         let far = Channel { offset: 1024.0, ..zero };
-        assert_eq!(requantize(&[far]).unwrap(), (43, vec![Requantize { multiplier: 0, shortcut: 0, offset: 1 << 53 }]));
-        assert_eq!(requantize(&[Channel { main: 3e9, ..zero }]), None);
+        assert_eq!(of(far), Some(Requantize { multiplier: 0, shortcut: 0, offset: 1 << 53, shift: 43 }));
+        assert_eq!(of(Channel { main: 3e9, ..zero }), None);
     }
 
     #[test]
     fn two_full_branches_do_not_overflow() {
         let top = i64::from(i32::MAX);
         let full = Channel { main: 0.9, shortcut: -0.9, offset: 9.0, largest_main: top, largest_shortcut: top };
-        let (shift, k) = requantize(&[full]).unwrap();
-        assert_eq!(shift, 30);
-        let sum = i128::from(k[0].multiplier) * i128::from(top) * 2 + i128::from(k[0].offset) + (1 << (shift - 1));
+        let k = of(full).unwrap();
+        assert_eq!(k.shift, 30);
+        let sum = i128::from(k.multiplier) * i128::from(top) * 2 + i128::from(k.offset) + (1 << (k.shift - 1));
         assert!(sum < 1 << 62);
     }
 }

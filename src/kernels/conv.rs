@@ -47,8 +47,8 @@ pub struct ConvParams {
     pub x_format: u32,
     /// First vec4 of `w` in its binding.
     pub w_base: u32,
-    /// 1: both operands are integers whose sums may pass 2^24, so they are added as i32 and rounded to f32 once; fixed in
-    /// the variant, read by the twin.
+    /// 1: both operands are integers whose sums may pass 2^24, so they are added as i32 and rounded to f32 once;
+    /// [`ConvParams::KEPT`]; fixed in the variant, read by the twin.
     pub integer: u32,
     /// 1: `w` holds codes.
     pub w_codes: u32,
@@ -62,8 +62,10 @@ pub struct ConvParams {
     pub narrow: u32,
     /// Of [`CONV_NORM`]: first vec4 of the statistics in `part`.
     pub part4: u32,
+    /// [`Format`] of `w`, fixed in the shader's variant, read by the twin.
+    pub w_format: u32,
     /// Padding.
-    pub pad_end: [u32; 3],
+    pub pad_end: [u32; 2],
     /// Of [`CONV_ACT`]: the activation that the result goes back through.
     pub act: ActParams,
 }
@@ -72,6 +74,9 @@ impl ConvParams {
     /// [`ConvParams::backward`] of the products of `super::winograd`: each place of a tile of `parities` x `parities` pixels has a
     /// matrix of its own.
     pub const TILES: u32 = 2;
+
+    /// [`ConvParams::integer`] of sums that are added as i32 and stay that, in the words of `out`.
+    pub const KEPT: u32 = 2;
 }
 
 /// Pixels of a weight-gradient split are a multiple of this, so that unrolled loops never cross into the next one.
@@ -218,12 +223,14 @@ pub static CONV: KernelDef = KernelDef {
 };
 
 fn conv(t: &mut Twin) {
-    product(&t.params(), t.words(0), t.f32(1), t.f32_mut(3));
+    product(&t.params(), t.words(0), t.words(1), t.f32_mut(3));
 }
 
-fn product(p: &ConvParams, x: &[u32], w: &[f32], out: &mut [f32]) {
-    let format = Format::from_number(p.x_format);
-    let w = &w[4 * p.w_base as usize..];
+fn product(p: &ConvParams, x: &[u32], w: &[u32], out: &mut [f32]) {
+    let [format, w_format] = [p.x_format, p.w_format].map(Format::from_number);
+    let w_base = 4 * p.w_base as usize;
+    let w: Vec<f32> =
+        (w_base..w_base + (p.kernel * p.kernel * p.in_c * p.out_c) as usize).map(|i| w_format.load(w, i)).collect();
     let (ci, co) = (p.in_c as usize, p.out_c as usize);
     for n in 0..p.batch {
         for oy in 0..p.out_h {
@@ -242,7 +249,7 @@ fn product(p: &ConvParams, x: &[u32], w: &[f32], out: &mut [f32]) {
                         for c in 0..ci {
                             let a = format.load(x, base + c);
                             let row = &w[tap + c * co..];
-                            if p.integer == 1 {
+                            if p.integer > 0 {
                                 exact.iter_mut().zip(row).for_each(|(s, b)| *s += a as i32 * *b as i32);
                             } else {
                                 acc.iter_mut().zip(row).for_each(|(s, b)| *s += a * b);
@@ -250,8 +257,9 @@ fn product(p: &ConvParams, x: &[u32], w: &[f32], out: &mut [f32]) {
                         }
                     }
                 }
-                if p.integer == 1 {
-                    acc = exact.iter().map(|&s| s as f32).collect();
+                if p.integer > 0 {
+                    let kept = p.integer == ConvParams::KEPT;
+                    acc = exact.iter().map(|&s| if kept { f32::from_bits(s as u32) } else { s as f32 }).collect();
                 }
                 let o = ((n * p.out_h + oy) * p.out_w + ox) as usize * co;
                 for (o, s) in out[o..o + co].iter_mut().zip(&acc) {
@@ -279,7 +287,7 @@ pub static CONV_NORM: KernelDef = KernelDef {
 fn conv_norm(t: &mut Twin) {
     let p: ConvParams = t.params();
     let (out, part) = (t.f32_mut(3), &mut t.f32_mut(4)[4 * p.part4 as usize..]);
-    product(&p, t.words(0), t.f32(1), out);
+    product(&p, t.words(0), t.words(1), out);
     let rows = (p.batch * p.out_h * p.out_w) as usize;
     norm::moments(out, [rows, norm::FINISH_CHUNK], p.out_c as usize, part);
 }
@@ -312,7 +320,7 @@ fn conv_act(t: &mut Twin) {
     let p: ConvParams = t.params();
     let saved = Saved { y: t.f32(4), context: t.f32(5), shortcut: t.words(6), ranges: t.f32(7) };
     let (out, part) = (t.f32_mut(3), t.f32_mut(8));
-    product(&p, t.words(0), t.f32(1), out);
+    product(&p, t.words(0), t.words(1), out);
     let rows = p.batch * p.q_h * p.q_w;
     let chunks = (0..p.parities * p.parities)
         .flat_map(|class| (0..rows).step_by(norm::FINISH_CHUNK).map(move |first| (class, first)))

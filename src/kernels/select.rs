@@ -85,6 +85,11 @@ impl Choice {
         Some(choice)
     }
 
+    fn with_files(mut self, files: &[&'static str]) -> Choice {
+        self.variant = self.variant.with_files(files);
+        self
+    }
+
     fn finishing(mut self, kernel: &'static KernelDef, caps: &Caps) -> Option<Choice> {
         let enough = caps.matrix == 0 || 8 * caps.subgroup >= caps.matrix * caps.matrix;
         if self.family == KernelFamily::Lane || !enough {
@@ -125,7 +130,12 @@ impl Choice {
 /// The defaults of the lane family are the fastest of those measured; docs/rejected.md has others. Compilers for subgroups of 4
 /// (SwiftShader) take minutes for large tiles.
 pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: KernelFamily) -> Vec<Choice> {
-    let (sums, suffix) = if p.integer == 1 { ("sums_i32", "-i32") } else { ("sums_f32", "") };
+    let (sums, suffix) = match p.integer {
+        ConvParams::KEPT => ("sums_kept", "-kept"),
+        1 => ("sums_i32", "-i32"),
+        _ => ("sums_f32", ""),
+    };
+    let weights = Format::from_number(p.w_format).weights();
     match family {
         KernelFamily::Lane => {
             let small = is_short(p.kernel, p.in_c, p.q_h * p.q_w) || caps.subgroup < 8;
@@ -135,7 +145,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 (false, false) => &[[4, 16], [4, 8], [4, 4]],
             };
             let choice = |&[columns, pixels]: &[u32; 2]| {
-                let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[sums]);
+                let variant = lane_variant("conv_lane", suffix, stored, caps).with_files(&[weights, sums]);
                 let variant = variant.with_const("COLUMNS", columns).with_const("PIXELS", pixels);
                 Choice::new(variant, family, [caps.subgroup * pixels, 4 * columns])
             };
@@ -144,8 +154,11 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
         KernelFamily::Tiled => {
             let (rows, classes) = (p.batch * p.q_h * p.q_w, p.parities * p.parities);
             let choice = |tile: [u32; 2]| {
-                let variant =
-                    tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[sums, FINISH_NONE]);
+                let variant = tiled_variant("conv_tiled", suffix, stored, tile, [p.q_h, p.q_w]).with_files(&[
+                    weights,
+                    sums,
+                    FINISH_NONE,
+                ]);
                 let variant = variant.with_const("X_TURNS", (32 / tile[1]).max(1)); // of a tile 8 deep
                 Choice::new(variant, family, tile)
             };
@@ -153,7 +166,8 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
             let tiled = sides.iter().copied().map(choice);
             let dot4 = |&tile: &[u32; 2]| {
                 let variant = tiled_variant("conv_dot4", "", stored, tile, [p.q_h, p.q_w]);
-                let variant = Variant { name: "dot4".into(), files: vec![FINISH_NONE], ..variant };
+                let sums = if p.integer == ConvParams::KEPT { sums } else { "sums_i32" };
+                let variant = Variant { name: "dot4".into(), ..variant }.with_files(&[weights, sums, FINISH_NONE]);
                 let variant = variant.with_const("X_TURNS", (64 / tile[1]).max(1)); // 16 deep
                 Choice::new(variant, family, tile)
             };
@@ -161,7 +175,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
             let (x_codes, w_codes) = (stored != Format::F32, p.w_codes == 1);
             let coop = || {
                 let terms = [terms(x_codes, p.terms), terms(w_codes, p.terms)];
-                coop_variant("conv_coop", terms, stored, caps, [p.q_h, p.q_w])
+                coop_variant("conv_coop", terms, stored, caps, [p.q_h, p.q_w]).with_files(&[weights])
             };
             match (x_codes && w_codes, caps.matrix > 0 && p.integer == 0) {
                 (true, true) => std::iter::once(coop()).chain(tiled).collect(),
@@ -233,8 +247,9 @@ pub fn conv_shape(p: &ConvParams, stored: Format) -> String {
         ConvParams::TILES => "conv of tiles",
         _ => "conv back",
     };
-    let sums = if p.integer == 1 { ", i32 sums" } else { "" };
-    let codes = if p.w_codes == 1 { " by codes" } else { "" };
+    let sums = ["", ", i32 sums", ", i32 sums kept"][p.integer as usize];
+    let packed = if p.w_format == 0 { String::new() } else { format!(" {:?}", Format::from_number(p.w_format)) };
+    let codes = if p.w_codes == 1 { format!(" by{packed} codes") } else { String::new() };
     let narrow = if p.narrow == 1 { " of 7 bits" } else { "" };
     let add = if p.accumulate == 1 { ", added" } else { "" };
     let sizes = [[p.in_h, p.in_w, p.in_c], [p.out_h, p.out_w, p.out_c]].map(|[h, w, c]| format!("{h}x{w}x{c}"));

@@ -10,6 +10,7 @@ mod winograd;
 
 pub use fitting::{lower_fitting, lower_shrinking};
 pub use winograd::WINOGRAD_CHANNELS;
+pub(super) use winograd::{TILES_TOGETHER, suits_winograd, winograd_is_exact};
 
 use bytemuck::Pod;
 
@@ -22,6 +23,9 @@ use crate::kernels::{Caps, Format, KernelDef, Variant, row_chunk};
 use crate::net::{LayerId, Net};
 use crate::quant::{QuantSpec, Quantizer, Tracking};
 use crate::{Error, Result};
+
+/// Sums of integers stay exact in f32 below this.
+pub(super) const EXACT_IN_F32: u64 = 1 << 24;
 
 /// What a network is lowered with.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Test cases of every kernel: inputs, parameters, grids. Shapes are odd on purpose.
 
 mod elementwise;
+mod inference;
 mod matrix;
 mod optimizer;
 mod quantizers;
@@ -93,6 +94,7 @@ pub fn all(caps: &Caps) -> Vec<Case> {
     cases.extend(elementwise::cases());
     cases.extend(quantizers::cases());
     cases.extend(optimizer::cases());
+    cases.extend(inference::cases());
     cases
 }
 

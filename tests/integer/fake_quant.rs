@@ -5,7 +5,7 @@ use cqat::config::{Granularity, QuantConfig, Reduce};
 use cqat::cpu::CpuProgram;
 use cqat::data::{DataSet, EMBEDDED, Split, in_order, load};
 use cqat::exec::ExecutorExt;
-use cqat::integer::IntegerNet;
+use cqat::integer::{IntegerNet, Multiplier};
 use cqat::kernels::{Caps, Format, Step};
 use cqat::net::Net;
 use cqat::normalisation::Normalisation;
@@ -48,7 +48,7 @@ fn compare(name: &str, config: &QuantConfig, data: &DataSet) {
     };
     let fake = session.evaluate(Form::Quantized, &split, true).unwrap();
 
-    let folded = IntegerNet::fold(&net, &spec, &session.state().unwrap(), &normalisation).unwrap();
+    let folded = IntegerNet::fold(&net, &spec, &session.state().unwrap(), &normalisation, Multiplier::Bits32).unwrap();
     let trace = folded.run_layers(&split.images).unwrap();
     for (layer, got) in folded.layers.iter().zip(&trace.layers) {
         let words = session.executor().read(scratch(&lowered, &format!("{}.value", layer.name))).unwrap();
@@ -67,7 +67,7 @@ fn compare(name: &str, config: &QuantConfig, data: &DataSet) {
     }
     let logits = session.executor().read_f32(lowered.layout.logits).unwrap();
     let spread = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
-    for (got, want) in trace.logits.chunks(10).zip(logits.chunks(net.linear().1.padded())) {
+    for (got, want) in folded.numbers(&trace.logits).chunks(10).zip(logits.chunks(net.linear().1.padded())) {
         for (g, w) in got.iter().zip(want) {
             assert!((g - w).abs() <= 0.01 * spread, "{name}: logit {g}, fake quantization has {w}");
         }

@@ -92,7 +92,7 @@ fn check(name: &str, case: &Case) {
         exact(&net, k, &trace);
     }
     assert!(edges * 200 < elements, "{name}: {edges} of {elements} on an edge");
-    classifier(name, case, &trace);
+    classifier(name, case, &net, &trace);
 }
 
 /// Half up on the base grid, then the bit window, in real arithmetic.
@@ -114,27 +114,27 @@ fn exact(net: &IntegerNet, k: usize, trace: &Trace) {
     };
     for (i, acc) in trace.layers[k].accumulators.iter().enumerate() {
         let c = i % layer.channels.len();
-        assert!(i64::from(*acc).abs() <= layer.conv.largest[c], "{}: the bound is too low", layer.name);
+        assert!(i64::from(*acc).abs() <= layer.conv.weights.largest[c], "{}: the bound is too low", layer.name);
         let want = published(layer, c, i128::from(*acc), shortcut[i]);
         assert_eq!(i128::from(trace.layers[k].codes[i]), want, "{} element {i}", layer.name);
-        assert_eq!(i128::from(layer.code(c, *acc, shortcut[i] as i32)), want);
+        assert_eq!(i128::from(layer.code(c, *acc, shortcut[i] as i32)), want, "{} element {i}", layer.name);
     }
 }
 
 fn published(layer: &IntegerLayer, c: usize, acc: i128, r: i128) -> i128 {
-    let (k, n) = (layer.channels[c], layer.shift);
+    let (k, n) = (layer.channels[c], layer.channels[c].shift);
     let sum = acc * i128::from(k.multiplier) + r * i128::from(k.shortcut) + i128::from(k.offset) + (1 << (n - 1));
     assert!(sum.abs() < 1 << 62);
-    let q = layer.quant;
+    let q = layer.window;
     if q.shift == 0 {
         return (sum >> n).clamp(i128::from(q.lo), i128::from(q.hi));
     }
     let base = (sum >> n).clamp(i128::from(q.base_lo), i128::from(q.base_hi));
-    let half = if q.round_shift == 1 { 1 << (q.shift - 1) } else { 0 };
+    let half = if q.round { 1 << (q.shift - 1) } else { 0 };
     ((base + half) >> q.shift).clamp(i128::from(q.lo), i128::from(q.hi))
 }
 
-fn classifier(name: &str, case: &Case, trace: &Trace) {
+fn classifier(name: &str, case: &Case, net: &IntegerNet, trace: &Trace) {
     let (id, l) = case.net.linear();
     let (codes, scales) = weight_codes(case, case.spec.layer(id).unwrap(), "fc", l.features);
     let last = case.net.last_activation();
@@ -151,7 +151,7 @@ fn classifier(name: &str, case: &Case, trace: &Trace) {
             let mean: f64 =
                 pooled.iter().zip(&codes[c * l.features..]).map(|(x, w)| (x * w) as f64).sum::<f64>() / pixels as f64;
             let want = mean * s_a * scales[c] + f64::from(case.tensor("fc.bias")[c]);
-            let got = f64::from(trace.logits[n * l.classes + c]);
+            let got = f64::from(net.classifier.logit(trace.logits[n * l.classes + c]));
             assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{name}: logit {got}, expected {want}");
         }
     }

@@ -16,7 +16,7 @@ fn threads_and_batches_do_not_change_results() {
         assert_eq!(net.run_on(&images, threads).unwrap(), want, "{threads} threads");
     }
     assert_eq!(net.run(&images).unwrap(), want);
-    let single: Vec<f32> = images.chunks(bytes).flat_map(|image| net.run(image).unwrap()).collect();
+    let single: Vec<i32> = images.chunks(bytes).flat_map(|image| net.run(image).unwrap()).collect();
     assert_eq!(single, want);
     assert_eq!(net.run_layers(&images).unwrap().logits, want);
     assert!(net.run(&[]).unwrap().is_empty());
@@ -28,7 +28,7 @@ fn an_evaluation_counts_what_the_logits_say() {
     let test = load(EMBEDDED, 0, 1).unwrap().test;
     let split = Split { side: 32, images: test.images[..40 * 3072].to_vec(), labels: test.labels[..40].to_vec() };
     let evaluation = net.evaluate(&split).unwrap();
-    let logits = net.run(&split.images).unwrap();
+    let logits = net.numbers(&net.run(&split.images).unwrap());
     let (mut loss, mut top1, mut top5) = (0.0, 0.0, 0.0);
     for (row, label) in logits.chunks(10).zip(&split.labels) {
         let mut order: Vec<usize> = (0..10).collect();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::winograd::Operands;
-use super::{Mode, NormParts, Pass, Value, tracking};
+use super::{EXACT_IN_F32, Mode, NormParts, Pass, Value, tracking};
 use crate::config::Estimator;
 use crate::kernels::activation::{ActParams, FORWARD, ForwardParams, forward_variant, shortcut_kind};
 use crate::kernels::conv::{ConvParams, Geometry};
@@ -15,9 +15,6 @@ use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Shape, Shortcut};
 use crate::plan::TensorId;
 use crate::quant::{Quant, QuantSpec, Quantizer, Tracking};
-
-/// Sums of integers stay exact in f32 below this.
-const EXACT_IN_F32: u64 = 1 << 24;
 
 impl Pass<'_> {
     /// Emits the forward pass and returns the gradient of the logits.
@@ -89,7 +86,7 @@ impl Pass<'_> {
         let fits = |q: Quantizer| q.quant.max_abs() <= i8::MAX as u32;
         match value.format {
             Format::F32 => false,
-            Format::I8 => true,
+            Format::I8 | Format::I4 | Format::U4 => true,
             Format::U8 => self.quantizer(value.layer).is_some_and(fits),
         }
     }

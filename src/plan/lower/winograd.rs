@@ -1,10 +1,12 @@
 //! Which 3x3 convolutions are done by Winograd's algorithm ([`crate::kernels::winograd`]): on software adapters those that it was
 //! measured to be the faster for (docs/performance.md). Nobody has measured it on a GPU.
 
-use super::Pass;
+use super::{EXACT_IN_F32, Options, Pass};
 use crate::kernels::conv::Geometry;
 use crate::kernels::select::{KernelFamily, select_conv};
-use crate::kernels::winograd::{IN, OUT, TileParams, WEIGHTS, WeightParams, in_variant, product, tiles};
+use crate::kernels::winograd::{
+    IN, OUT, TileParams, WEIGHTS, WeightParams, in_variant, product, tiles, weights_variant,
+};
 use crate::kernels::{Format, Variant, flat_grid};
 use crate::net::LayerId;
 use crate::plan::TensorId;
@@ -14,7 +16,7 @@ pub const WINOGRAD_CHANNELS: usize = 128;
 /// Tiles from which on it is: with fewer, a workgroup of its products has not enough rows.
 const FEWEST_TILES: usize = 128;
 /// Tiles that are handled together, at most: what they become stays small, in the cache of some processors.
-const TILES_TOGETHER: u32 = 1024;
+pub(crate) const TILES_TOGETHER: u32 = 1024;
 /// A batch is not divided into more parts than this.
 const MOST_PARTS: u32 = 8;
 
@@ -30,22 +32,31 @@ pub(super) struct Operands {
     pub out: TensorId,
 }
 
+/// Whether a convolution gains by it, forward and back.
+pub(crate) fn suits_winograd(options: &Options, g: &Geometry) -> bool {
+    let even = g.to.h.is_multiple_of(2) && g.to.w.is_multiple_of(2);
+    options.caps.software
+        && options.family == KernelFamily::Lane
+        && (g.kernel, g.stride) == (3, 1)
+        && even
+        && g.batch * g.to.pixels() / 4 >= FEWEST_TILES
+        && g.from.c.min(g.to.c) >= options.winograd_channels
+}
+
+/// Whether whole numbers stay exact on the way whose sums, `9 c_in w_max x_max`, reach this: see [`crate::kernels::winograd`].
+pub(crate) fn winograd_is_exact(sum: u64) -> bool {
+    sum * 8 < EXACT_IN_F32
+}
+
 impl Pass<'_> {
     /// Whether a convolution gains by it, forward and back.
     pub(super) fn suits_winograd(&self, g: &Geometry) -> bool {
-        let even = g.to.h.is_multiple_of(2) && g.to.w.is_multiple_of(2);
-        self.options.caps.software
-            && self.options.family == KernelFamily::Lane
-            && (g.kernel, g.stride) == (3, 1)
-            && even
-            && g.batch * g.to.pixels() / 4 >= FEWEST_TILES
-            && g.from.c.min(g.to.c) >= self.options.winograd_channels
+        suits_winograd(self.options, g)
     }
 
-    /// Whether the sums of whole numbers of a layer stay exact on the way: see [`crate::kernels::winograd`].
+    /// Whether the sums of whole numbers of a layer stay exact on the way.
     pub(super) fn exact_in_winograd(&self, id: LayerId) -> bool {
-        // largest_sum is 9 c_in w_max x_max.
-        self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(|sum| sum * 8 < 1 << 24)
+        self.quant.and_then(|q| q.largest_sum(self.net, id)).is_some_and(winograd_is_exact)
     }
 
     /// Emits a convolution of layer `id`, or its data gradient.
@@ -59,8 +70,8 @@ impl Pass<'_> {
         let together = from.tiles.div_ceil(from.tiles.div_ceil(TILES_TOGETHER).min(MOST_PARTS));
         let count = 16 * together as usize;
         let u = self.scratch("winograd weights", 64 * items);
-        let params = WeightParams { w_base, items: items as u32, flip: u32::from(back), pad: 0 };
-        self.emit_only(&WEIGHTS, &params, &[operands.w, u], flat_grid(items));
+        let params = WeightParams { w_base, items: items as u32, flip: u32::from(back), w_format: 0 };
+        self.emit(&WEIGHTS, weights_variant(Format::F32), &params, &[operands.w, u], flat_grid(items), 0);
         self.leave_out(others);
         let v = self.scratch("winograd tiles", count * in_c);
         let m = self.scratch("winograd products", count * out_c);

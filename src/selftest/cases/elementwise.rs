@@ -146,7 +146,9 @@ fn activation_cases(cases: &mut Vec<Case>) {
                 let other = || match format {
                     Format::F32 => quarters(words, 3, -4, 4),
                     // Four-bit codes: larger ones make sums of squares inexact.
-                    Format::U8 | Format::I8 => bits(format.words(words), 3).iter().map(|w| w & 0x0f0f_0f0f).collect(),
+                    Format::U8 | Format::I8 | Format::U4 | Format::I4 => {
+                        bits(format.words(words), 3).iter().map(|w| w & 0x0f0f_0f0f).collect()
+                    }
                 };
                 let name = format!("shortcut {shortcut} {format:?} pool {pool} {quant:?}");
                 let shortcut_row = if format == Format::U8 { 1 } else { -1 };

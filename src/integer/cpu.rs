@@ -1,13 +1,20 @@
-//! Running the folded network, one picture at a time, pictures spread over threads.
+//! The folded network on the CPU, one picture at a time, pictures spread over threads.
 //!
 //! Codes lie as `(H + 2, W + 2, C)` i16 with a border of zeros, so that the window of a kernel row is one contiguous
 //! run of codes and padding costs nothing.
 
 use std::num::NonZeroUsize;
 
-use super::{Block, IntegerConv, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, LANES, Requantize};
+use super::{Accumulator, IntegerConv, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, Requantize};
+use crate::data::Split;
 use crate::net::Shape;
+use crate::score::Evaluation;
 use crate::{Error, Result};
+
+/// Output channels that are accumulated together.
+const LANES: usize = 8;
+/// Weight codes of two neighbouring inputs for [`LANES`] outputs.
+type Block = [[i16; 2]; LANES];
 
 /// Output pixels of a row that are accumulated together: with [`LANES`] channels each, what fits in vector registers.
 const PIXELS: usize = 4;
@@ -23,8 +30,8 @@ pub struct Trace {
     pub pooled: Vec<i32>,
     /// Accumulators of the classifier, `(N, classes)`.
     pub classifier: Vec<i32>,
-    /// Logits, `(N, classes)`.
-    pub logits: Vec<f32>,
+    /// Logits, `(N, classes)`, as integers ([`IntegerLinear::logit`]).
+    pub logits: Vec<i32>,
 }
 
 /// Integers of one layer, all `(N, H, W, C)`.
@@ -39,11 +46,43 @@ pub struct LayerTrace {
 }
 
 impl IntegerNet {
-    /// Logits `(N, classes)` of raw pictures `(N, 3, size, size)`, on all processors.
+    /// Loss without smoothing, top-1 and top-5 over a split, on all processors. Of equal logits the first class leads.
+    ///
+    /// # Errors
+    /// Pictures of another size, a label that is no class of the network.
+    pub fn evaluate(&self, split: &Split) -> Result<Evaluation> {
+        self.fits(split)?;
+        let logits = self.numbers(&self.run(&split.images)?);
+        Ok(Evaluation::of_logits(&logits, self.classifier.classes, &split.labels))
+    }
+
+    /// Refuses a split that the network cannot be scored on.
+    ///
+    /// # Errors
+    /// Pictures of another size, a label that is no class of the network.
+    pub fn fits(&self, split: &Split) -> Result<()> {
+        let classes = self.classifier.classes;
+        if split.side != self.size {
+            return Err(Error::data(format!("the pictures have side {}, expected {}", split.side, self.size))
+                .hint("evaluate on a data set with pictures of the network's size"));
+        }
+        match split.labels.iter().find(|l| usize::from(**l) >= classes) {
+            Some(label) => Err(Error::data(format!("a picture has label {label}, expected less than {classes}"))
+                .hint("evaluate on the data set that the run was trained on")),
+            None => Ok(()),
+        }
+    }
+
+    /// Logits as numbers.
+    pub fn numbers(&self, logits: &[i32]) -> Vec<f32> {
+        logits.iter().map(|integer| self.classifier.logit(*integer)).collect()
+    }
+
+    /// Logits `(N, classes)` of raw pictures `(N, 3, size, size)`, as integers, on all processors.
     ///
     /// # Errors
     /// Bytes that are not a whole number of pictures.
-    pub fn run(&self, images: &[u8]) -> Result<Vec<f32>> {
+    pub fn run(&self, images: &[u8]) -> Result<Vec<i32>> {
         self.run_on(images, std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
     }
 
@@ -51,17 +90,19 @@ impl IntegerNet {
     ///
     /// # Errors
     /// As [`IntegerNet::run`].
-    pub fn run_on(&self, images: &[u8], threads: usize) -> Result<Vec<f32>> {
+    pub fn run_on(&self, images: &[u8], threads: usize) -> Result<Vec<i32>> {
         let (bytes, classes) = (self.picture_bytes(), self.classifier.classes);
         let pictures = self.pictures(images)?;
-        let mut logits = vec![0.0; pictures * classes];
+        let layers = self.packed();
+        let mut logits = vec![0; pictures * classes];
         let share = pictures.div_ceil(threads.max(1)).max(1);
         std::thread::scope(|scope| {
             for (images, logits) in images.chunks(share * bytes).zip(logits.chunks_mut(share * classes)) {
+                let layers = &layers;
                 scope.spawn(move || {
                     let mut memory = Memory::new(self);
                     for (image, row) in images.chunks_exact(bytes).zip(logits.chunks_exact_mut(classes)) {
-                        self.picture(image, &mut memory);
+                        self.picture(layers, image, &mut memory);
                         row.copy_from_slice(&memory.logits);
                     }
                 });
@@ -78,18 +119,20 @@ impl IntegerNet {
         self.pictures(images)?;
         let mut trace = Trace { layers: vec![LayerTrace::default(); self.layers.len()], ..Trace::default() };
         let mut memory = Memory::new(self);
+        let layers = self.packed();
         for image in images.chunks_exact(self.picture_bytes()) {
             memory.values[0].load(image, &self.input.codes);
             trace.input.extend(memory.values[0].pixels().flat_map(|p| p[..3].iter().map(|q| *q as i8)));
-            for (k, (layer, t)) in self.layers.iter().zip(&mut trace.layers).enumerate() {
+            for (k, (layer, t)) in layers.iter().zip(&mut trace.layers).enumerate() {
                 layer.run(&mut memory, k + 1);
-                t.accumulators.extend_from_slice(&memory.main[..layer.shape.len()]);
-                if matches!(layer.shortcut, IntegerShortcut::Projection(_)) {
-                    t.projection.extend_from_slice(&memory.shortcut[..layer.shape.len()]);
+                let size = layer.layer.shape.len();
+                t.accumulators.extend_from_slice(&memory.main[..size]);
+                if layer.projection.is_some() {
+                    t.projection.extend_from_slice(&memory.shortcut[..size]);
                 }
                 t.codes.extend(memory.values[k + 1].pixels().flatten().map(|q| *q as u8));
             }
-            self.classifier.run(&mut memory);
+            self.classifier.run(&mut memory, self.accumulator);
             trace.pooled.extend_from_slice(&memory.pooled);
             trace.classifier.extend_from_slice(&memory.classifier);
             trace.logits.extend_from_slice(&memory.logits);
@@ -106,12 +149,16 @@ impl IntegerNet {
         Ok(images.len() / bytes)
     }
 
-    fn picture(&self, image: &[u8], memory: &mut Memory) {
+    fn packed(&self) -> Vec<Layer<'_>> {
+        self.layers.iter().map(|layer| Layer::new(layer, self.accumulator)).collect()
+    }
+
+    fn picture(&self, layers: &[Layer], image: &[u8], memory: &mut Memory) {
         memory.values[0].load(image, &self.input.codes);
-        for (k, layer) in self.layers.iter().enumerate() {
+        for (k, layer) in layers.iter().enumerate() {
             layer.run(memory, k + 1);
         }
-        self.classifier.run(memory);
+        self.classifier.run(memory, self.accumulator);
     }
 }
 
@@ -122,7 +169,7 @@ struct Memory {
     shortcut: Vec<i32>,
     pooled: Vec<i32>,
     classifier: Vec<i32>,
-    logits: Vec<f32>,
+    logits: Vec<i32>,
 }
 
 impl Memory {
@@ -137,7 +184,7 @@ impl Memory {
             shortcut: vec![0; widest],
             pooled: vec![0; net.classifier.features],
             classifier: vec![0; classes],
-            logits: vec![0.0; classes],
+            logits: vec![0; classes],
         }
     }
 }
@@ -189,18 +236,69 @@ impl Codes {
     }
 }
 
-impl IntegerConv {
+/// A convolution with its weights as the inner loop reads them: `(c_out / LANES, ky, kx * c_in / 2)`.
+struct Conv<'a> {
+    conv: &'a IntegerConv,
+    packed: Vec<Block>,
+}
+
+/// A layer ready to run.
+struct Layer<'a> {
+    layer: &'a IntegerLayer,
+    main: Conv<'a>,
+    projection: Option<Conv<'a>>,
+    /// Code of every base code: a picture's worth of windows is looked up, not computed.
+    window: [i16; 256],
+    accumulator: Accumulator,
+}
+
+impl<'a> Layer<'a> {
+    fn new(layer: &'a IntegerLayer, accumulator: Accumulator) -> Layer<'a> {
+        let projection = match &layer.shortcut {
+            IntegerShortcut::Projection(conv) => Some(Conv::new(conv)),
+            IntegerShortcut::None | IntegerShortcut::Identity(_) => None,
+        };
+        let window = std::array::from_fn(|base| layer.window.code(base as i64) as i16);
+        Layer { layer, main: Conv::new(&layer.conv), projection, window, accumulator }
+    }
+}
+
+/// Weight codes as the inner loop reads them: input channels in pairs, padding channels 0.
+fn pack(conv: &IntegerConv) -> Vec<Block> {
+    let IntegerConv { kernel, real_in, from, to, .. } = *conv;
+    let taps = kernel * kernel;
+    let code = |co: usize, ci: usize, tap: usize| match ci < real_in {
+        true => i16::from(conv.weights.codes[(co * real_in + ci) * taps + tap]),
+        false => 0,
+    };
+    let mut packed = Vec::with_capacity(to.c / LANES * taps * from.c / 2);
+    for first in (0..to.c).step_by(LANES) {
+        for tap in 0..taps {
+            for ci in (0..from.c).step_by(2) {
+                packed.push(std::array::from_fn(|lane| [0, 1].map(|k| code(first + lane, ci + k, tap))));
+            }
+        }
+    }
+    packed
+}
+
+impl<'a> Conv<'a> {
+    fn new(conv: &'a IntegerConv) -> Conv<'a> {
+        Conv { conv, packed: pack(conv) }
+    }
+
     /// Accumulators `(H, W, C)` of the output.
     fn accumulate(&self, x: &Codes, out: &mut [i32]) {
-        let weights = self.kernel * self.kernel * self.from.c / 2;
+        let IntegerConv { kernel, from, to, .. } = self.conv;
+        let weights = kernel * kernel * from.c / 2;
         for (block, weights) in self.packed.chunks_exact(weights).enumerate() {
-            for y in 0..self.to.h {
-                let out = &mut out[y * self.to.w * self.to.c..][..self.to.w * self.to.c];
-                let whole = self.to.w / PIXELS * PIXELS;
+            for y in 0..to.h {
+                let out = &mut out[y * to.w * to.c..][..to.w * to.c];
+                let whole = to.w / PIXELS * PIXELS;
                 for column in (0..whole).step_by(PIXELS) {
                     self.tile::<PIXELS>(x, weights, y, column, block, out);
                 }
-                for column in whole..self.to.w {
+                for column in whole..to.w {
                     self.tile::<1>(x, weights, y, column, block, out);
                 }
             }
@@ -218,12 +316,13 @@ impl IntegerConv {
         block: usize,
         out: &mut [i32],
     ) {
-        let border = 1 - self.kernel / 2;
-        let run = self.kernel * self.from.c / 2;
+        let IntegerConv { kernel, stride, from, to, .. } = self.conv;
+        let border = 1 - kernel / 2;
+        let run = kernel * from.c / 2;
         let mut acc = [[0; LANES]; P];
         for (ky, weights) in weights.chunks_exact(run).enumerate() {
-            let start = x.at(y * self.stride + ky + border, column * self.stride + border);
-            let step = self.stride * self.from.c / 2;
+            let start = x.at(y * stride + ky + border, column * stride + border);
+            let step = stride * from.c / 2;
             let windows: [&[[i16; 2]]; P] = std::array::from_fn(|p| &x.pairs[start + p * step..][..run]);
             for (k, w) in weights.iter().enumerate() {
                 for (acc, window) in acc.iter_mut().zip(windows) {
@@ -232,7 +331,7 @@ impl IntegerConv {
             }
         }
         for (p, acc) in acc.iter().enumerate() {
-            out[(column + p) * self.to.c + block * LANES..][..LANES].copy_from_slice(acc);
+            out[(column + p) * to.c + block * LANES..][..LANES].copy_from_slice(acc);
         }
     }
 }
@@ -261,21 +360,26 @@ fn multiply_add(acc: &mut [i32; LANES], a: [i16; 2], w: &Block) {
     }
 }
 
-impl IntegerLayer {
+impl Layer<'_> {
     /// Computes value `number`.
     fn run(&self, memory: &mut Memory, number: usize) {
         let (before, after) = memory.values.split_at_mut(number);
         let out = &mut after[0];
-        let size = self.shape.len();
-        self.conv.accumulate(&before[self.conv.input], &mut memory.main[..size]);
-        if let IntegerShortcut::Projection(p) = &self.shortcut {
-            p.accumulate(&before[p.input], &mut memory.shortcut[..size]);
+        let Shape { h, w, c } = self.layer.shape;
+        let size = h * w * c;
+        self.main.accumulate(&before[self.layer.conv.input], &mut memory.main[..size]);
+        if let Some(p) = &self.projection {
+            p.accumulate(&before[p.conv.input], &mut memory.shortcut[..size]);
         }
-        let row = self.shape.w * self.shape.c;
-        for y in 0..self.shape.h {
+        if self.accumulator != Accumulator::WHOLE {
+            let sums = memory.main[..size].iter_mut().chain(&mut memory.shortcut[..size]);
+            sums.for_each(|sum| *sum = self.accumulator.hold(*sum));
+        }
+        let row = w * c;
+        for y in 0..h {
             let main = &memory.main[y * row..][..row];
             let codes = out.row_mut(y);
-            match &self.shortcut {
+            match &self.layer.shortcut {
                 IntegerShortcut::None => self.requantize(main, &[0i16; 0], codes),
                 IntegerShortcut::Identity(value) => self.requantize(main, before[*value].row(y), codes),
                 IntegerShortcut::Projection(_) => self.requantize(main, &memory.shortcut[y * row..][..row], codes),
@@ -286,10 +390,11 @@ impl IntegerLayer {
     /// Codes of one row `(W, C)`; an empty `shortcut` is none.
     #[inline(always)]
     fn requantize<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
-        let c = self.channels.len();
-        let one = |k: &Requantize, acc: i32, r: i32| i16::from(self.window[self.base_code(k, acc, r)]);
+        let c = self.layer.channels.len();
+        let [lo, hi] = [self.layer.window.base_lo, self.layer.window.base_hi].map(i64::from);
+        let one = |k: &Requantize, acc: i32, r: i32| self.window[k.apply(acc, r).clamp(lo, hi) as usize];
         for (pixel, (codes, main)) in codes.chunks_exact_mut(c).zip(main.chunks_exact(c)).enumerate() {
-            let each = codes.iter_mut().zip(main).zip(&self.channels);
+            let each = codes.iter_mut().zip(main).zip(&self.layer.channels);
             if shortcut.is_empty() {
                 each.for_each(|((q, acc), k)| *q = one(k, *acc, 0));
             } else {
@@ -302,20 +407,19 @@ impl IntegerLayer {
 
 impl IntegerLinear {
     /// Pool, accumulators and logits.
-    fn run(&self, memory: &mut Memory) {
+    fn run(&self, memory: &mut Memory, accumulator: Accumulator) {
         memory.pooled.fill(0);
         for pixel in memory.values[self.input].pixels() {
             for (sum, q) in memory.pooled.iter_mut().zip(pixel) {
                 *sum += i32::from(*q);
             }
         }
-        let rows = self.codes.chunks_exact(self.features).zip(&mut memory.classifier);
+        let rows = self.weights.codes.chunks_exact(self.features).zip(&mut memory.classifier);
         for (weights, acc) in rows {
             *acc = weights.iter().zip(&memory.pooled).map(|(w, x)| i32::from(*w) * x).sum();
         }
-        let scaled = memory.classifier.iter().zip(&self.scales).zip(&self.bias);
-        for (logit, ((acc, scale), bias)) in memory.logits.iter_mut().zip(scaled) {
-            *logit = (f64::from(*acc) * scale + f64::from(*bias)) as f32;
+        for ((logit, acc), k) in memory.logits.iter_mut().zip(&memory.classifier).zip(&self.channels) {
+            *logit = k.apply(accumulator.hold(*acc), 0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
         }
     }
 }
