@@ -10,6 +10,7 @@ use cqat::config::Config;
 use cqat::data::{self, Request};
 use cqat::evaluate::Loaded;
 use cqat::integer::{IntegerNet, Multiplier};
+use cqat::model::Model;
 use cqat::{checkpoint, pictures, setup};
 
 /// A configuration; where it is one, what is made of it.
@@ -38,6 +39,15 @@ pub fn checkpoint(bytes: &[u8]) {
             &loaded.checkpoint.meta.normalisation,
             Multiplier::Bits32,
         );
+    }
+}
+
+/// A model, and what runs it.
+pub fn model(bytes: &[u8]) {
+    let Ok(model) = Model::of_bytes(bytes) else { return };
+    assert!(Model::of_bytes(&model.to_bytes().unwrap()).unwrap() == model, "a model changes when it is written");
+    if model.net.size <= 32 && model.net.layers.iter().all(|layer| layer.shape.c <= 64) {
+        model.net.run(&vec![200; model.net.picture_bytes()]).unwrap();
     }
 }
 

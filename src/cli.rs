@@ -9,6 +9,7 @@ mod eval;
 mod infer;
 mod info;
 mod interrupts;
+mod quantize;
 mod report;
 mod selftest;
 mod sensitivity;
@@ -94,7 +95,9 @@ enum Command {
     Train(train::TrainArgs),
     /// Train many runs that differ in a few keys, and compare them
     Sweep(sweep::SweepArgs),
-    /// Score a run on the test pictures
+    /// Fold a quantized run into a file of integers
+    Quantize(quantize::QuantizeArgs),
+    /// Score a run, or a model, on the test pictures
     Eval(eval::EvalArgs),
     /// Classify pictures
     Infer(infer::InferArgs),
@@ -165,6 +168,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => args.run(&self.global),
             Command::Sweep(args) => args.run(&self.global),
+            Command::Quantize(args) => args.run(&self.global),
             Command::Eval(args) => args.run(&self.global),
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),

@@ -1,4 +1,4 @@
-//! Evaluation of a finished (or stopped) run.
+//! Evaluation of a finished (or stopped) run, or of a model file.
 
 use std::path::Path;
 
@@ -6,15 +6,99 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::{Config, Method};
 use crate::data::Split;
 use crate::exec::Device;
-use crate::integer::{IntegerNet, Multiplier};
+use crate::integer::{IntegerNet, IntegerSession, Multiplier};
+use crate::model::Model;
 use crate::net::Net;
 use crate::quant::QuantSpec;
 use crate::run::RunFolder;
 use crate::score::Evaluation;
 use crate::session::{Form, Session};
-use crate::setup::{lower_for_evaluation, network};
-use crate::tensors;
-use crate::{Error, Result};
+use crate::setup::{lower_for_evaluation, lower_integers_for_evaluation, network};
+use crate::{Error, Result, tensors, train};
+
+/// What is scored, or classifies pictures: a run's checkpoint, or a model file.
+pub enum Subject {
+    /// A run's.
+    Run(Box<Loaded>),
+    /// A model, and the configuration of its run.
+    Model(Box<Model>, Box<Config>),
+}
+
+impl Subject {
+    /// Reads a run folder, a checkpoint or a model file.
+    ///
+    /// # Errors
+    /// As [`Loaded::read`] and [`Model::read`].
+    pub fn read(path: &Path) -> Result<Subject> {
+        if !Model::is_at(path) {
+            return Ok(Subject::Run(Box::new(Loaded::read(path)?)));
+        }
+        let model = Model::read(path)?;
+        let config = Config::from_yaml(&model.source.config, &path.display().to_string(), &[])?;
+        Ok(Subject::Model(Box::new(model), Box::new(config)))
+    }
+
+    /// The configuration of its run.
+    pub fn config(&self) -> &Config {
+        match self {
+            Subject::Run(loaded) => &loaded.config,
+            Subject::Model(_, config) => config,
+        }
+    }
+
+    /// Names of the classes, one for each of the network's outputs.
+    pub fn class_names(&self) -> Vec<String> {
+        match self {
+            Subject::Run(loaded) => loaded.class_names(),
+            Subject::Model(model, _) => model.class_names.clone(),
+        }
+    }
+
+    /// Hash of the data set that it was trained on.
+    pub fn data_sha256(&self) -> &str {
+        match self {
+            Subject::Run(loaded) => &loaded.checkpoint.meta.data_sha256,
+            Subject::Model(model, _) => &model.source.data_sha256,
+        }
+    }
+
+    /// Its arithmetic; `wanted` is that of a run.
+    ///
+    /// # Errors
+    /// A wish for other arithmetic than a model has.
+    pub fn kind(&self, wanted: Option<Kind>) -> Result<Kind> {
+        match (self, wanted) {
+            (Subject::Run(loaded), wanted) => Ok(wanted.unwrap_or_else(|| loaded.default_kind())),
+            (Subject::Model(..), None) => Ok(Kind::Integer),
+            (Subject::Model(..), Some(kind)) => {
+                Err(Error::config(format!("--kind is {}, but a model has integers alone", kind.name()))
+                    .hint("leave --kind out, or name the run that the model was made of"))
+            }
+        }
+    }
+
+    /// What `work` makes of the network in the arithmetic `kind`, on the CPU without a `device`.
+    ///
+    /// # Errors
+    /// As [`Loaded::with_network`], and those of `work`.
+    pub fn with_network<T>(
+        &self,
+        kind: Kind,
+        classes: usize,
+        device: Option<&dyn Device>,
+        work: impl FnOnce(&mut Network) -> Result<T>,
+    ) -> Result<T> {
+        match (self, device) {
+            (Subject::Run(loaded), device) => loaded.with_network(kind, classes, device, work),
+            (Subject::Model(model, _), None) => work(&mut Network::Integers(Box::new(model.net.clone()))),
+            (Subject::Model(model, config), Some(device)) => {
+                let lowered = lower_integers_for_evaluation(&model.net, config, device.caps())?;
+                let session = IntegerSession::new(&model.net, &lowered, device.load(&lowered.plan)?)?;
+                work(&mut Network::IntegersOnDevice(session))
+            }
+        }
+    }
+}
 
 /// Which arithmetic an evaluation uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +109,8 @@ pub enum Kind {
     FakeQuant,
     /// Stored statistics and the integer arithmetic of hardware, on the CPU
     Folded,
+    /// The integers of a model file
+    Integer,
 }
 
 impl Kind {
@@ -34,6 +120,7 @@ impl Kind {
             Kind::Float => "float",
             Kind::FakeQuant => "fake_quant",
             Kind::Folded => "folded",
+            Kind::Integer => "integer",
         }
     }
 }
@@ -50,6 +137,8 @@ pub struct Loaded {
 pub enum Network<'a> {
     /// In integers, on the CPU.
     Integers(Box<IntegerNet>),
+    /// In integers, on a device.
+    IntegersOnDevice(IntegerSession<'a>),
     /// In this form, on a device.
     OnDevice(Session<'a>, Form),
 }
@@ -62,6 +151,7 @@ impl Network<'_> {
     pub fn evaluate(&mut self, split: &Split) -> Result<Evaluation> {
         match self {
             Network::Integers(net) => net.evaluate(split),
+            Network::IntegersOnDevice(session) => session.evaluate(split),
             Network::OnDevice(session, form) => session.evaluate(*form, split, true),
         }
     }
@@ -73,6 +163,7 @@ impl Network<'_> {
     pub fn logits(&mut self, split: &Split) -> Result<Vec<f32>> {
         match self {
             Network::Integers(net) => Ok(net.numbers(&net.run(&split.images)?)),
+            Network::IntegersOnDevice(session) => session.numbers(&split.images),
             Network::OnDevice(session, form) => session.logits(*form, split),
         }
     }
@@ -138,12 +229,7 @@ impl Loaded {
         }
         let Checkpoint { tensors, meta } = &self.checkpoint;
         if kind == Kind::Folded {
-            let (net, spec) = network(&self.config, classes)?;
-            let spec = spec.ok_or_else(|| {
-                Error::config("folded evaluation needs a quantizer, but quant.method is none").hint("use --kind float")
-            })?;
-            let integers = IntegerNet::fold(&net, &spec, tensors, &meta.normalisation, Multiplier::Bits32)?;
-            return work(&mut Network::Integers(Box::new(integers)));
+            return work(&mut Network::Integers(Box::new(self.fold(classes, Multiplier::Bits32)?)));
         }
         let device = device.ok_or_else(|| {
             Error::device(format!("{} needs a device", kind.name())).hint("the kind folded runs on the CPU")
@@ -153,6 +239,26 @@ impl Loaded {
         session.set_state(tensors)?;
         let form = if kind == Kind::Float { Form::Float } else { Form::Quantized };
         work(&mut Network::OnDevice(session, form))
+    }
+
+    /// The integers of a quantized network of so many classes.
+    ///
+    /// # Errors
+    /// A run without quantizers, what [`IntegerNet::fold`] refuses.
+    pub fn fold(&self, classes: usize, multiplier: Multiplier) -> Result<IntegerNet> {
+        let (net, spec) = network(&self.config, classes)?;
+        let spec = spec.ok_or_else(|| {
+            Error::config("integers need a quantizer, but quant.method is none").hint("use --kind float")
+        })?;
+        let Checkpoint { tensors, meta } = &self.checkpoint;
+        IntegerNet::fold(&net, &spec, tensors, &meta.normalisation, multiplier)
+    }
+
+    /// Whether its ranges stand still: training would not have moved them any more.
+    pub fn frozen(&self) -> bool {
+        let at = self.checkpoint.meta.position;
+        let is_trained = self.config.train.quant_epochs > 0;
+        self.quantized() && (!is_trained || train::is_frozen(&self.config, at.epoch))
     }
 
     /// The arithmetic of the run's own evaluation.

@@ -143,6 +143,20 @@ pub struct Requantize {
 }
 
 impl Requantize {
+    /// Largest magnitude of B: integers up to here are exact in an f64.
+    pub const LARGEST_OFFSET: i64 = 1 << 53;
+    /// Largest magnitude of the sum before the shift.
+    pub const LARGEST_SUM: i64 = 1 << 62;
+
+    /// Whether 64 bits hold every sum of accumulators up to `main` and what is added up to `added`.
+    pub fn is_sound(&self, main: i64, added: i64) -> bool {
+        let product = |m: i32, largest: i64| i128::from(m).abs() * i128::from(largest);
+        let offset = i128::from(self.offset).abs();
+        let half = 1i128 << (self.shift - 1);
+        let sum = product(self.multiplier, main) + product(self.shortcut, added) + offset + half;
+        offset <= i128::from(Self::LARGEST_OFFSET) && sum <= i128::from(Self::LARGEST_SUM)
+    }
+
     /// `(acc M + r M_r + B + 2^(n-1)) >> n`; `r` is 0 without a shortcut.
     #[inline(always)]
     pub fn apply(&self, acc: i32, r: i32) -> i64 {
@@ -262,6 +276,30 @@ impl IntegerLayer {
 }
 
 impl IntegerWeights {
+    /// Weights of which `scales.len()` rows multiply codes of magnitude up to `largest`, below 0 too where `signed`.
+    ///
+    /// # Errors
+    /// The largest sum, where 32 bits do not hold it.
+    pub fn new(
+        codes: Vec<i8>,
+        bits: u32,
+        odd: bool,
+        scales: Vec<f32>,
+        largest: i64,
+        signed: bool,
+    ) -> std::result::Result<IntegerWeights, i64> {
+        let bound = |row: &[i8]| {
+            let sum = |sign: i64| row.iter().map(|w| (sign * i64::from(*w)).max(0)).sum::<i64>();
+            let (up, down) = (sum(1), sum(-1));
+            largest * if signed { up + down } else { up.max(down) }
+        };
+        let largest: Vec<i64> = codes.chunks_exact(codes.len() / scales.len()).map(bound).collect();
+        match largest.iter().find(|sum| **sum > i64::from(i32::MAX)) {
+            Some(sum) => Err(*sum),
+            None => Ok(IntegerWeights { codes, bits, odd, scales, largest }),
+        }
+    }
+
     /// Bits of a two's complement accumulator that holds every sum these weights can give.
     pub fn accumulator_bits(&self) -> u32 {
         let top = self.largest.iter().copied().max().unwrap_or(0);

@@ -23,6 +23,7 @@ pub mod integer;
 pub mod interrupt;
 pub mod kernels;
 mod locks;
+pub mod model;
 pub mod net;
 pub mod normalisation;
 pub mod oracle;

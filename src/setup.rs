@@ -2,9 +2,11 @@
 
 use crate::Result;
 use crate::config::{Config, Pictures};
+use crate::integer::IntegerNet;
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
 use crate::net::Net;
+use crate::plan::integer::{IntegerPlan, lower_integers};
 use crate::plan::lower::{Lowered, Options, WINOGRAD_CHANNELS, lower, lower_fitting, lower_shrinking};
 use crate::quant::QuantSpec;
 
@@ -77,6 +79,24 @@ pub fn lower_spec(config: &Config, net: &Net, quant: Option<&QuantSpec>, caps: &
     options.accumulate = 1;
     options.distill.weight = 0.0;
     lower_shrinking(net, quant, &options)
+}
+
+/// Lowers an integer network for a device, with the largest batch up to that of its run's training that fits.
+///
+/// # Errors
+/// A device error where not even one picture fits.
+pub fn lower_integers_for_evaluation(net: &IntegerNet, config: &Config, caps: &Caps) -> Result<IntegerPlan> {
+    let mut options = options(config, caps)?;
+    loop {
+        let lowered = lower_integers(net, &options);
+        match lowered.plan.fits(caps) {
+            Ok(()) => return Ok(lowered),
+            Err(e) if options.batch == 1 => {
+                return Err(e.hint("not even one picture fits: choose another device, or raise device.memory_mib"));
+            }
+            Err(_) => options.batch = options.batch.div_ceil(2),
+        }
+    }
 }
 
 fn options(config: &Config, caps: &Caps) -> Result<Options> {

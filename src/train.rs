@@ -26,6 +26,8 @@ use crate::session::{Form, Session};
 use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use start::is_frozen;
+
 /// How a call of [`Trainer::run`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -45,6 +45,7 @@ fn help_of_every_command() {
     let commands = [
         "train",
         "sweep",
+        "quantize",
         "eval",
         "infer",
         "data",
@@ -180,7 +181,7 @@ fn usage_errors_exit_with_2() {
         (&[], "Usage: cqat"),
         (&["train", "--resume", "run", "tiny.yaml"], "cannot be used with"),
         (&["train", "--resume", "run", "--out", "x"], "cannot be used with"),
-        (&["eval"], "<RUN>"),
+        (&["eval"], "<RUN|MODEL>"),
         (&["eval", "run", "--kind", "floaty"], "possible values: float, fake_quant, folded"),
         (&["bench", "demo", "--steps", "many"], "invalid value 'many'"),
     ] {

@@ -17,6 +17,7 @@ fn seeds(target: &str, loader: fn(&[u8])) {
 fn every_loader_takes_its_seeds() {
     seeds("config", loaders::config);
     seeds("checkpoint", loaders::checkpoint);
+    seeds("model", loaders::model);
     seeds("cifar", loaders::cifar);
     seeds("archive", loaders::archive);
     seeds("picture", loaders::picture);

@@ -18,6 +18,8 @@ mod device;
 mod fake_quant;
 #[path = "integer/fold.rs"]
 mod fold;
+#[path = "integer/model.rs"]
+mod model;
 #[path = "integer/refusals.rs"]
 mod refusals;
 #[path = "integer/running.rs"]

@@ -206,7 +206,7 @@ const OPTIONS: [&[&str]; 16] = [
 fn every_option_of_the_quantizers_trains() {
     let data = embedded(8, 4);
     for options in OPTIONS {
-        let sets = [&["train.batch=4", "train.float_epochs=0", "train.quant_epochs=1"], options].concat();
+        let sets = [&["train.batch=4", "train.float_epochs=1", "train.quant_epochs=1"], options].concat();
         trains(&format!("{options:?}"), &tiny(&sets), &data);
     }
 }

@@ -1,13 +1,14 @@
 //! `cqat eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{Global, train};
-use crate::evaluate::{Kind, Loaded};
+use crate::evaluate::{Kind, Subject};
 use crate::exec::Device;
+use crate::integer::Accumulator;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +41,8 @@ impl From<KindName> for Kind {
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// A run folder, or a checkpoint file
+    /// A run folder, a checkpoint file, or a model file
+    #[arg(value_name = "RUN|MODEL")]
     run: PathBuf,
     /// Folder or archive of the data set; default: the run's, else CQAT_DATA
     #[arg(long, value_name = "PLACE")]
@@ -48,26 +50,87 @@ pub(super) struct EvalArgs {
     /// Which pictures
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
-    /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
+    /// Which arithmetic of a run; default: fake_quant for a quantized one, float for a float one
     #[arg(long, value_enum)]
     kind: Option<KindName>,
+    #[command(flatten)]
+    integers: IntegerArgs,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// How the integers of a model file are computed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct IntegerArgs {
+    /// Of a model: on a device, or on the CPU, which gives the same integers
+    #[arg(long, value_enum, default_value = "device")]
+    engine: Engine,
+    /// Of a model: bits of an accumulator, 2 to 32
+    #[arg(long, value_name = "P", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=32))]
+    accumulator_bits: u32,
+    /// Of a model: what becomes of sums that an accumulator does not hold
+    #[arg(long, value_enum, default_value = "wrap")]
+    overflow: Overflow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    Device,
+    Cpu,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Overflow {
+    Wrap,
+    Saturate,
+}
+
+impl IntegerArgs {
+    /// Reads what is to be scored or to classify, with accumulators as wished.
+    ///
+    /// # Errors
+    /// As [`Subject::read`]; wishes for a model beside a run.
+    pub(super) fn subject(&self, path: &Path) -> Result<Subject> {
+        let mut subject = Subject::read(path)?;
+        let accumulator = Accumulator { bits: self.accumulator_bits, saturates: self.overflow == Overflow::Saturate };
+        match &mut subject {
+            Subject::Model(model, _) => model.net.accumulator = accumulator,
+            Subject::Run(_) if self.accumulator_bits != 32 || self.engine == Engine::Cpu => {
+                return Err(Error::config(format!(
+                    "{} is a run, expected a model file beside --engine and --accumulator-bits",
+                    path.display()
+                ))
+                .hint("make one: cqat quantize RUN --out MODEL; or --kind folded for a run's integers on the CPU"));
+            }
+            Subject::Run(_) => {}
+        }
+        Ok(subject)
+    }
+
+    /// Whether a network of this kind runs on a device.
+    pub(super) fn on_device(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Folded => false,
+            Kind::Integer => self.engine == Engine::Device,
+            Kind::Float | Kind::FakeQuant => true,
+        }
+    }
+}
+
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let loaded = Loaded::read(&self.run)?;
-        let (data, found) = train::load_run_data(&loaded.config, self.data.as_ref(), global.quiet)?;
-        let same_data = data.sha256 == loaded.checkpoint.meta.data_sha256;
+        let subject = self.integers.subject(&self.run)?;
+        let kind = subject.kind(self.kind.map(Kind::from))?;
+        let (data, found) = train::load_run_data(subject.config(), self.data.as_ref(), global.quiet)?;
+        let same_data = data.sha256 == subject.data_sha256();
         if !same_data {
             let message = format!("{found} holds other pictures ({}) than the run was trained on", data.name);
             if self.data.is_none() {
                 return Err(Error::data(message)
                     .hint("point --data at the run's data set; --data also scores other pictures on purpose"));
             }
-            let names = loaded.class_names();
+            let names = subject.class_names();
             let others =
                 if data.class_names == names { "" } else { ", of other classes: its labels mean something else" };
             log::warn!("{message}{others}");
@@ -79,13 +142,10 @@ impl EvalArgs {
                 Error::config("this run held no validation pictures back").hint("train with --set data.validation=5000")
             })?,
         };
-        let kind = match self.kind {
-            Some(kind) => kind.into(),
-            None => loaded.default_kind(),
-        };
-        let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
-        let classes = train::run_classes(&loaded.config, &data)?;
-        let evaluation = loaded.evaluate(kind, split, classes, gpu.as_ref().map(|g| g as &dyn Device))?;
+        let gpu = self.integers.on_device(kind).then(|| global.open(Some(subject.config()))).transpose()?;
+        let classes = train::run_classes(subject.config(), &data)?;
+        let device = gpu.as_ref().map(|g| g as &dyn Device);
+        let evaluation = subject.with_network(kind, classes, device, |network| network.evaluate(split))?;
         let t = evaluation.totals;
         let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);
         if self.json {

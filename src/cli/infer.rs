@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::Global;
-use super::eval::KindName;
+use super::eval::{IntegerArgs, KindName};
 use crate::data::Split;
-use crate::evaluate::{Kind, Loaded, Network};
+use crate::evaluate::{Kind, Network};
 use crate::exec::Device;
 use crate::pictures;
 use crate::terminal::{explain, one_line};
@@ -20,14 +20,17 @@ const AT_ONCE: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct InferArgs {
-    /// A run folder, or a checkpoint file
+    /// A run folder, a checkpoint file, or a model file
+    #[arg(value_name = "RUN|MODEL")]
     run: PathBuf,
     /// PNG or JPEG pictures of any size, or folders of them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// Which arithmetic; default: fake_quant for a quantized run, float for a float one
+    /// Which arithmetic of a run; default: fake_quant for a quantized one, float for a float one
     #[arg(long, value_enum)]
     kind: Option<KindName>,
+    #[command(flatten)]
+    integers: IntegerArgs,
     /// How many of the likeliest classes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
@@ -38,15 +41,15 @@ pub(super) struct InferArgs {
 
 impl InferArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let loaded = Loaded::read(&self.run)?;
-        let kind = self.kind.map_or_else(|| loaded.default_kind(), Kind::from);
-        let gpu = (kind != Kind::Folded).then(|| global.open(Some(&loaded.config))).transpose()?;
+        let subject = self.integers.subject(&self.run)?;
+        let kind = subject.kind(self.kind.map(Kind::from))?;
+        let gpu = self.integers.on_device(kind).then(|| global.open(Some(subject.config()))).transpose()?;
         let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
-        let names = loaded.class_names();
-        let side = loaded.config.data.size as usize;
+        let names = subject.class_names();
+        let side = subject.config().data.size as usize;
         let device = gpu.as_ref().map(|g| g as &dyn Device);
         let failures =
-            loaded.with_network(kind, names.len(), device, |network| self.classify(network, &paths, side, &names))?;
+            subject.with_network(kind, names.len(), device, |network| self.classify(network, &paths, side, &names))?;
         match failures {
             0 => Ok(()),
             n => Err(Error::data(format!("{n} of {} pictures could not be read", paths.len()))

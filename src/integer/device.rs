@@ -62,14 +62,22 @@ impl<'a> IntegerSession<'a> {
         self.exec.write(self.lowered.images, &words);
     }
 
+    /// Logits as numbers.
+    ///
+    /// # Errors
+    /// As [`IntegerSession::run`].
+    pub fn numbers(&mut self, images: &[u8]) -> Result<Vec<f32>> {
+        Ok(self.net.numbers(&self.run(images)?))
+    }
+
     /// As [`IntegerNet::evaluate`].
     ///
     /// # Errors
     /// As [`IntegerNet::evaluate`]; a device error, an interruption.
     pub fn evaluate(&mut self, split: &Split) -> Result<Evaluation> {
         self.net.fits(split)?;
-        let logits = self.run(&split.images)?;
-        Ok(Evaluation::of_logits(&self.net.numbers(&logits), self.net.classifier.classes, &split.labels))
+        let logits = self.numbers(&split.images)?;
+        Ok(Evaluation::of_logits(&logits, self.net.classifier.classes, &split.labels))
     }
 
     /// The codes of value `number` of the last batch, `(batch, H, W, C)`, where the plan keeps all of them.

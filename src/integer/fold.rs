@@ -14,10 +14,6 @@ use crate::safetensors_io::{Tensors, expect};
 use crate::tensors;
 use crate::{Error, Result};
 
-/// Largest magnitude of an offset: integers up to here are exact in an f64.
-const LARGEST_OFFSET: f64 = (1u64 << 53) as f64;
-/// Limit on the magnitude of the sum before the shift.
-const LARGEST_SUM: f64 = (1u64 << 62) as f64;
 /// Most fraction bits of a logit: as fine as a 32-bit float of that size.
 const MOST_FRACTION_BITS: i32 = 20;
 /// Logits stay below this, so that differences of two do too.
@@ -162,9 +158,11 @@ impl Fold<'_> {
                 .hint("the checkpoint is damaged; fold an earlier one"));
         }
         let codes = tensors::weight_codes(weights, inverse, &quant);
-        let largest = largest(&codes, shape[0], input);
-        check_accumulators(name, &largest)?;
-        Ok(IntegerWeights { codes, bits, odd: quant.form != form::PLAIN, scales: scales.to_vec(), largest })
+        let odd = quant.form != form::PLAIN;
+        IntegerWeights::new(codes, bits, odd, scales.to_vec(), input.largest, input.signed).map_err(|sum| {
+            Error::config(format!("an accumulator of {name} can reach {sum}, expected at most 2^31 - 1"))
+                .hint("lower network.width or the bits of its weights or inputs")
+        })
     }
 
     fn conv(&self, id: LayerId) -> Result<(IntegerConv, Affine)> {
@@ -294,24 +292,6 @@ impl Fold<'_> {
     }
 }
 
-/// Largest magnitude of each output channel's accumulator over all inputs.
-fn largest(codes: &[i8], channels: usize, input: Value) -> Vec<i64> {
-    let bound = |row: &[i8]| {
-        let sum = |sign: i64| row.iter().map(|w| (sign * i64::from(*w)).max(0)).sum::<i64>();
-        let (up, down) = (sum(1), sum(-1));
-        input.largest * if input.signed { up + down } else { up.max(down) }
-    };
-    codes.chunks_exact(codes.len() / channels).map(bound).collect()
-}
-
-fn check_accumulators(name: &str, largest: &[i64]) -> Result<()> {
-    match largest.iter().find(|v| **v > i64::from(i32::MAX)) {
-        Some(v) => Err(Error::config(format!("an accumulator of {name} can reach {v}, expected at most 2^31 - 1"))
-            .hint("lower network.width or the bits of its weights or inputs")),
-        None => Ok(()),
-    }
-}
-
 /// The integers of a channel at the largest shift at which they fit. `None` where not even a shift of 1 does.
 fn requantize(c: &Channel, multiplier: Multiplier) -> Option<Requantize> {
     let most = match multiplier {
@@ -322,7 +302,7 @@ fn requantize(c: &Channel, multiplier: Multiplier) -> Option<Requantize> {
     let fits = |shift: &u32| {
         let [m, r, b] = [c.main, c.shortcut, c.offset].map(|v| at(v, *shift).abs());
         let sum = m * c.largest_main as f64 + r * c.largest_shortcut as f64 + b + 2f64.powi(*shift as i32);
-        m <= most && r <= most && b <= LARGEST_OFFSET && sum <= LARGEST_SUM
+        m <= most && r <= most && b <= Requantize::LARGEST_OFFSET as f64 && sum <= Requantize::LARGEST_SUM as f64
     };
     let shift = (1..=MAX_SHIFT).rev().find(fits)?;
     let [multiplier, shortcut, offset] = [c.main, c.shortcut, c.offset].map(|v| at(v, shift));

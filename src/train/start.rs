@@ -43,7 +43,7 @@ pub(super) fn stands_still(config: &Config) -> bool {
 }
 
 /// Whether ranges stand still in this quantized epoch.
-pub(super) fn is_frozen(config: &Config, epoch: u32) -> bool {
+pub(crate) fn is_frozen(config: &Config, epoch: u32) -> bool {
     match config.quant.freeze {
         Freeze::Never => false,
         Freeze::AfterCalibration => true,

@@ -1,0 +1,115 @@
+//! `cqat quantize`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum, ValueHint};
+use serde_json::json;
+
+use super::Global;
+use crate::evaluate::Loaded;
+use crate::files::check_free;
+use crate::integer::{IntegerNet, IntegerShortcut, IntegerWeights, Multiplier};
+use crate::model::{Model, Source};
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct QuantizeArgs {
+    /// A run folder, or a checkpoint file
+    run: PathBuf,
+    /// The model file
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    out: PathBuf,
+    /// What multiplies accumulators: numbers of 32 or 16 bits, or shifts alone, for which the run must have been trained
+    #[arg(long, value_enum, default_value = "32")]
+    multiplier: MultiplierName,
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MultiplierName {
+    #[value(name = "32")]
+    Bits32,
+    #[value(name = "16")]
+    Bits16,
+    Shift,
+}
+
+impl From<MultiplierName> for Multiplier {
+    fn from(name: MultiplierName) -> Multiplier {
+        match name {
+            MultiplierName::Bits32 => Multiplier::Bits32,
+            MultiplierName::Bits16 => Multiplier::Bits16,
+            MultiplierName::Shift => Multiplier::Shift,
+        }
+    }
+}
+
+impl QuantizeArgs {
+    pub(super) fn run(&self, global: &Global) -> Result<()> {
+        check_free(&self.out, self.force)?;
+        let loaded = Loaded::read(&self.run)?;
+        let run = self.run.display();
+        if !loaded.quantized() {
+            return Err(Error::training(format!("{run} has no quantized network yet: its checkpoint is still float"))
+                .hint("go on training until the quantized phase"));
+        }
+        if !loaded.frozen() {
+            return Err(Error::training(format!("the ranges of {run} are not frozen: training would still move them"))
+                .hint("go on training to its end; with quant.freeze=never nothing freezes them: train with before_last_epoch"));
+        }
+        let class_names = loaded.class_names();
+        let net = loaded.fold(class_names.len(), self.multiplier.into())?;
+        let meta = &loaded.checkpoint.meta;
+        let source = Source {
+            program: env!("CARGO_PKG_VERSION").into(),
+            run: run.to_string(),
+            config: meta.config.clone(),
+            data_sha256: meta.data_sha256.clone(),
+        };
+        let model = Model { net, class_names, normalisation: meta.normalisation, source };
+        model.write(&self.out)?;
+        if self.json {
+            println!("{:#}", summary(&model.net, &self.out));
+            return Ok(());
+        }
+        if !global.quiet {
+            print(&model.net);
+        }
+        println!("model: {}", self.out.display());
+        Ok(())
+    }
+}
+
+/// Weights of every convolution and of the classifier, by name.
+fn weights(net: &IntegerNet) -> Vec<(&str, &IntegerWeights)> {
+    let mut all = Vec::new();
+    for layer in &net.layers {
+        all.push((layer.conv.name.as_str(), &layer.conv.weights));
+        if let IntegerShortcut::Projection(p) = &layer.shortcut {
+            all.push((p.name.as_str(), &p.weights));
+        }
+    }
+    all.push((net.classifier.name.as_str(), &net.classifier.weights));
+    all
+}
+
+fn summary(net: &IntegerNet, file: &Path) -> serde_json::Value {
+    let layers = weights(net).into_iter().map(|(name, w)| {
+        json!({ "layer": name, "weights": w.codes.len(), "bits": w.bits, "accumulator_bits": w.accumulator_bits() })
+    });
+    let layers: Vec<_> = layers.collect();
+    json!({ "model": file.display().to_string(), "multiplier": net.multiplier, "layers": layers })
+}
+
+fn print(net: &IntegerNet) {
+    println!("{:24} {:>9} {:>5} {:>16}", "layer", "weights", "bits", "accumulator bits");
+    for (name, w) in weights(net) {
+        println!("{name:24} {:>9} {:>5} {:>16}", w.codes.len(), w.bits, w.accumulator_bits());
+    }
+    println!("accumulator bits: two's complement, for the largest sums that these weights can give");
+}

@@ -1,0 +1,92 @@
+//! `cqat quantize`, and the commands that take a model file.
+
+mod common;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use common::{contents, cqat, parsed, workplace};
+use tempfile::TempDir;
+
+/// A finished run `run`, one that is still float, `float`, one whose ranges never freeze, `moving`, and the model of the first, `m`.
+static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
+    let place = workplace();
+    let train = |name: &str, more: &[&str]| {
+        cqat(place.path(), &[&["train", "tiny.yaml", "--out", name], more].concat()).ok();
+    };
+    train("run", &["--set", "train.quant_epochs=1"]);
+    train("float", &["--stop-after", "1"]);
+    train("moving", &["--set", "train.quant_epochs=1", "--set", "quant.freeze=never"]);
+    cqat(place.path(), &["quantize", "run", "--out", "m"]).ok();
+    place
+});
+
+fn place() -> &'static Path {
+    PLACE.path()
+}
+
+#[test]
+fn a_model_is_scored_as_its_run_is_in_integers() {
+    let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
+    let folded = eval(&["run", "--kind", "folded"]);
+    let (device, cpu) = (eval(&["m"]), eval(&["m", "--engine", "cpu"]));
+    for key in ["top1", "top5", "loss", "samples", "data", "same_data"] {
+        assert_eq!((&device[key], &cpu[key]), (&folded[key], &folded[key]), "{key}");
+    }
+    assert_eq!((device["kind"].as_str(), device["same_data"].as_bool()), (Some("integer"), Some(true)));
+    let narrow = eval(&["m", "--accumulator-bits", "6"]);
+    assert_ne!(narrow["loss"], folded["loss"]);
+    assert_eq!(eval(&["m", "--accumulator-bits", "6", "--engine", "cpu"])["loss"], narrow["loss"]);
+    assert_ne!(eval(&["m", "--accumulator-bits", "6", "--overflow", "saturate"])["loss"], narrow["loss"]);
+}
+
+#[test]
+fn a_model_classifies_pictures() {
+    let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 77]));
+    picture.save(place().join("p.png")).unwrap();
+    let infer = |arguments: &[&str]| parsed(&cqat(place(), &[&["infer", "--json"], arguments].concat()).ok().out);
+    let folded = infer(&["--kind", "folded", "run", "p.png"]);
+    assert_eq!(infer(&["m", "p.png"]), folded);
+    assert_eq!(infer(&["--engine", "cpu", "m", "p.png"]), folded);
+}
+
+#[test]
+fn what_a_model_says_of_itself() {
+    let json = parsed(&cqat(place(), &["quantize", "run", "--out", "again", "--json"]).ok().out);
+    let layers = json["layers"].as_array().unwrap();
+    assert_eq!(
+        (json["multiplier"].as_str(), json["model"].as_str(), layers.len()),
+        (Some("bits32"), Some("again"), 10)
+    );
+    let conv = layers.iter().find(|l| l["layer"] == "layer1.0.conv1").unwrap();
+    assert_eq!((conv["weights"].as_u64(), conv["bits"].as_u64()), (Some(8 * 8 * 9), Some(5)));
+    assert!(conv["accumulator_bits"].as_u64().unwrap() <= 16, "{conv}"); // 72 * 16 * 15 needs 16
+    assert!(std::fs::read(place().join("again")).unwrap() == std::fs::read(place().join("m")).unwrap());
+}
+
+#[test]
+fn what_cannot_be_a_model_leaves_nothing() {
+    let before = contents(place());
+    let quantize = |arguments: &[&str]| cqat(place(), &[&["quantize"], arguments].concat());
+    quantize(&["float", "--out", "x"]).fails(5, "no quantized network yet", "go on training");
+    quantize(&["moving", "--out", "x"]).fails(5, "the ranges of moving are not frozen", "quant.freeze=never");
+    quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "16 or 32 bits");
+    quantize(&["run", "--out", "m"]).fails(2, "m exists", "--force");
+    quantize(&["run", "--out", "nowhere/m"]).fails(2, "there is no folder nowhere", "make it");
+    quantize(&["nothing", "--out", "x"]).fails(5, "nothing", "");
+    cqat(place(), &["eval", "m", "--kind", "float"]).fails(2, "a model has integers alone", "leave --kind out");
+    cqat(place(), &["eval", "run", "--engine", "cpu"]).fails(2, "run is a run, expected a model file", "cqat quantize");
+    let whole = std::fs::read(place().join("m")).unwrap();
+    std::fs::write(place().join("cut"), &whole[..whole.len() - 9]).unwrap();
+    cqat(place(), &["eval", "cut"]).fails(5, "cut: is not a whole safetensors file", "cut short");
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 4;
+    std::fs::write(place().join("flipped"), flipped).unwrap();
+    cqat(place(), &["infer", "flipped", "p.png"]).fails(5, "another hash", "damaged");
+    for name in ["cut", "flipped"] {
+        std::fs::remove_file(place().join(name)).unwrap();
+    }
+    let after = contents(place());
+    let changed: Vec<_> = after.iter().filter(|entry| !before.contains(entry)).map(|entry| &entry.0).collect();
+    assert!(changed.iter().all(|path| path.ends_with("p.png") || path.ends_with("again")), "{changed:?}");
+}
