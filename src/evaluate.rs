@@ -46,6 +46,14 @@ impl Subject {
         }
     }
 
+    /// Height and width of its pictures.
+    pub fn side(&self) -> usize {
+        match self {
+            Subject::Run(loaded) => loaded.config.data.size as usize,
+            Subject::Model(model, _) => model.net.size,
+        }
+    }
+
     /// Names of the classes, one for each of the network's outputs.
     pub fn class_names(&self) -> Vec<String> {
         match self {

@@ -28,6 +28,8 @@ pub const FORMAT_VERSION: u32 = 1;
 const KEY: &str = "cqat_model";
 /// Largest file that is read: far above any network that this program trains.
 const MAX_BYTES: u64 = 1 << 30;
+/// Longest header of a safetensors file.
+const MAX_HEADER: u64 = 100 << 20;
 
 /// An integer network, and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +107,7 @@ impl Model {
             let mut length = [0; 8];
             file.read_exact(&mut length).ok()?;
             let mut header = Vec::new();
-            file.take(u64::from_le_bytes(length).min(MAX_BYTES)).read_to_end(&mut header).ok()?;
+            file.take(u64::from_le_bytes(length).min(MAX_HEADER)).read_to_end(&mut header).ok()?;
             Some(header)
         };
         let header = std::fs::File::open(path).ok().and_then(head).unwrap_or_default();

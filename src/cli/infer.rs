@@ -46,7 +46,7 @@ impl InferArgs {
         let gpu = self.integers.on_device(kind).then(|| global.open(Some(subject.config()))).transpose()?;
         let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
         let names = subject.class_names();
-        let side = subject.config().data.size as usize;
+        let side = subject.side();
         let device = gpu.as_ref().map(|g| g as &dyn Device);
         let failures =
             subject.with_network(kind, names.len(), device, |network| self.classify(network, &paths, side, &names))?;
