@@ -98,7 +98,7 @@ impl Subject {
     ) -> Result<T> {
         match (self, device) {
             (Subject::Run(loaded), device) => loaded.with_network(kind, classes, device, work),
-            (Subject::Model(model, _), None) => work(&mut Network::Integers(Box::new(model.net.clone()))),
+            (Subject::Model(model, _), None) => work(&mut Network::Integers(&model.net)),
             (Subject::Model(model, config), Some(device)) => {
                 let lowered = lower_integers_for_evaluation(&model.net, config, device.caps())?;
                 let session = IntegerSession::new(&model.net, &lowered, device.load(&lowered.plan)?)?;
@@ -144,7 +144,7 @@ pub struct Loaded {
 /// A network that is ready to see pictures.
 pub enum Network<'a> {
     /// In integers, on the CPU.
-    Integers(Box<IntegerNet>),
+    Integers(&'a IntegerNet),
     /// In integers, on a device.
     IntegersOnDevice(IntegerSession<'a>),
     /// In this form, on a device.
@@ -237,7 +237,7 @@ impl Loaded {
         }
         let Checkpoint { tensors, meta } = &self.checkpoint;
         if kind == Kind::Folded {
-            return work(&mut Network::Integers(Box::new(self.fold(classes, Multiplier::Bits32)?)));
+            return work(&mut Network::Integers(&self.fold(classes, Multiplier::Bits32)?));
         }
         let device = device.ok_or_else(|| {
             Error::device(format!("{} needs a device", kind.name())).hint("the kind folded runs on the CPU")

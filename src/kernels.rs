@@ -196,6 +196,17 @@ impl Format {
         }
     }
 
+    /// Whole numbers in this format, of which codes keep the low bits.
+    pub fn store(self, values: &[f32]) -> Vec<u32> {
+        let bits = match self {
+            Format::F32 => return values.iter().map(|v| v.to_bits()).collect(),
+            Format::U8 | Format::I8 => 8,
+            Format::U4 | Format::I4 => 4,
+        };
+        let code = |v: &f32| (*v as i32 as u32) & ((1 << bits) - 1);
+        values.chunks(32 / bits).map(|some| some.iter().rev().fold(0, |word, v| word << bits | code(v))).collect()
+    }
+
     /// Value `i` of a tensor.
     pub fn load(self, data: &[u32], i: usize) -> f32 {
         match self {

@@ -7,6 +7,8 @@ pub mod layout;
 pub mod lower;
 pub mod memory;
 
+use bytemuck::Pod;
+
 use crate::kernels::{Access, Caps, KernelDef, Variant};
 use crate::net::LayerId;
 use crate::{Error, Result};
@@ -182,6 +184,21 @@ impl Plan {
     pub fn program(&mut self, name: &'static str, dispatches: Vec<Dispatch>) -> ProgramId {
         self.programs.push(Program { name, dispatches });
         ProgramId(self.programs.len() - 1)
+    }
+
+    /// A forward dispatch of no layer in particular.
+    pub fn dispatch<P: Pod>(
+        &self,
+        kernel: &'static KernelDef,
+        variant: Variant,
+        params: &P,
+        bind: &[TensorId],
+        grid: [u32; 3],
+        flops: u64,
+    ) -> Dispatch {
+        let bytes = bind.iter().map(|&t| self.tensor(t).words as u64 * 4).sum();
+        let (params, bind) = (bytemuck::bytes_of(params).to_vec(), bind.to_vec());
+        Dispatch { kernel, variant, params, bind, grid, layer: None, back: false, work: Work { flops, bytes } }
     }
 
     /// The tensor.

@@ -41,8 +41,8 @@ pub struct WeightParams {
     pub items: u32,
     /// 1: data gradient.
     pub flip: u32,
-    /// [`Format`] of `w`; fixed in the variant, read by the twin.
-    pub w_format: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// The tiles of pictures of a 3x3 convolution of stride 1 and even sides, for `channels` channels.
@@ -106,20 +106,14 @@ fn transform<const N: usize>(rows: [&[f32; N]; 2], d: impl Fn(usize, usize) -> f
 
 fn weights(t: &mut Twin) {
     let p: WeightParams = t.params();
-    let (w, u) = (t.words(0), t.f32_mut(1));
-    let (first, words, format) = (4 * p.w_base as usize, 4 * p.items as usize, Format::from_number(p.w_format));
+    let (w, u) = (t.f32(0), t.f32_mut(1));
+    let (w, words) = (&w[4 * p.w_base as usize..], 4 * p.items as usize);
     for i in 0..words {
-        let weight = |tap: usize| format.load(w, first + i + words * if p.flip == 1 { 8 - tap } else { tap });
-        let tap = |y: usize, x: usize| weight(3 * y + x);
+        let tap = |y: usize, x: usize| w[i + words * if p.flip == 1 { 8 - (3 * y + x) } else { 3 * y + x }];
         for e in 0..16 {
             u[e * words + i] = transform([&G2[e / 4], &G2[e % 4]], tap);
         }
     }
-}
-
-/// Variant of `winograd_weights`.
-pub fn weights_variant(format: Format) -> Variant {
-    Variant::only("winograd_weights").with_files(&[format.weights()])
 }
 
 /// `winograd_in.wgsl`.

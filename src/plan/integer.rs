@@ -5,20 +5,18 @@
 
 use bytemuck::Pod;
 
-use super::{Dispatch, Plan, ProgramId, TensorId, Work};
+use super::{Dispatch, Plan, ProgramId, TensorId};
 use crate::integer::{Accumulator, IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, Requantize, Window};
 use crate::kernels::conv::{ConvParams, Geometry};
 use crate::kernels::input::{AUGMENT, AugmentParams};
 use crate::kernels::requantize::{
     POOL_SUM, PoolParams, REQUANTIZE, RequantizeParams, Stored, pool_variant, residual, table,
 };
-use crate::kernels::select::select_conv;
-use crate::kernels::winograd::{
-    IN, OUT, TileParams, WEIGHTS, WeightParams, in_variant, product, tiles, weights_variant,
-};
+use crate::kernels::select::{KernelFamily, select_conv};
+use crate::kernels::winograd::{WEIGHTS, WeightParams, tiles};
 use crate::kernels::{Format, KernelDef, Step, Variant, flat_grid};
 use crate::net::Shape;
-use crate::plan::lower::{EXACT_IN_F32, Options, TILES_TOGETHER, suits_winograd, winograd_is_exact};
+use crate::plan::lower::{EXACT_IN_F32, Options, suits_winograd, through_tiles, winograd_is_exact};
 
 /// The program of an integer network, and where its tensors are.
 #[derive(Debug, Clone)]
@@ -126,20 +124,6 @@ impl Lowering<'_> {
         tensor
     }
 
-    fn dispatch<P: Pod>(
-        &self,
-        kernel: &'static KernelDef,
-        variant: Variant,
-        params: &P,
-        bind: &[TensorId],
-        grid: [u32; 3],
-        flops: u64,
-    ) -> Dispatch {
-        let bytes = bind.iter().map(|&t| self.plan.tensor(t).words as u64 * 4).sum();
-        let (params, bind) = (bytemuck::bytes_of(params).to_vec(), bind.to_vec());
-        Dispatch { kernel, variant, params, bind, grid, layer: None, back: false, work: Work { flops, bytes } }
-    }
-
     /// Appends a dispatch without products.
     fn emit<P: Pod>(
         &mut self,
@@ -149,7 +133,7 @@ impl Lowering<'_> {
         bind: &[TensorId],
         items: usize,
     ) {
-        let dispatch = self.dispatch(kernel, variant, params, bind, flat_grid(items), 0);
+        let dispatch = self.plan.dispatch(kernel, variant, params, bind, flat_grid(items), 0);
         self.list.push(dispatch);
     }
 
@@ -178,19 +162,21 @@ impl Lowering<'_> {
         (images, Value { tensor, format, largest: net.input.largest })
     }
 
-    /// Weights `(c_out, c_in, taps)` as kernels take them: `(taps, c_in, c_out)`, channels padded with zeros.
+    /// Weights `(c_out, c_in, taps)` as kernels take them: `(taps, c_in, c_out)`, channels padded with zeros. Packed, but for the lane
+    /// kernels, which would unpack them again and again and gain no memory traffic by it.
     fn weights(&mut self, name: &str, codes: &[i8], [taps, real_in, in_c, out_c]: [usize; 4]) -> Weights {
         let largest = codes.iter().map(|c| u32::from(c.unsigned_abs())).max().unwrap_or(0);
-        let format = if codes.iter().all(|c| (-8..8).contains(c)) { Format::I4 } else { Format::I8 };
-        let per_word = if format == Format::I4 { 8 } else { 4 };
-        let bits = 32 / per_word;
-        let mut words = vec![0u32; taps * in_c * out_c / per_word];
+        let format = match self.options.family {
+            KernelFamily::Lane => Format::F32,
+            KernelFamily::Tiled if codes.iter().all(|c| (-8..8).contains(c)) => Format::I4,
+            KernelFamily::Tiled => Format::I8,
+        };
+        let mut all = vec![0f32; taps * in_c * out_c];
         for (k, code) in codes.iter().enumerate() {
             let (co, ci, tap) = (k / taps / real_in, k / taps % real_in, k % taps);
-            let at = (tap * in_c + ci) * out_c + co;
-            words[at / per_word] |= (u32::from(*code as u8) & ((1 << bits) - 1)) << (bits * (at % per_word));
+            all[(tap * in_c + ci) * out_c + co] = f32::from(*code);
         }
-        Weights { tensor: self.constant(format!("{name}.codes"), words), format, largest }
+        Weights { tensor: self.constant(format!("{name}.codes"), format.store(&all)), format, largest }
     }
 
     /// Accumulators of a convolution.
@@ -220,37 +206,20 @@ impl Lowering<'_> {
         let choice = select_conv(&params, x.format, &self.options.caps, self.options.family);
         let (kernel, grid) = (choice.kernel, choice.conv_grid(&params));
         let bind = [x.tensor, w.tensor, self.unused, tensor];
-        let dispatch = self.dispatch(kernel, choice.variant, &params, &bind, grid, g.flops());
+        let dispatch = self.plan.dispatch(kernel, choice.variant, &params, &bind, grid, g.flops());
         self.list.push(dispatch);
         Sums { tensor, kept }
     }
 
     fn winograd(&mut self, name: &str, g: &Geometry, x: Value, w: &Weights, out: TensorId) {
-        let (in_c, out_c) = (g.from.c, g.to.c);
-        let items = in_c * out_c / 4;
-        let u = self.plan.own(format!("{name}.tiles"), 64 * items);
-        let params = WeightParams { w_base: 0, items: items as u32, flip: 0, w_format: w.format as u32 };
-        let grid = flat_grid(items);
-        let once = self.dispatch(&WEIGHTS, weights_variant(w.format), &params, &[w.tensor, u], grid, 0);
-        self.prepare.push(once);
-        let [from, to] = [(in_c, x.format), (out_c, Format::F32)].map(|(c, format)| tiles(g, c, format, false));
-        let together = from.tiles.div_ceil(from.tiles.div_ceil(TILES_TOGETHER));
-        let count = 16 * together as usize;
-        let v = self.plan.scratch(format!("{name}.winograd tiles"), count * in_c);
-        let m = self.plan.scratch(format!("{name}.winograd products"), count * out_c);
-        for first in (0..from.tiles).step_by(together as usize) {
-            let tiles = together.min(from.tiles - first);
-            let [from, to] = [from, to].map(|p| TileParams { tiles, first, ..p });
-            let items = |channels: usize| tiles as usize * channels / 4;
-            self.emit(&IN, in_variant(x.format), &from, &[x.tensor, v], items(in_c));
-            let params = product(tiles, in_c, out_c);
-            let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-            let (kernel, grid) = (choice.kernel, choice.conv_grid(&params));
-            let flops = 32 * u64::from(tiles) * (in_c * out_c) as u64;
-            let dispatch = self.dispatch(kernel, choice.variant, &params, &[v, u, self.unused, m], grid, flops);
-            self.list.push(dispatch);
-            self.emit(&OUT, Variant::only(OUT.name), &to, &[m, out], items(out_c));
-        }
+        let items = g.from.c * g.to.c / 4;
+        let u = self.plan.own(format!("{name}.transformed"), 64 * items);
+        let params = WeightParams { w_base: 0, items: items as u32, flip: 0, pad: 0 };
+        let (variant, bind) = (Variant::only(WEIGHTS.name), [w.tensor, u]);
+        self.prepare.push(self.plan.dispatch(&WEIGHTS, variant, &params, &bind, flat_grid(items), 0));
+        let ends = [(g.from.c, x.format), (g.to.c, Format::F32)].map(|(c, format)| tiles(g, c, format, false));
+        let operands = [x.tensor, u, self.unused, out];
+        self.list.extend(through_tiles(&mut self.plan, self.options, name, ends, operands));
     }
 
     /// Codes, or logits, of accumulators to which something is added.

@@ -10,12 +10,12 @@ mod winograd;
 
 pub use fitting::{lower_fitting, lower_shrinking};
 pub use winograd::WINOGRAD_CHANNELS;
-pub(super) use winograd::{TILES_TOGETHER, suits_winograd, winograd_is_exact};
+pub(super) use winograd::{suits_winograd, through_tiles, winograd_is_exact};
 
 use bytemuck::Pod;
 
 use super::layout::{Layout, Needs};
-use super::{Dispatch, Plan, ProgramId, TensorId, Work};
+use super::{Dispatch, Plan, ProgramId, TensorId};
 use crate::config::{AugmentConfig, DistillConfig, Estimator, Method, OptimizerConfig, Precision, RangeSource};
 use crate::kernels::conv::ConvParams;
 use crate::kernels::select::{Choice, KernelFamily};
@@ -351,18 +351,8 @@ impl<'a> Pass<'a> {
         grid: [u32; 3],
         flops: u64,
     ) -> Dispatch {
-        let bytes = bind.iter().map(|&t| self.plan.tensor(t).words as u64 * 4).sum();
-        let (params, bind) = (bytemuck::bytes_of(params).to_vec(), bind.to_vec());
-        Dispatch {
-            kernel,
-            variant,
-            params,
-            bind,
-            grid,
-            layer: self.layer,
-            back: self.back,
-            work: Work { flops, bytes },
-        }
+        let dispatch = self.plan.dispatch(kernel, variant, params, bind, grid, flops);
+        Dispatch { layer: self.layer, back: self.back, ..dispatch }
     }
 
     /// Appends a dispatch of a kernel with one variant.

@@ -94,7 +94,7 @@ pub fn all(caps: &Caps) -> Vec<Case> {
     cases.extend(elementwise::cases());
     cases.extend(quantizers::cases());
     cases.extend(optimizer::cases());
-    cases.extend(inference::cases());
+    cases.extend(inference::cases(caps));
     cases
 }
 

@@ -4,19 +4,17 @@
 use super::{EXACT_IN_F32, Options, Pass};
 use crate::kernels::conv::Geometry;
 use crate::kernels::select::{KernelFamily, select_conv};
-use crate::kernels::winograd::{
-    IN, OUT, TileParams, WEIGHTS, WeightParams, in_variant, product, tiles, weights_variant,
-};
+use crate::kernels::winograd::{IN, OUT, TileParams, WEIGHTS, WeightParams, in_variant, product, tiles};
 use crate::kernels::{Format, Variant, flat_grid};
 use crate::net::LayerId;
-use crate::plan::TensorId;
+use crate::plan::{Dispatch, Plan, TensorId};
 
 /// Channels from which on it is the faster one.
 pub const WINOGRAD_CHANNELS: usize = 128;
 /// Tiles from which on it is: with fewer, a workgroup of its products has not enough rows.
 const FEWEST_TILES: usize = 128;
 /// Tiles that are handled together, at most: what they become stays small, in the cache of some processors.
-pub(crate) const TILES_TOGETHER: u32 = 1024;
+const TILES_TOGETHER: u32 = 1024;
 /// A batch is not divided into more parts than this.
 const MOST_PARTS: u32 = 8;
 
@@ -67,25 +65,45 @@ impl Pass<'_> {
         let (w_base, others) = (weights.offset4, self.plan.tensor(operands.w).words - weights.words());
         let from = tiles(g, in_c, operands.format, false);
         let to = tiles(g, out_c, Format::F32, add);
-        let together = from.tiles.div_ceil(from.tiles.div_ceil(TILES_TOGETHER).min(MOST_PARTS));
-        let count = 16 * together as usize;
         let u = self.scratch("winograd weights", 64 * items);
-        let params = WeightParams { w_base, items: items as u32, flip: u32::from(back), w_format: 0 };
-        self.emit(&WEIGHTS, weights_variant(Format::F32), &params, &[operands.w, u], flat_grid(items), 0);
+        let params = WeightParams { w_base, items: items as u32, flip: u32::from(back), pad: 0 };
+        self.emit_only(&WEIGHTS, &params, &[operands.w, u], flat_grid(items));
         self.leave_out(others);
-        let v = self.scratch("winograd tiles", count * in_c);
-        let m = self.scratch("winograd products", count * out_c);
-        for first in (0..from.tiles).step_by(together as usize) {
-            let tiles = together.min(from.tiles - first);
-            let [from, to] = [from, to].map(|p| TileParams { tiles, first, ..p });
-            let grid = |channels: usize| flat_grid(tiles as usize * channels / 4);
-            self.emit(&IN, in_variant(operands.format), &from, &[operands.x, v], grid(in_c), 0);
-            let params = product(tiles, in_c, out_c);
-            let choice = select_conv(&params, Format::F32, &self.options.caps, self.options.family);
-            let (kernel, grid_of) = (choice.kernel, choice.conv_grid(&params));
-            let flops = 32 * u64::from(tiles) * (in_c * out_c) as u64;
-            self.emit(kernel, choice.variant, &params, &[v, u, self.layout.maxima, m], grid_of, flops);
-            self.emit(&OUT, Variant::only(OUT.name), &to, &[m, operands.out], grid(out_c), 0);
-        }
+        let name = self.net.layers[id].name();
+        let operands = [operands.x, u, self.layout.maxima, operands.out];
+        let list = through_tiles(self.plan, self.options, name, [from, to], operands);
+        let (layer, back) = (self.layer, self.back);
+        self.list.extend(list.into_iter().map(|dispatch| Dispatch { layer, back, ..dispatch }));
     }
+}
+
+/// The dispatches of a convolution from tiles of `x` by the transformed weights `u` to tiles of `out`.
+pub(crate) fn through_tiles(
+    plan: &mut Plan,
+    options: &Options,
+    name: &str,
+    [from, to]: [TileParams; 2],
+    [x, u, maxima, out]: [TensorId; 4],
+) -> Vec<Dispatch> {
+    let together = from.tiles.div_ceil(from.tiles.div_ceil(TILES_TOGETHER).min(MOST_PARTS));
+    let [in_c, out_c] = [from, to].map(|p| 4 * p.cols4 as usize);
+    let mut scratch = |what: &str, channels: usize| {
+        plan.scratch(format!("{name}.winograd {what}"), 16 * together as usize * channels)
+    };
+    let (v, m) = (scratch("tiles", in_c), scratch("products", out_c));
+    let mut list = Vec::new();
+    for first in (0..from.tiles).step_by(together as usize) {
+        let tiles = together.min(from.tiles - first);
+        let [from, to] = [from, to].map(|p| TileParams { tiles, first, ..p });
+        let grid = |channels: usize| flat_grid(tiles as usize * channels / 4);
+        let variant = in_variant(Format::from_number(from.x_format));
+        list.push(plan.dispatch(&IN, variant, &from, &[x, v], grid(in_c), 0));
+        let params = product(tiles, in_c, out_c);
+        let choice = select_conv(&params, Format::F32, &options.caps, options.family);
+        let (kernel, grid_of) = (choice.kernel, choice.conv_grid(&params));
+        let flops = 32 * u64::from(tiles) * (in_c * out_c) as u64;
+        list.push(plan.dispatch(kernel, choice.variant, &params, &[v, u, maxima, m], grid_of, flops));
+        list.push(plan.dispatch(&OUT, Variant::only(OUT.name), &to, &[m, out], grid(out_c), 0));
+    }
+    list
 }

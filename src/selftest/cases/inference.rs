@@ -1,12 +1,16 @@
-//! Cases of integer inference: requantization at the edges of 64 bits, sums over pictures.
+//! Cases of integer inference: products of packed operands, requantization at the edges of 64 bits, sums over pictures.
 
+use super::matrix::{conv_case_of, geometry, operand};
 use super::{Case, bits, integers, unset};
+use crate::config::Kernels;
 use crate::integer::{Requantize, Window};
+use crate::kernels::conv::ConvParams;
 use crate::kernels::input::random;
 use crate::kernels::requantize::{
     POOL_SUM, PoolParams, REQUANTIZE, RequantizeParams, Stored, pool_variant, residual, table,
 };
-use crate::kernels::{Format, flat_grid};
+use crate::kernels::select::{KernelFamily, select_conv};
+use crate::kernels::{Caps, Format, flat_grid};
 
 /// Pixels and channels of a case: more than a workgroup has, and no multiple of it.
 const ROWS: usize = 37;
@@ -43,12 +47,46 @@ fn sums(seed: u32, kept: bool, most: i32) -> Vec<u32> {
     (0..values as u32).map(|i| integer(i).clamp(-most, most) as u32).collect()
 }
 
-pub(super) fn cases() -> Vec<Case> {
+/// Packed codes by packed weights, by every tiled kernel that may do them, with sums as f32 or kept as i32; the lane kernels take f32.
+fn products(caps: &Caps) -> Vec<Case> {
+    let operands = [
+        (Format::U4, Format::I8, 0),
+        (Format::U4, Format::I4, ConvParams::KEPT),
+        (Format::U8, Format::I4, 0),
+        (Format::I8, Format::I8, ConvParams::KEPT),
+        (Format::F32, Format::I8, ConvParams::KEPT),
+    ];
+    let mut devices = vec![(caps.clone(), KernelFamily::Tiled)];
+    devices.extend(KernelFamily::choose(Kernels::Lane, caps).ok().map(|lane| (caps.clone(), lane)));
+    let mut cases = Vec::new();
+    for (own, family) in &devices {
+        for g in [[3, 9, 7, 40, 72, 3, 2], [5, 1, 1, 64, 104, 1, 1]].map(geometry) {
+            for (x_format, packed, integer) in operands {
+                let w_format = if *family == KernelFamily::Lane { Format::F32 } else { packed };
+                let narrow = u32::from(!matches!(x_format, Format::U8 | Format::F32));
+                let p = ConvParams { integer, narrow, w_format: w_format as u32, w_codes: 1, ..g.forward(x_format) };
+                let mut seen = std::collections::BTreeSet::new();
+                for (matrix, dot4) in [(own.matrix, false), (0, true), (0, false)] {
+                    let choice = select_conv(&p, x_format, &Caps { matrix, dot4, ..own.clone() }, *family);
+                    if seen.insert(choice.variant.shader) {
+                        let x = operand(x_format, g.batch * g.from.len(), 1);
+                        let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -8, 7);
+                        let name = format!("{x_format:?} by {w_format:?}");
+                        cases.push(conv_case_of(choice, &name, &g, p, [x, w, unset(g.batch * g.to.len())]).exact());
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+pub(super) fn cases(caps: &Caps) -> Vec<Case> {
     let narrow = Window { base_lo: 0, base_hi: 255, shift: 0, round: false, lo: 0, hi: 15 };
     let dropped = Window { shift: 4, round: true, ..narrow };
     let offset = Window { base_lo: 3, base_hi: 200, shift: 0, round: false, lo: 3, hi: 200 };
     let all = Window { base_lo: i32::MIN, base_hi: i32::MAX, shift: 0, round: false, lo: i32::MIN, hi: i32::MAX };
-    let mut cases = Vec::new();
+    let mut cases = products(caps);
     let kinds = [
         (residual::NONE, Format::F32),
         (residual::CODES, Format::U8),

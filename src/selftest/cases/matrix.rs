@@ -27,29 +27,17 @@ const SHAPES: &[[usize; 7]] = &[
     [1, 16, 16, 32, 32, 3, 1],
 ];
 
-fn geometry([batch, h, w, ci, co, kernel, stride]: [usize; 7]) -> Geometry {
+pub(super) fn geometry([batch, h, w, ci, co, kernel, stride]: [usize; 7]) -> Geometry {
     let from = Shape { h, w, c: ci };
     let to = Shape { h: h.div_ceil(stride), w: w.div_ceil(stride), c: co };
     Geometry { batch, from, to, kernel, stride }
 }
 
-fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
+pub(super) fn operand(format: Format, values: usize, seed: u32) -> Vec<u32> {
     match format {
         Format::F32 => integers(values, seed, -9, 9),
         Format::U8 | Format::I8 | Format::U4 | Format::I4 => bits(format.words(values), seed),
     }
-}
-
-/// Whole numbers, given as f32, as codes of a format, of which they keep the low bits.
-fn packed(values: &[u32], format: Format) -> Vec<u32> {
-    let bits = match format {
-        Format::F32 => return values.to_vec(),
-        Format::U8 | Format::I8 => 8,
-        Format::U4 | Format::I4 => 4,
-    };
-    let code = |v: &u32| (f32::from_bits(*v) as i32 as u32) & ((1 << bits) - 1);
-    let word = |some: &[u32]| some.iter().rev().fold(0, |word, v| word << bits | code(v));
-    values.chunks(32 / bits).map(word).collect()
 }
 
 /// The device with the tiled kernels and, where it can run them, with the lane kernels in both their forms: without shuffles
@@ -81,11 +69,18 @@ fn conv_case(name: &str, g: &Geometry, device: (&Caps, KernelFamily), p: ConvPar
     conv_case_of(choice, name, g, p, [x, w, out])
 }
 
-fn conv_case_of(choice: Choice, name: &str, g: &Geometry, p: ConvParams, [x, w, out]: [Vec<u32>; 3]) -> Case {
+pub(super) fn conv_case_of(
+    choice: Choice,
+    name: &str,
+    g: &Geometry,
+    p: ConvParams,
+    [x, w, out]: [Vec<u32>; 3],
+) -> Case {
     let maxima = [&x, &w].map(|values| largest(values));
     let p = ConvParams { x_max: 0, w_max: 1, ..p };
     // A network's layers share one table of weights: these begin after three vec4s that belong to another layer.
-    let w = packed(&[integers(12, 77, -16, 15), w].concat(), Format::from_number(p.w_format));
+    let w = [integers(12, 77, -16, 15), w].concat();
+    let w = Format::from_number(p.w_format).store(bytemuck::cast_slice(&w));
     let p = ConvParams { w_base: 3, ..p };
     let grid = choice.conv_grid(&p);
     let kernel = choice.kernel;
@@ -169,7 +164,6 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
         }
     }
     cases.extend(packed_codes(caps));
-    cases.extend(packed_weights(caps));
     cases.extend(large_tiles(caps));
     cases.extend(statistics(caps));
     cases.extend(through_activations(caps));
@@ -202,39 +196,6 @@ fn packed_codes(caps: &Caps) -> Vec<Case> {
     cases
 }
 
-/// Products of integer inference: packed codes by packed weights, by every kernel that may do them, with sums as f32 or kept as i32.
-fn packed_weights(caps: &Caps) -> Vec<Case> {
-    let operands = [
-        (Format::U4, Format::I8, 0),
-        (Format::U4, Format::I4, ConvParams::KEPT),
-        (Format::U8, Format::I4, 0),
-        (Format::I8, Format::I8, ConvParams::KEPT),
-        (Format::F32, Format::I8, ConvParams::KEPT),
-    ];
-    let mut cases = Vec::new();
-    for (shape, (own, family)) in [[3, 9, 7, 40, 72, 3, 2], [5, 1, 1, 64, 104, 1, 1]]
-        .into_iter()
-        .flat_map(|s| devices(caps).into_iter().map(move |d| (s, d)))
-    {
-        let g = geometry(shape);
-        for (x_format, w_format, integer) in operands {
-            let narrow = u32::from(!matches!(x_format, Format::U8 | Format::F32));
-            let p = ConvParams { integer, narrow, w_format: w_format as u32, w_codes: 1, ..g.forward(x_format) };
-            let mut seen = std::collections::BTreeSet::new();
-            for (matrix, dot4) in [(own.matrix, false), (0, true), (0, false)] {
-                let choice = select_conv(&p, x_format, &Caps { matrix, dot4, ..own.clone() }, family);
-                if seen.insert(choice.variant.shader) {
-                    let x = operand(x_format, g.batch * g.from.len(), 1);
-                    let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -8, 7);
-                    let name = format!("{x_format:?} by {w_format:?}");
-                    cases.push(conv_case_of(choice, &name, &g, p, [x, w, unset(g.batch * g.to.len())]).exact());
-                }
-            }
-        }
-    }
-    cases
-}
-
 /// Winograd's transforms, of tiles that are not the batch's first ones, and the products between them.
 fn winograd(caps: &Caps) -> Vec<Case> {
     let g = geometry([3, 6, 4, 12, 24, 3, 1]);
@@ -245,12 +206,10 @@ fn winograd(caps: &Caps) -> Vec<Case> {
     let grid = |channels: usize| flat_grid(tiles as usize * channels / 4);
     let mut cases = Vec::new();
     for flip in [0, 1] {
-        for format in [Format::F32, Format::I8, Format::I4] {
-            let p = WeightParams { w_base: 3, items: items as u32, flip, w_format: format as u32 };
-            let data = vec![packed(&integers(12 + 36 * items, 1, -8, 7), format), unset(64 * items)];
-            let (variant, name) = (winograd::weights_variant(format), format!("flip {flip}, {format:?}"));
-            cases.push(Case::new(&winograd::WEIGHTS, variant, name, &p, flat_grid(items), data).exact());
-        }
+        let p = WeightParams { w_base: 3, items: items as u32, flip, pad: 0 };
+        let data = vec![integers(12 + 36 * items, 1, -16, 15), unset(64 * items)];
+        let variant = Variant::only(winograd::WEIGHTS.name);
+        cases.push(Case::new(&winograd::WEIGHTS, variant, format!("flip {flip}"), &p, flat_grid(items), data).exact());
     }
     for format in [Format::F32, Format::U8, Format::I8, Format::U4] {
         let p = of(winograd::tiles(&g, g.from.c, format, false));
