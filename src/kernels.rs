@@ -16,6 +16,7 @@ pub mod requantize;
 pub mod select;
 pub mod source;
 pub mod weights;
+pub mod wgrad;
 pub mod winograd;
 
 use bytemuck::{Pod, Zeroable};
@@ -56,7 +57,7 @@ pub static REGISTRY: &[&KernelDef] = &[
     &conv::CONV,
     &conv::CONV_NORM,
     &conv::CONV_ACT,
-    &conv::WGRAD,
+    &wgrad::WGRAD,
     &winograd::WEIGHTS,
     &winograd::IN,
     &winograd::OUT,

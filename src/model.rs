@@ -6,6 +6,7 @@
 
 mod codes;
 mod manifest;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -15,13 +15,14 @@ use crate::exec::{AdapterSummary, Executor as _};
 use crate::files::write_atomically;
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::activation::{ActParams, part_words};
-use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WGRAD, WgradParams, act_chunks};
+use crate::kernels::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, act_chunks};
 use crate::kernels::input::random;
 use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::range::RANGE_WORDS;
 use crate::kernels::select::{
     Choice, Choices, KernelFamily, conv_candidates, conv_shape, wgrad_candidates, wgrad_shape,
 };
+use crate::kernels::wgrad::{WGRAD, WgradParams};
 use crate::kernels::{Caps, Format, KernelDef, source};
 use crate::plan::lower::Lowered;
 use crate::plan::{Dispatch, Plan, ProgramId, TensorId, Work};

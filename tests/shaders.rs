@@ -92,7 +92,7 @@ fn integer_nets() -> Vec<IntegerNet> {
 }
 
 /// The source of every kernel module.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     include_str!("../src/kernels.rs"),
     include_str!("../src/kernels/activation.rs"),
     include_str!("../src/kernels/conv.rs"),
@@ -104,6 +104,7 @@ const SOURCES: [&str; 12] = [
     include_str!("../src/kernels/range.rs"),
     include_str!("../src/kernels/requantize.rs"),
     concat!(include_str!("../src/kernels/weights.rs"), include_str!("../src/kernels/weights/steps.rs")),
+    include_str!("../src/kernels/wgrad.rs"),
     include_str!("../src/kernels/winograd.rs"),
 ];
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::activation::ActParams;
-use super::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams, WGRAD, WgradParams};
+use super::conv::{CONV, CONV_ACT, CONV_NORM, ConvParams};
+use super::wgrad::{WGRAD, WgradParams};
 use super::{Caps, Format, KernelDef, Variant};
 use crate::config::Kernels;
 use crate::{Error, Result};

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::codes::{pack, row_bytes, unpack};
+use super::codes::{pack, row_bytes};
+use super::reader::Reader;
 use super::{FORMAT_VERSION, Model, Source, Tensor, Tensors};
 use crate::integer::{
-    Accumulator, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, IntegerWeights,
-    MAX_SHIFT, Multiplier, Requantize, Window,
+    Accumulator, IntegerConv, IntegerLayer, IntegerShortcut, IntegerWeights, Multiplier, Requantize, Window,
 };
 use crate::net::Shape;
 use crate::normalisation::Normalisation;
@@ -21,59 +21,59 @@ const OP: &str = "conv_requantize";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
-    format_version: u32,
-    source: Source,
-    classes: Vec<String>,
+    pub(super) format_version: u32,
+    pub(super) source: Source,
+    pub(super) classes: Vec<String>,
     /// Height and width of the picture.
-    size: usize,
-    normalisation: Normalisation,
-    multiplier: Multiplier,
-    accumulator: Accumulator,
-    input: InputEntry,
-    layers: Vec<LayerEntry>,
-    classifier: ClassifierEntry,
+    pub(super) size: usize,
+    pub(super) normalisation: Normalisation,
+    pub(super) multiplier: Multiplier,
+    pub(super) accumulator: Accumulator,
+    pub(super) input: InputEntry,
+    pub(super) layers: Vec<LayerEntry>,
+    pub(super) classifier: ClassifierEntry,
     /// Hashes of the tensors' bytes.
     pub(super) sha256: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputEntry {
-    bits: u32,
-    scale: f32,
+pub(super) struct InputEntry {
+    pub(super) bits: u32,
+    pub(super) scale: f32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LayerEntry {
-    op: String,
-    name: String,
-    conv: ConvEntry,
-    shortcut: ShortcutEntry,
-    window: Window,
-    bits: u32,
-    scale: f32,
+pub(super) struct LayerEntry {
+    pub(super) op: String,
+    pub(super) name: String,
+    pub(super) conv: ConvEntry,
+    pub(super) shortcut: ShortcutEntry,
+    pub(super) window: Window,
+    pub(super) bits: u32,
+    pub(super) scale: f32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConvEntry {
-    name: String,
+pub(super) struct ConvEntry {
+    pub(super) name: String,
     /// The value that it reads: 0 is the picture, k + 1 the output of layer k.
-    input: usize,
-    kernel: usize,
-    stride: usize,
+    pub(super) input: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
     /// Height, width and channels of what it reads.
-    from: [usize; 3],
+    pub(super) from: [usize; 3],
     /// The same of what it writes.
-    to: [usize; 3],
-    bits: u32,
-    odd: bool,
+    pub(super) to: [usize; 3],
+    pub(super) bits: u32,
+    pub(super) odd: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum ShortcutEntry {
+pub(super) enum ShortcutEntry {
     None,
     Identity(usize),
     Projection(ConvEntry),
@@ -81,19 +81,19 @@ enum ShortcutEntry {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClassifierEntry {
-    name: String,
-    input: usize,
-    features: usize,
-    classes: usize,
+pub(super) struct ClassifierEntry {
+    pub(super) name: String,
+    pub(super) input: usize,
+    pub(super) features: usize,
+    pub(super) classes: usize,
     /// Pixels in a pooled sum.
-    pixels: usize,
-    bits: u32,
-    odd: bool,
-    fraction_bits: u32,
+    pub(super) pixels: usize,
+    pub(super) bits: u32,
+    pub(super) odd: bool,
+    pub(super) fraction_bits: u32,
 }
 
-fn wrong(what: String) -> Error {
+pub(super) fn wrong(what: String) -> Error {
     Error::training(what).hint("make the model again with cqat quantize")
 }
 
@@ -205,11 +205,11 @@ impl Manifest {
     }
 }
 
-fn sides(shape: Shape) -> [usize; 3] {
+pub(super) fn sides(shape: Shape) -> [usize; 3] {
     [shape.h, shape.w, shape.c]
 }
 
-fn shape([h, w, c]: [usize; 3]) -> Shape {
+pub(super) fn shape([h, w, c]: [usize; 3]) -> Shape {
     Shape { h, w, c }
 }
 
@@ -243,203 +243,5 @@ impl LayerEntry {
             bits: layer.bits,
             scale: layer.scale,
         }
-    }
-}
-
-/// What is known of a value when a layer reads it.
-#[derive(Debug, Clone, Copy)]
-struct Value {
-    /// Its real channels.
-    shape: Shape,
-    largest: i64,
-    signed: bool,
-}
-
-struct Reader<'a> {
-    tensors: &'a Tensors,
-    manifest: &'a Manifest,
-}
-
-impl Reader<'_> {
-    fn tensor(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&[u8]> {
-        let t = self.tensors.get(name).ok_or_else(|| wrong(format!("has no tensor {name}")))?;
-        if t.dtype != dtype || t.shape != shape {
-            return Err(wrong(format!(
-                "its tensor {name} is {:?} {:?}, expected {dtype:?} {shape:?}",
-                t.dtype, t.shape
-            )));
-        }
-        Ok(&t.bytes)
-    }
-
-    fn words(&self, name: &str, count: usize) -> Result<Vec<i32>> {
-        let bytes = self.tensor(name, Dtype::I32, &[count])?;
-        Ok(bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect())
-    }
-
-    fn net(&self) -> Result<IntegerNet> {
-        let m = self.manifest;
-        if !(4..=1024).contains(&m.size) {
-            return Err(wrong(format!("its pictures have side {}, expected 4 to 1024", m.size)));
-        }
-        if !(2..=32).contains(&m.accumulator.bits) {
-            return Err(wrong(format!("its accumulators have {} bits, expected 2 to 32", m.accumulator.bits)));
-        }
-        let table = self.tensor("input.codes", Dtype::I8, &[3, 256])?;
-        let codes = [0, 1, 2].map(|c| std::array::from_fn(|raw| table[256 * c + raw] as i8));
-        let largest = codes.as_flattened().iter().map(|c: &i8| u32::from(c.unsigned_abs())).max().unwrap_or(0);
-        let input = IntegerInput { codes, scale: m.input.scale, largest };
-        let picture = Shape { h: m.size, w: m.size, c: 3 };
-        let mut values = vec![Value { shape: picture, largest: i64::from(largest), signed: true }];
-        let mut layers = Vec::new();
-        for entry in &m.layers {
-            let layer = self.layer(entry, &values)?;
-            values.push(Value { shape: layer.shape, largest: i64::from(layer.window.hi), signed: false });
-            layers.push(layer);
-        }
-        let classifier = self.classifier(&values)?;
-        Ok(IntegerNet { size: m.size, multiplier: m.multiplier, accumulator: m.accumulator, input, layers, classifier })
-    }
-
-    /// The value that layer `name` reads.
-    fn value(&self, name: &str, number: usize, values: &[Value]) -> Result<Value> {
-        values.get(number).copied().ok_or_else(|| {
-            wrong(format!("{name} reads value {number}, expected one of the {} that are there by then", values.len()))
-        })
-    }
-
-    fn weights(&self, name: &str, rows: usize, count: usize, bits: u32, odd: bool, x: Value) -> Result<IntegerWeights> {
-        if !(2..=8).contains(&bits) {
-            return Err(wrong(format!("{name} has weights of {bits} bits, expected 2 to 8")));
-        }
-        let packed = self.tensor(&format!("{name}.codes"), Dtype::U8, &[rows, row_bytes(count, bits)])?;
-        let codes =
-            unpack(packed, count, bits, odd).into_iter().map(i8::try_from).collect::<std::result::Result<_, _>>();
-        let codes = codes.map_err(|_| wrong(format!("{name} has odd codes of 8 bits, expected at most 7")))?;
-        let scales = self.tensor(&format!("{name}.scale"), Dtype::F32, &[rows])?;
-        let scales: Vec<f32> = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        if scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
-            return Err(wrong(format!("a scale of {name} is not positive")));
-        }
-        IntegerWeights::new(codes, bits, odd, scales, x.largest, x.signed)
-            .map_err(|sum| wrong(format!("an accumulator of {name} can reach {sum}, expected at most 2^31 - 1")))
-    }
-
-    fn conv(&self, c: &ConvEntry, values: &[Value]) -> Result<IntegerConv> {
-        let x = self.value(&c.name, c.input, values)?;
-        let (from, to) = (shape(c.from), shape(c.to));
-        let stride = |n: usize| n.div_ceil(c.stride.max(1));
-        let fits = [1, 3].contains(&c.kernel)
-            && [1, 2].contains(&c.stride)
-            && from == x.shape
-            && (to.h, to.w) == (stride(from.h), stride(from.w))
-            && to.c.is_multiple_of(8)
-            && (8..=8192).contains(&to.c);
-        if !fits {
-            return Err(wrong(format!("{} does not fit what it reads, {:?}", c.name, sides(x.shape))));
-        }
-        let count = from.c * c.kernel * c.kernel;
-        let weights = self.weights(&c.name, to.c, count, c.bits, c.odd, x)?;
-        let (real_in, from) = (from.c, Shape { c: from.c.next_multiple_of(4), ..from });
-        Ok(IntegerConv {
-            name: c.name.clone(),
-            input: c.input,
-            kernel: c.kernel,
-            stride: c.stride,
-            from,
-            to,
-            real_in,
-            weights,
-        })
-    }
-
-    /// `NAME.mul`, `.shift`, `.bias`, and the factors of what is added.
-    fn factors(&self, name: &str, count: usize, shortcut: Option<String>) -> Result<Vec<Requantize>> {
-        let multipliers = self.words(&format!("{name}.mul"), count)?;
-        let shifts = self.words(&format!("{name}.shift"), count)?;
-        let bias = self.tensor(&format!("{name}.bias"), Dtype::I64, &[count])?;
-        let bias: Vec<i64> = bias.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-        let added = shortcut.map_or(Ok(vec![0; count]), |name| self.words(&name, count))?;
-        (0..count)
-            .map(|c| {
-                let shift = u32::try_from(shifts[c]).ok().filter(|n| (1..=MAX_SHIFT).contains(n));
-                let shift = shift.ok_or_else(|| {
-                    wrong(format!("{name} shifts channel {c} by {}, expected 1 to {MAX_SHIFT}", shifts[c]))
-                })?;
-                Ok(Requantize { multiplier: multipliers[c], shortcut: added[c], offset: bias[c], shift })
-            })
-            .collect()
-    }
-
-    fn layer(&self, entry: &LayerEntry, values: &[Value]) -> Result<IntegerLayer> {
-        let name = &entry.name;
-        let conv = self.conv(&entry.conv, values)?;
-        let (shortcut, key, largest) = match &entry.shortcut {
-            ShortcutEntry::None => (IntegerShortcut::None, None, vec![0; conv.to.c]),
-            ShortcutEntry::Identity(number) => {
-                let value = self.value(name, *number, values)?;
-                if value.shape != conv.to {
-                    let (found, expected) = (sides(value.shape), sides(conv.to));
-                    return Err(wrong(format!("{name} adds a value of shape {found:?}, expected {expected:?}")));
-                }
-                let key = format!("{}.shortcut", conv.name);
-                (IntegerShortcut::Identity(*number), Some(key), vec![value.largest; conv.to.c])
-            }
-            ShortcutEntry::Projection(p) => {
-                let p = self.conv(p, values)?;
-                if p.to != conv.to {
-                    return Err(wrong(format!("{} does not fit {}", p.name, conv.name)));
-                }
-                let (key, largest) = (format!("{}.mul", p.name), p.weights.largest.clone());
-                (IntegerShortcut::Projection(p), Some(key), largest)
-            }
-        };
-        let channels = self.factors(&conv.name, conv.to.c, key)?;
-        let sound = |(k, (main, other)): (&Requantize, (&i64, &i64))| k.is_sound(*main, *other);
-        if !channels.iter().zip(conv.weights.largest.iter().zip(&largest)).all(sound) {
-            return Err(wrong(format!("a sum of {name} can pass 64 bits")));
-        }
-        let w = entry.window;
-        let ordered = 0 <= w.base_lo && w.base_lo <= w.base_hi && w.base_hi <= 255 && 0 <= w.lo && w.lo <= w.hi;
-        if !ordered || w.hi > 255 || w.shift > 7 || !(2..=8).contains(&entry.bits) {
-            return Err(wrong(format!(
-                "{name} has codes of {} bits, {w:?}, expected 2 to 8 bits, 0 to 255",
-                entry.bits
-            )));
-        }
-        if !(entry.scale > 0.0 && entry.scale.is_finite()) {
-            return Err(wrong(format!("the scale of {name} is {}, expected a positive number", entry.scale)));
-        }
-        let shape = conv.to;
-        let (name, window, bits, scale) = (name.clone(), entry.window, entry.bits, entry.scale);
-        Ok(IntegerLayer { name, conv, shortcut, channels, window, bits, scale, shape })
-    }
-
-    fn classifier(&self, values: &[Value]) -> Result<IntegerLinear> {
-        let c = &self.manifest.classifier;
-        let x = self.value(&c.name, c.input, values)?;
-        let is_whole = c.features == x.shape.c && c.pixels == x.shape.pixels() && c.input > 0;
-        if !is_whole || !(2..=65_536).contains(&c.classes) || c.classes != self.manifest.classes.len() {
-            return Err(wrong(format!("{} does not fit what it reads, {:?}, or its classes", c.name, sides(x.shape))));
-        }
-        if c.fraction_bits > 30 {
-            return Err(wrong(format!("its logits have {} fraction bits, expected at most 30", c.fraction_bits)));
-        }
-        let pooled = Value { largest: x.largest * c.pixels as i64, ..x };
-        let weights = self.weights(&c.name, c.classes, c.features, c.bits, c.odd, pooled)?;
-        let channels = self.factors(&c.name, c.classes, None)?;
-        if !channels.iter().zip(&weights.largest).all(|(k, largest)| k.is_sound(*largest, 0)) {
-            return Err(wrong(format!("a sum of {} can pass 64 bits", c.name)));
-        }
-        Ok(IntegerLinear {
-            name: c.name.clone(),
-            input: c.input,
-            features: c.features,
-            classes: c.classes,
-            pixels: c.pixels,
-            weights,
-            channels,
-            fraction_bits: c.fraction_bits,
-        })
     }
 }

@@ -9,13 +9,14 @@ use std::ops::Range;
 use super::Pass;
 use super::winograd::Operands;
 use crate::kernels::activation::{BACKWARD, BackwardParams, backward_variant, part_words};
-use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
+use crate::kernels::conv::{ConvParams, Geometry, act_chunks};
 use crate::kernels::norm::{self, BwdMergeParams, BwdParams};
 use crate::kernels::optimizer::{
     AVERAGE, AverageParams, GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams,
 };
 use crate::kernels::select::{select_conv, select_wgrad};
 use crate::kernels::weights::{REDUCE, ReduceParams};
+use crate::kernels::wgrad::{WGRAD, WgradParams};
 use crate::kernels::{Format, flat_grid};
 use crate::net::{Activation, Conv, Layer, LayerId, Linear, Shortcut};
 use crate::plan::{Arena, TensorId};

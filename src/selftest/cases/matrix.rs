@@ -4,9 +4,10 @@
 use super::{A4, Case, bits, constant, integers, quarters, ranges, reals, unset};
 use crate::config::Kernels;
 use crate::kernels::activation::{ActParams, part_words};
-use crate::kernels::conv::{ConvParams, Geometry, WGRAD, WgradParams, act_chunks};
+use crate::kernels::conv::{ConvParams, Geometry, act_chunks};
 use crate::kernels::norm::FINISH_CHUNK;
 use crate::kernels::select::{Choice, KernelFamily, conv_candidates, select_conv, select_wgrad, wgrad_candidates};
+use crate::kernels::wgrad::{WGRAD, WgradParams};
 use crate::kernels::winograd::{self, TileParams, WeightParams};
 use crate::kernels::{Caps, Format, Variant, flat_grid, maxima};
 use crate::net::Shape;
