@@ -259,10 +259,10 @@ impl IntegerLinear {
         }
         let rows = self.weights.codes.chunks_exact(self.features).zip(&mut memory.classifier);
         for (weights, acc) in rows {
-            *acc = weights.iter().zip(&memory.pooled).map(|(w, x)| i32::from(*w) * x).sum();
+            *acc = accumulator.hold(weights.iter().zip(&memory.pooled).map(|(w, x)| i32::from(*w) * x).sum());
         }
         for ((logit, acc), k) in memory.logits.iter_mut().zip(&memory.classifier).zip(&self.channels) {
-            *logit = k.apply(accumulator.hold(*acc), 0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+            *logit = k.apply(*acc, 0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
         }
     }
 }
