@@ -26,6 +26,7 @@
 //! ([`IntegerLinear::fraction_bits`]), requantized by the same formula. Fake quantization rounds half to even and in 32-bit floating
 //! point, so codes differ only where a value lies on a rounding edge.
 
+mod accumulators;
 mod cpu;
 mod device;
 mod fold;
@@ -36,6 +37,7 @@ use crate::data::picture_bytes;
 use crate::net::Shape;
 use crate::quant::Quant;
 
+pub use accumulators::{Bounds, Extremes};
 pub use cpu::{LayerTrace, Trace};
 pub use device::IntegerSession;
 

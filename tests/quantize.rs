@@ -41,6 +41,38 @@ fn a_model_is_scored_as_its_run_is_in_integers() {
 }
 
 #[test]
+fn a_model_stands_beside_its_run() {
+    let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
+    let both = eval(&["m", "--against", "run", "--layers"]);
+    let [fake, folded] = [&["run"][..], &["run", "--kind", "folded"]].map(eval);
+    assert_eq!((&both["top1"], &both["loss"]), (&folded["top1"], &folded["loss"]));
+    let against = &both["against"];
+    assert_eq!(against["fake_quant_top1"], fake["top1"]);
+    assert_eq!(against["batch_statistics_samples"], 16);
+    assert!(against["same_class"].as_u64().unwrap() >= 14, "{against}");
+    let layers = against["layers"].as_array().unwrap();
+    let codes: Vec<u64> = layers.iter().map(|l| l["codes"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [8, 8, 8, 4, 4, 2, 2].map(|k| 16 * 1024 * k)); // 8 channels of 32 x 32, then twice as many of a quarter
+    for l in layers {
+        let (codes, differ) = (l["codes"].as_u64().unwrap(), l["differ"].as_u64().unwrap());
+        assert!(differ * 500 <= codes && l["most"].as_u64().unwrap() <= 1, "{l}");
+    }
+    for l in both["layers"].as_array().unwrap() {
+        let [any, these, seen] = ["any_weights", "", "seen"]
+            .map(|k| l[format!("accumulator_bits_{k}").trim_end_matches('_')].as_u64().unwrap());
+        assert!(any >= these && these >= seen && seen > 4, "{l}");
+    }
+    let text = cqat(place(), &["eval", "m", "--layers"]).ok().out;
+    assert!(text.contains("layer2.0.downsample.0") && text.contains("(CPU reference)"), "{text}");
+    let text = cqat(place(), &["eval", "m", "--against", "run"]).ok().out;
+    assert!(text.contains("the same class in integers and in fake_quant: 1"), "{text}");
+    let eval = |arguments: &[&str]| cqat(place(), &[&["eval"], arguments].concat());
+    eval(&["run", "--layers"]).fails(2, "run is a run, expected a model", "cqat quantize");
+    eval(&["m", "--against", "moving"]).fails(2, "not made of this run", "fold the run again");
+    eval(&["m", "--against", "nowhere"]).fails(5, "nowhere", "");
+}
+
+#[test]
 fn a_model_classifies_pictures() {
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 77]));
     picture.save(place().join("p.png")).unwrap();

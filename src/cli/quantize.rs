@@ -86,17 +86,22 @@ impl QuantizeArgs {
 }
 
 fn summary(net: &IntegerNet, file: &Path) -> serde_json::Value {
-    let layers = net.weights().into_iter().map(|(name, w)| {
-        json!({ "layer": name, "weights": w.codes.len(), "bits": w.bits, "accumulator_bits": w.accumulator_bits() })
+    let layers = net.accumulator_bounds().into_iter().map(|b| {
+        json!({
+            "layer": b.layer, "weights": b.weights, "bits": b.weight_bits, "accumulator_bits": b.these_weights,
+            "accumulator_bits_any_weights": b.any_weights,
+        })
     });
     let layers: Vec<_> = layers.collect();
     json!({ "model": file.display().to_string(), "multiplier": net.multiplier, "layers": layers })
 }
 
 fn print(net: &IntegerNet) {
-    println!("{:24} {:>9} {:>5} {:>16}", "layer", "weights", "bits", "accumulator bits");
-    for (name, w) in net.weights() {
-        println!("{name:24} {:>9} {:>5} {:>16}", w.codes.len(), w.bits, w.accumulator_bits());
+    println!("{:24} {:>9} {:>5} {:>16} {:>12}", "layer", "weights", "bits", "accumulator bits", "any weights");
+    for b in net.accumulator_bounds() {
+        println!("{:24} {:>9} {:>5} {:>16} {:>12}", b.layer, b.weights, b.weight_bits, b.these_weights, b.any_weights);
     }
-    println!("accumulator bits: two's complement, for the largest sums that these weights can give");
+    println!(
+        "accumulator bits: two's complement, for the largest sums that these weights can give; any weights: of so many bits"
+    );
 }
