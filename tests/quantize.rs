@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use common::{contents, cqat, parsed, workplace};
+use cqat::model::Model;
 use tempfile::TempDir;
 
 /// A finished run `run`, one that is still float, `float`, one whose ranges never freeze, `moving`, and the model of the first, `m`.
@@ -96,13 +97,30 @@ fn what_a_model_says_of_itself() {
     assert!(std::fs::read(place().join("again")).unwrap() == std::fs::read(place().join("m")).unwrap());
 }
 
+/// Trained with powers of two everywhere, requantization only shifts, and the integers are still those of fake quantization.
+#[test]
+fn a_run_that_was_trained_for_shifts_needs_no_multiplier() {
+    let shift = "quant={pow2_norm: true, weights: {pow2: true}, activations: {pow2: true}}";
+    cqat(place(), &["train", "tiny.yaml", "--out", "shifts", "--set", "train.quant_epochs=1", "--set", shift]).ok();
+    cqat(place(), &["quantize", "shifts", "--out", "s", "--multiplier", "shift"]).ok();
+    let net = Model::read(&place().join("s")).unwrap().net;
+    let factors = net.layers.iter().flat_map(|l| &l.channels).chain(&net.classifier.channels);
+    let all: Vec<i32> = factors.flat_map(|k| [k.multiplier, k.shortcut]).collect();
+    assert!(all.iter().all(|m| *m == 0 || m.unsigned_abs().is_power_of_two()), "{all:?}");
+    assert!(all.iter().filter(|m| **m != 0).count() > 100 && all.iter().any(|m| *m < 0), "{all:?}");
+    let both = parsed(&cqat(place(), &["eval", "s", "--json", "--against", "shifts"]).ok().out);
+    for l in both["against"]["layers"].as_array().unwrap() {
+        assert!(l["differ"].as_u64().unwrap() * 500 <= l["codes"].as_u64().unwrap(), "{l}");
+    }
+}
+
 #[test]
 fn what_cannot_be_a_model_leaves_nothing() {
     let before = contents(place());
     let quantize = |arguments: &[&str]| cqat(place(), &[&["quantize"], arguments].concat());
     quantize(&["float", "--out", "x"]).fails(5, "no quantized network yet", "go on training");
     quantize(&["moving", "--out", "x"]).fails(5, "the ranges of moving are not frozen", "quant.freeze=never");
-    quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "16 or 32 bits");
+    quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "cqat-shift");
     quantize(&["run", "--out", "m"]).fails(2, "m exists", "--force");
     quantize(&["run", "--out", "nowhere/m"]).fails(2, "there is no folder nowhere", "make it");
     quantize(&["nothing", "--out", "x"]).fails(5, "nothing", "");
