@@ -1,6 +1,7 @@
 // out = window((acc M + r M_r + B) >> n), all integers: accumulators of a convolution to codes, those of the classifier to logits.
 // acc: (rows, C), i32 or whole numbers as f32 (ACC_KEPT); r: codes or accumulators, see the residual files; channels: of four channels
 // each five vec4, M, M_r, B low and high (half a step of the shift included), n. window: clamp to the base grid, drop low bits, clamp.
+// Behind them M, M_r and B by 2^-n in f32: these tell the code of all but those few sums that lie within the rounding errors of an edge.
 // Accumulators are taken as those of acc_bits bits, which wrap, or saturate. Grid: one invocation a (row, 8 channels).
 //use index
 //use wide
@@ -42,15 +43,50 @@ fn held(sum: vec4<i32>) -> vec4<i32> {
     return select((sum << spare) >> spare, clamp(sum, -top - vec4<i32>(1), top), p.saturate == 1u);
 }
 
+// floor(sum / 2^n) in 64 bits.
+fn exact(k: u32, main: vec4<i32>, added: vec4<i32>) -> vec4<i32> {
+    var sum = wide_product(main, bitcast<vec4<i32>>(channels[k]));
+    if (RESIDUAL) {
+        sum = wide_sum(sum, wide_product(added, bitcast<vec4<i32>>(channels[k + 1u])));
+    }
+    return wide_shift(wide_sum(sum, Wide(channels[k + 2u], channels[k + 3u])), channels[k + 4u]);
+}
+
 // Of four channels; i: their vec4.
 fn codes(i: u32, group: u32) -> vec4<i32> {
-    let k = 5u * (p.first4 + group);
-    var sum = wide_product(held(whole(acc[i], ACC_KEPT)), bitcast<vec4<i32>>(channels[k]));
+    let k = 8u * (p.first4 + group);
+    let main = held(whole(acc[i], ACC_KEPT));
+    var added = vec4<i32>();
     if (RESIDUAL) {
-        sum = wide_sum(sum, wide_product(residual(i), bitcast<vec4<i32>>(channels[k + 1u])));
+        added = residual(i);
     }
-    sum = wide_sum(sum, Wide(channels[k + 2u], channels[k + 3u]));
-    let base = clamp(wide_shift(sum, channels[k + 4u]), vec4<i32>(p.base_lo), vec4<i32>(p.base_hi));
+    let lo = vec4<i32>(p.base_lo);
+    let hi = vec4<i32>(p.base_hi);
+    var base = lo;
+    var unsure = true;
+    if (NARROW) {
+        let products = vec4<f32>(main) * bitcast<vec4<f32>>(channels[k + 5u]);
+        let offset = bitcast<vec4<f32>>(channels[k + 7u]);
+        var real = products + offset;
+        var size = abs(products) + abs(offset);
+        if (RESIDUAL) {
+            let other = vec4<f32>(added) * bitcast<vec4<f32>>(channels[k + 6u]);
+            real += other;
+            size += abs(other);
+        }
+        // Three factors, two products, two sums and two conversions, each off by a part of 2^24: less than 2^-20 of the size in all.
+        let slack = size * 0x1p-20f;
+        let below = floor(real);
+        let part = real - below;
+        let outside = (real < vec4<f32>(lo) - slack) | (real > vec4<f32>(hi + vec4<i32>(1)) + slack);
+        unsure = !all(outside | ((part > slack) & (part < vec4<f32>(1.0) - slack)));
+        base = vec4<i32>(clamp(below, vec4<f32>(lo), vec4<f32>(hi)));
+    }
+    // A loop, since software adapters skip one that no lane enters, but not an if.
+    while (unsure) {
+        base = clamp(exact(k, main, added), lo, hi);
+        unsure = false;
+    }
     return clamp((base + vec4<i32>(p.half)) >> vec4<u32>(p.drop), vec4<i32>(p.lo), vec4<i32>(p.hi));
 }
 

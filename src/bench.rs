@@ -1,6 +1,7 @@
-//! Measurement of a training step.
+//! Measurement of a training step, and of a model's inference.
 
 mod ceilings;
+mod inference;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -39,9 +40,17 @@ pub struct KernelTime {
 }
 
 /// A dispatch, and when it ran.
-type Timed<'a> = (&'a Dispatch, Interval);
+struct Timed<'a> {
+    dispatch: &'a Dispatch,
+    time: Interval,
+    /// The layer that it works for.
+    layer: Option<String>,
+    /// That layer's shape, and the direction of a convolution.
+    shape: String,
+}
 
 pub use ceilings::Ceilings;
+pub use inference::{Inference, Pass, measure_model};
 
 /// What was measured. Times are medians over steps.
 #[derive(Debug, Clone)]
@@ -129,7 +138,9 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
     let profile = if gpu.timestamps {
         let times = exec.run_profiled(programs.train)?;
         drop(exec);
-        Some(profile(lowered, &dispatches.iter().zip(times).collect::<Vec<_>>(), step_ms, Ceilings::measure(gpu)?))
+        let net = &lowered.net;
+        let step: Vec<Timed> = dispatches.iter().zip(times).map(|(d, time)| timed(net, d, time)).collect();
+        Some(profile(&step, step_ms, Ceilings::measure(gpu)?))
     } else {
         None
     };
@@ -145,13 +156,17 @@ pub fn measure(lowered: &Lowered, gpu: &Gpu, form: Form, steps: u32, process: In
     })
 }
 
-fn profile(lowered: &Lowered, step: &[Timed], step_ms: f64, ceilings: Ceilings) -> Profile {
-    let kernels = by_kernel(&lowered.net, step, &ceilings);
-    let least: f64 = step.iter().map(|(d, _)| ceilings.seconds(d.work)).sum();
+fn timed<'a>(net: &Net, dispatch: &'a Dispatch, time: Interval) -> Timed<'a> {
+    Timed { dispatch, time, layer: dispatch.layer.map(|id| net.layers[id].name().into()), shape: shape(net, dispatch) }
+}
+
+fn profile(step: &[Timed], step_ms: f64, ceilings: Ceilings) -> Profile {
+    let kernels = by_kernel(step, &ceilings);
+    let least: f64 = step.iter().map(|t| ceilings.seconds(t.dispatch.work)).sum();
     Profile {
         kernels_ms: kernels.iter().map(|k| k.ms).sum(),
         roofline_ratio: step_ms / 1e3 / least,
-        trace: trace::of(&lowered.net, step),
+        trace: trace::of(step),
         ceilings,
         kernels,
     }
@@ -168,12 +183,13 @@ struct Sum {
 }
 
 /// Sums per kernel, variant and shape, longest first.
-fn by_kernel(net: &Net, step: &[Timed], ceilings: &Ceilings) -> Vec<KernelTime> {
+fn by_kernel(step: &[Timed], ceilings: &Ceilings) -> Vec<KernelTime> {
     let mut sums: BTreeMap<(&str, String, String), Sum> = BTreeMap::new();
-    for (d, time) in step {
-        let sum = sums.entry((d.kernel.name, shape(net, d), d.variant.title())).or_default();
+    for t in step {
+        let d = t.dispatch;
+        let sum = sums.entry((d.kernel.name, t.shape.clone(), d.variant.title())).or_default();
         sum.launches += 1;
-        sum.seconds += time.length.as_secs_f64();
+        sum.seconds += t.time.length.as_secs_f64();
         sum.work.flops += d.work.flops;
         sum.work.bytes += d.work.bytes;
         sum.least += ceilings.seconds(d.work);

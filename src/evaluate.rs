@@ -89,7 +89,7 @@ impl Subject {
         }
     }
 
-    /// What `work` makes of the network in the arithmetic `kind`, on the CPU without a `device`.
+    /// What `work` makes of the network in the arithmetic `kind`, on the CPU without a `device`, for up to `pictures` at a time.
     ///
     /// # Errors
     /// As [`Loaded::with_network`], and those of `work`.
@@ -98,13 +98,15 @@ impl Subject {
         kind: Kind,
         classes: usize,
         device: Option<&dyn Device>,
+        pictures: usize,
         work: impl FnOnce(&mut Network) -> Result<T>,
     ) -> Result<T> {
         match (self, device) {
             (Subject::Run(loaded), device) => loaded.with_network(kind, classes, device, work),
             (Subject::Model(model, _), None) => work(&mut Network::Integers(&model.net)),
             (Subject::Model(model, config), Some(device)) => {
-                let lowered = lower_integers_for_evaluation(&model.net, config, device.caps())?;
+                let batch = pictures.clamp(1, config.train.batch as usize);
+                let lowered = lower_integers_for_evaluation(&model.net, config, device.caps(), batch)?;
                 let session = IntegerSession::new(&model.net, &lowered, device.load(&lowered.plan)?)?;
                 work(&mut Network::IntegersOnDevice(session))
             }

@@ -99,12 +99,17 @@ fn evaluation_options(config: &Config, caps: &Caps) -> Result<Options> {
     Ok(options)
 }
 
-/// Lowers an integer network for a device, with the largest batch up to that of its run's training that fits.
+/// Lowers an integer network for a device, with the largest batch up to `batch` that fits.
 ///
 /// # Errors
 /// A device error where not even one picture fits.
-pub fn lower_integers_for_evaluation(net: &IntegerNet, config: &Config, caps: &Caps) -> Result<IntegerPlan> {
-    let mut options = options(config, caps)?;
+pub fn lower_integers_for_evaluation(
+    net: &IntegerNet,
+    config: &Config,
+    caps: &Caps,
+    batch: usize,
+) -> Result<IntegerPlan> {
+    let mut options = Options { batch, ..options(config, caps)? };
     loop {
         let lowered = lower_integers(net, &options);
         match lowered.plan.fits(caps) {

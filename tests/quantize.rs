@@ -107,7 +107,7 @@ fn a_run_that_was_trained_for_shifts_needs_no_multiplier() {
     let factors = net.layers.iter().flat_map(|l| &l.channels).chain(&net.classifier.channels);
     let all: Vec<i32> = factors.flat_map(|k| [k.multiplier, k.shortcut]).collect();
     assert!(all.iter().all(|m| *m == 0 || m.unsigned_abs().is_power_of_two()), "{all:?}");
-    assert!(all.iter().filter(|m| **m != 0).count() > 100 && all.iter().any(|m| *m < 0), "{all:?}");
+    assert!(all.iter().filter(|m| **m != 0).count() > 100, "{all:?}");
     let both = parsed(&cqat(place(), &["eval", "s", "--json", "--against", "shifts"]).ok().out);
     for l in both["against"]["layers"].as_array().unwrap() {
         assert!(l["differ"].as_u64().unwrap() * 500 <= l["codes"].as_u64().unwrap(), "{l}");

@@ -1,4 +1,5 @@
 // Eight neighbouring codes, stored as unsigned numbers of 4 bits.
+const NARROW = true; // whether no code passes 8 bits
 fn put(i: u32, a: vec4<i32>, b: vec4<i32>) {
     let low = pack4xU8(bitcast<vec4<u32>>(a));
     let high = pack4xU8(bitcast<vec4<u32>>(b));

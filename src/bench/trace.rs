@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{Timed, shape};
-use crate::net::Net;
+use super::Timed;
 
 /// The trace of a step whose dispatches ran one by one.
-pub(super) fn of(net: &Net, step: &[Timed]) -> Value {
+pub(super) fn of(step: &[Timed]) -> Value {
     let micro = |d: std::time::Duration| d.as_secs_f64() * 1e6;
     let events: Vec<Value> = step
         .iter()
-        .map(|(d, time)| {
+        .map(|t| {
+            let (d, time) = (t.dispatch, t.time);
             json!({
                 "name": d.kernel.name, "cat": "kernel", "ph": "X", "pid": 1, "tid": 1,
                 "ts": micro(time.begin), "dur": micro(time.length),
                 "args": {
-                    "layer": d.layer.map(|id| net.layers[id].name()), "shape": shape(net, d), "variant": d.variant.name,
+                    "layer": t.layer, "shape": t.shape, "variant": d.variant.name,
                     "flops": d.work.flops, "bytes": d.work.bytes,
                 },
             })

@@ -1,17 +1,20 @@
-//! `cqat bench`: the training step of a configuration, on random pictures.
+//! `cqat bench`: the training step of a configuration, or the inference of a model, on random pictures.
 
-use std::path::PathBuf;
+mod model;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArgs, Global};
-use crate::bench::{Ceilings, measure};
+use crate::bench::{Ceilings, Profile, measure};
 use crate::config::{Config, Method};
 use crate::files::write_output;
 use crate::gpu::Gpu;
 use crate::kernels::select::KernelFamily;
+use crate::model::Model;
 use crate::plan::lower::Lowered;
 use crate::session::Form;
 use crate::setup::lower_config;
@@ -19,8 +22,8 @@ use crate::{Error, ErrorKind, Result, tune};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// A YAML file, or a preset's name (see `cqat presets`)
-    #[arg(default_value = "cqat")]
+    /// A YAML file, or a preset's name (see `cqat presets`): its training step; or a model file: its inference
+    #[arg(default_value = "cqat", value_name = "CONFIG|MODEL")]
     config: String,
     /// Override one key, such as --set train.batch=64; may be repeated
     #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
@@ -44,11 +47,14 @@ pub(super) struct BenchArgs {
 
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global, start: Instant) -> Result<()> {
-        let mut config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
-        config.train.accumulate = 1; // one batch and the update
         if self.steps == 0 {
             return Err(Error::config("--steps is 0, expected at least 1").hint("5 is the default"));
         }
+        if Model::is_at(Path::new(&self.config)) {
+            return self.run_model(global);
+        }
+        let mut config = ConfigArgs { config: self.config.clone(), sets: self.sets.clone() }.load()?;
+        config.train.accumulate = 1; // one batch and the update
         let gpu = global.open(Some(&config))?;
         let lowered = lower_config(&config, config.expected_classes(), &gpu.caps)?;
         if let Some(text) = &self.kernel {
@@ -107,21 +113,7 @@ impl BenchArgs {
                 "roofline ratio  {:.2} (time of the step over the least that the ceilings allow)",
                 p.roofline_ratio
             );
-            println!("kernels alone   {:.2} ms, of which, each at one shape:", p.kernels_ms);
-            for k in &p.kernels {
-                println!(
-                    "  {:16} {:24} {:14} {:3} x {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s {:4.0} % of roofline",
-                    k.name,
-                    k.shape,
-                    k.variant,
-                    k.launches,
-                    k.ms,
-                    100.0 * k.ms / p.kernels_ms,
-                    k.gflops,
-                    k.gbs,
-                    100.0 * k.of_roofline
-                );
-            }
+            print_kernels(p);
         }
         println!("first step      {:.2} s after the process began", m.first_step_seconds);
         Ok(())
@@ -153,5 +145,24 @@ impl BenchArgs {
             println!("{:#}", json!(races));
         }
         Ok(())
+    }
+}
+
+/// Where the time goes.
+fn print_kernels(p: &Profile) {
+    println!("kernels alone   {:.2} ms, of which, each at one shape:", p.kernels_ms);
+    for k in &p.kernels {
+        println!(
+            "  {:16} {:24} {:14} {:3} x {:9.2} ms {:5.1} %  {:7.2} GFLOP/s {:6.2} GB/s {:4.0} % of roofline",
+            k.name,
+            k.shape,
+            k.variant,
+            k.launches,
+            k.ms,
+            100.0 * k.ms / p.kernels_ms,
+            k.gflops,
+            k.gbs,
+            100.0 * k.of_roofline
+        );
     }
 }

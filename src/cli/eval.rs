@@ -171,7 +171,7 @@ impl EvalArgs {
                 ))
                 .hint("make one: cqat quantize RUN --out MODEL"));
             }
-            _ => subject.with_network(kind, classes, device, |network| network.evaluate(split))?,
+            _ => subject.with_network(kind, classes, device, split.len(), |network| network.evaluate(split))?,
         };
         let t = evaluation.totals;
         let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);

@@ -48,8 +48,9 @@ impl InferArgs {
         let names = subject.class_names();
         let side = subject.side();
         let device = gpu.as_ref().map(|g| g as &dyn Device);
-        let failures =
-            subject.with_network(kind, names.len(), device, |network| self.classify(network, &paths, side, &names))?;
+        let at_once = paths.len().min(AT_ONCE);
+        let failures = subject
+            .with_network(kind, names.len(), device, at_once, |network| self.classify(network, &paths, side, &names))?;
         match failures {
             0 => Ok(()),
             n => Err(Error::data(format!("{n} of {} pictures could not be read", paths.len()))

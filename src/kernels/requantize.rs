@@ -126,7 +126,7 @@ impl RequantizeParams {
 }
 
 /// Words of four channels in the table of channels.
-pub const GROUP_WORDS: usize = 20;
+pub const GROUP_WORDS: usize = 32;
 
 /// The table of channels that [`REQUANTIZE`] reads; channels too few for a group of eight are 0.
 pub fn table(channels: &[Requantize]) -> Vec<u32> {
@@ -137,12 +137,18 @@ pub fn table(channels: &[Requantize]) -> Vec<u32> {
         let four: [Requantize; 4] = std::array::from_fn(|k| at(first + k));
         // Half a step of the shift, so that it rounds.
         let offset = four.map(|k| k.offset + if k == none { 0 } else { 1 << (k.shift - 1) });
+        let scaled = |part: fn(&Requantize) -> i64| {
+            four.map(|k| ((part(&k) as f64 / 2f64.powi(k.shift as i32)) as f32).to_bits())
+        };
         [
             four.map(|k| k.multiplier as u32),
             four.map(|k| k.shortcut as u32),
             offset.map(|b| b as u32),
             offset.map(|b| (b >> 32) as u32),
             four.map(|k| k.shift),
+            scaled(|k| i64::from(k.multiplier)),
+            scaled(|k| i64::from(k.shortcut)),
+            [0, 1, 2, 3].map(|k| ((offset[k] as f64 / 2f64.powi(four[k].shift as i32)) as f32).to_bits()),
         ]
         .concat()
     };
@@ -241,6 +247,8 @@ mod tests {
         let offset = -(1i64 << 40) + (1 << 8);
         let want = [-3i32 as u32, 5, offset as u32, (offset >> 32) as u32, 9];
         assert_eq!([0, 4, 8, 12, 16].map(|part| words[part + 2]), want);
+        let real = [-3.0 / 512.0, 5.0 / 512.0, offset as f64 / 512.0].map(|v| (v as f32).to_bits());
+        assert_eq!([20, 24, 28].map(|part| words[part + 2]), real);
         assert_eq!([0, 4, 8, 12, 16].map(|part| words[part + 3]), [0, 0, 0, 0, 1], "a channel too many gives 0");
     }
 }

@@ -39,6 +39,29 @@ pub struct IntegerPlan {
     pub values: Vec<(TensorId, Format)>,
     /// What the host writes before anything runs.
     pub constants: Vec<(TensorId, Vec<u32>)>,
+    /// Layers of the dispatches of `run`: the first dispatch, name and shape of each.
+    pub stages: Vec<Stage>,
+}
+
+/// Dispatches of one layer.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// The first, in the program.
+    pub first: usize,
+    /// Name, such as `layer1.0.conv1`.
+    pub name: String,
+    /// Shape, as of layers that are trained.
+    pub shape: String,
+}
+
+impl IntegerPlan {
+    /// The layer of a dispatch of `run`.
+    ///
+    /// # Panics
+    /// A number that is no dispatch's.
+    pub fn stage(&self, dispatch: usize) -> &Stage {
+        &self.stages[self.stages.partition_point(|s| s.first <= dispatch) - 1]
+    }
 }
 
 /// Codes as their consumers see them.
@@ -88,6 +111,7 @@ struct Lowering<'a> {
     constants: Vec<(TensorId, Vec<u32>)>,
     prepare: Vec<Dispatch>,
     list: Vec<Dispatch>,
+    stages: Vec<Stage>,
     unused: TensorId,
     accumulator: Accumulator,
 }
@@ -100,7 +124,16 @@ pub fn lower_integers(net: &IntegerNet, options: &Options) -> IntegerPlan {
     let mut plan = Plan::default();
     let unused = plan.own("unused", 4);
     let accumulator = net.accumulator;
-    let mut l = Lowering { options, plan, constants: vec![], prepare: vec![], list: vec![], unused, accumulator };
+    let mut l = Lowering {
+        options,
+        plan,
+        constants: vec![],
+        prepare: vec![],
+        list: vec![],
+        stages: vec![],
+        unused,
+        accumulator,
+    };
     let (images, input) = l.input(net);
     let mut values = vec![input];
     for layer in &net.layers {
@@ -108,12 +141,12 @@ pub fn lower_integers(net: &IntegerNet, options: &Options) -> IntegerPlan {
         values.push(value);
     }
     let (logits, padded) = l.classifier(net, &values);
-    let Lowering { mut plan, constants, prepare, list, .. } = l;
+    let Lowering { mut plan, constants, prepare, list, stages, .. } = l;
     let [prepare, run] = [("prepare", prepare), ("infer", list)].map(|(name, list)| plan.program(name, list));
     plan.assign_slots(options.keep_all);
     plan.assert_sound();
     let values = values.into_iter().map(|v| (v.tensor, v.format)).collect();
-    IntegerPlan { plan, prepare, run, batch: options.batch, images, logits, padded, values, constants }
+    IntegerPlan { plan, prepare, run, batch: options.batch, images, logits, padded, values, constants, stages }
 }
 
 impl Lowering<'_> {
@@ -122,6 +155,11 @@ impl Lowering<'_> {
         let tensor = self.plan.own(name, words.len());
         self.constants.push((tensor, words));
         tensor
+    }
+
+    /// Begins with the dispatches of a layer.
+    fn stage(&mut self, name: &str, shape: String) {
+        self.stages.push(Stage { first: self.list.len(), name: name.into(), shape });
     }
 
     /// Appends a dispatch without products.
@@ -140,6 +178,7 @@ impl Lowering<'_> {
     /// Raw pictures, and their codes.
     fn input(&mut self, net: &IntegerNet) -> (TensorId, Value) {
         let (batch, size) = (self.options.batch, net.size);
+        self.stage("input", format!("{size}x{size}x3"));
         let images = self.plan.own("pictures", (batch * net.picture_bytes()).div_ceil(4));
         let picks = self.constant("picks".into(), (0..batch as u32).collect());
         let step = self.constant("step".into(), bytemuck::cast_slice(&[Step::default()]).to_vec());
@@ -182,7 +221,8 @@ impl Lowering<'_> {
     /// Accumulators of a convolution.
     fn conv(&mut self, c: &IntegerConv, values: &[Value]) -> Sums {
         let g = Geometry { batch: self.options.batch, from: c.from, to: c.to, kernel: c.kernel, stride: c.stride };
-        let x = values[c.input];
+        let (to, x) = (c.to, values[c.input]);
+        self.stage(&c.name, format!("{}x{}x{}, {}x{}/{}", to.h, to.w, to.c, c.kernel, c.kernel, c.stride));
         let w = self.weights(&c.name, &c.weights.codes, [c.kernel * c.kernel, c.real_in, c.from.c, c.to.c]);
         let most = c.weights.largest.iter().copied().max().unwrap_or(0);
         self.product(&c.name, &g, x, &w, most.unsigned_abs() >= EXACT_IN_F32)
@@ -260,6 +300,7 @@ impl Lowering<'_> {
         };
         let rows = self.options.batch * layer.shape.pixels();
         let (name, channels, window) = (&layer.name, &layer.channels, layer.window);
+        self.stage(name, format!("{}x{}x{}", layer.shape.h, layer.shape.w, layer.shape.c));
         let tensor = self.requantize(&Target { name, rows, channels, window, stored }, sums, added);
         Value { tensor, format, largest: layer.window.hi as u32 }
     }
@@ -267,6 +308,7 @@ impl Lowering<'_> {
     fn classifier(&mut self, net: &IntegerNet, values: &[Value]) -> (TensorId, usize) {
         let (c, batch) = (&net.classifier, self.options.batch);
         let x = values[c.input];
+        self.stage(&c.name, format!("1x1x{}", c.classes));
         let pooled = self.plan.scratch("pooled", batch * c.features);
         let params = PoolParams {
             items: (batch * c.features / 4) as u32,

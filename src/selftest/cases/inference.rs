@@ -7,7 +7,7 @@ use crate::integer::{Requantize, Window};
 use crate::kernels::conv::ConvParams;
 use crate::kernels::input::random;
 use crate::kernels::requantize::{
-    POOL_SUM, PoolParams, REQUANTIZE, RequantizeParams, Stored, pool_variant, residual, table,
+    GROUP_WORDS, POOL_SUM, PoolParams, REQUANTIZE, RequantizeParams, Stored, pool_variant, residual, table,
 };
 use crate::kernels::select::{KernelFamily, select_conv};
 use crate::kernels::{Caps, Format, flat_grid};
@@ -34,6 +34,8 @@ fn channels() -> Vec<Requantize> {
     all[2] = Requantize { multiplier: 1, shortcut: -1, offset: 0, shift: 1 };
     all[3] = Requantize { multiplier: 0, shortcut: 0, offset: 5 << 31, shift: 32 };
     all[4] = Requantize { multiplier: 1 << 30, shortcut: 1 << 20, offset: -7, shift: 33 };
+    // Many sums are halves, which round up.
+    all[5] = Requantize { multiplier: 1 << 20, shortcut: -(1 << 23), offset: 0, shift: 24 };
     all
 }
 
@@ -116,7 +118,7 @@ pub(super) fn cases(caps: &Caps) -> Vec<Case> {
                 _ => vec![0; 4],
             };
             // The channels of another layer come first.
-            let table = [bits(40, 9), table(&channels())].concat();
+            let table = [bits(2 * GROUP_WORDS, 9), table(&channels())].concat();
             let name = format!("residual {kind} {format:?}, {out:?}, kept {kept}");
             let data = vec![sums(6, kept, most), x, table, unset(out.words(ROWS * CHANNELS))];
             let grid = flat_grid(p.items as usize);
