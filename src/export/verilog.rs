@@ -15,13 +15,14 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [(&str, &str); 6] = [
+const ASSETS: [(&str, &str); 7] = [
     asset!("Makefile"),
     asset!("rtl/cqat_mac.v"),
     asset!("rtl/cqat_requantize.v"),
     asset!("rtl/cqat_datapath.v"),
     asset!("rtl/cqat_conv.v"),
     asset!("tb/tb_conv.v"),
+    asset!("tb/area.sh"),
 ];
 
 /// Its files, and what the manifest says of the memories.

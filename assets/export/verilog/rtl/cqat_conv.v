@@ -72,15 +72,14 @@ module cqat_conv #(
     localparam [ADDRESS_BITS-1:0] ONE = 1;
     localparam [ADDRESS_BITS-1:0] PAD = KERNEL >> 1;
     localparam [ADDRESS_BITS-1:0] TAPS = KERNEL * KERNEL * GROUPS;
-    localparam [ADDRESS_BITS-1:0] P_TAPS = SHORTCUT == 2 ? P_GROUPS : ZERO;
-    localparam [ADDRESS_BITS-1:0] STEPS = P_TAPS > TAPS ? P_TAPS : TAPS;
+    localparam [ADDRESS_BITS-1:0] STEPS = SHORTCUT == 2 && P_GROUPS > TAPS ? P_GROUPS : TAPS;
 
     // Addresses: the loops, outermost first, and running addresses of what is read in order.
     reg [ADDRESS_BITS-1:0] out_y, out_x, out_c, step, kernel_y, kernel_x, group;
     reg [ADDRESS_BITS-1:0] weight, p_weight;
 
     wire in_main = step < TAPS;
-    wire in_projection = step < P_TAPS;
+    wire in_projection = SHORTCUT == 2 && step < P_GROUPS;
     wire last_step = step == STEPS - ONE;
     wire last_channel = out_c == OUT_C - ONE;
     wire last_column = out_x == OUT_W - ONE;
@@ -91,9 +90,9 @@ module cqat_conv #(
     // Left of and above the picture these pass below 0, which is far beyond its sides.
     wire [ADDRESS_BITS-1:0] in_y = out_y * STRIDE + kernel_y - PAD;
     wire [ADDRESS_BITS-1:0] in_x = out_x * STRIDE + kernel_x - PAD;
-    wire inside = in_y < IN_H && in_x < IN_W;
+    wire in_picture = in_y < IN_H && in_x < IN_W;
 
-    assign a_address = inside ? (in_y * IN_W + in_x) * GROUPS + group : ZERO;
+    assign a_address = in_picture ? (in_y * IN_W + in_x) * GROUPS + group : ZERO;
     assign w_address = weight;
     assign p_a_address = (out_y * P_STRIDE * P_IN_W + out_x * P_STRIDE) * P_GROUPS + (in_projection ? step : ZERO);
     assign p_w_address = p_weight;
@@ -132,37 +131,36 @@ module cqat_conv #(
 
     // The words have come: multiply and accumulate, and ask for the factors and the code that is added.
     reg enable, p_enable, first, last, padded;
-    reg [S_BITS-1:0] s_code;
-    integer s_lane, s_lane_next;
 
     always @(posedge clk) begin
         enable <= busy && in_main;
         p_enable <= busy && in_projection;
         first <= step == ZERO;
         last <= busy && last_step && !reset;
-        padded <= !inside;
+        padded <= !in_picture;
         channel <= out_c;
         sum_valid <= last && !reset;
         code_valid <= sum_valid && !reset;
     end
 
+    localparam S_LANE_BITS = S_LANES > 1 ? $clog2(S_LANES) : 1;
+    localparam [S_LANE_BITS-1:0] LAST_LANE = S_LANES[S_LANE_BITS-1:0] - 1'b1;
+    reg [S_LANE_BITS-1:0] s_lane, s_lane_next;
+
     // The codes that are added lie in the order of the outputs, S_LANES to a word, and each pixel begins at a word.
     always @(posedge clk)
         if (reset || start) begin
             s_address <= ZERO;
-            s_lane_next <= 0;
-            s_lane <= 0;
+            s_lane_next <= {S_LANE_BITS{1'b0}};
+            s_lane <= {S_LANE_BITS{1'b0}};
         end else if (last) begin
             s_lane <= s_lane_next;
-            if (s_lane_next == S_LANES - 1 || channel == OUT_C - ONE) begin
-                s_lane_next <= 0;
+            if (s_lane_next == LAST_LANE || channel == OUT_C - ONE) begin
+                s_lane_next <= {S_LANE_BITS{1'b0}};
                 s_address <= s_address + ONE;
             end else
-                s_lane_next <= s_lane_next + 1;
+                s_lane_next <= s_lane_next + 1'b1;
         end
-
-    always @*
-        s_code = s[s_lane*S_BITS +: S_BITS];
 
     cqat_datapath #(
         .LANES(LANES), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .W_BITS(W_BITS), .ODD(ODD), .ACC_BITS(ACC_BITS),
@@ -172,7 +170,7 @@ module cqat_conv #(
         .WINDOW_SHIFT(WINDOW_SHIFT), .WINDOW_ROUND(WINDOW_ROUND), .LO(LO), .HI(HI), .Q_BITS(Q_BITS)
     ) datapath (
         .clk(clk), .first(first), .enable(enable), .a(padded ? {LANES*A_BITS{1'b0}} : a), .w(w),
-        .p_enable(p_enable), .p_a(p_a), .p_w(p_w), .s(s_code), .mul(mul), .mul_r(mul_r), .bias(bias), .shift(shift),
+        .p_enable(p_enable), .p_a(p_a), .p_w(p_w), .s(s[s_lane*S_BITS +: S_BITS]), .mul(mul), .mul_r(mul_r), .bias(bias), .shift(shift),
         .requantize(sum_valid), .acc(acc), .r(r), .q(q)
     );
 endmodule

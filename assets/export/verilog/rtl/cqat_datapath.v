@@ -45,7 +45,7 @@ module cqat_datapath #(
     input wire requantize,
     output wire signed [ACC_BITS-1:0] acc,
     output wire signed [R_BITS-1:0] r,
-    output reg [Q_BITS-1:0] q
+    output wire [Q_BITS-1:0] q
 );
     cqat_mac #(
         .LANES(LANES), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .W_BITS(W_BITS), .ODD(ODD), .ACC_BITS(ACC_BITS)
@@ -71,17 +71,11 @@ module cqat_datapath #(
         end
     endgenerate
 
-    wire [Q_BITS-1:0] code;
-
     cqat_requantize #(
         .ACC_BITS(ACC_BITS), .R_BITS(R_BITS), .MUL_BITS(MUL_BITS), .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS),
         .BASE_LO(BASE_LO), .BASE_HI(BASE_HI), .WINDOW_SHIFT(WINDOW_SHIFT), .WINDOW_ROUND(WINDOW_ROUND),
         .LO(LO), .HI(HI), .Q_BITS(Q_BITS)
     ) factors (
-        .acc(acc), .r(r), .mul(mul), .mul_r(mul_r), .bias(bias), .shift(shift), .q(code)
+        .clk(clk), .enable(requantize), .acc(acc), .r(r), .mul(mul), .mul_r(mul_r), .bias(bias), .shift(shift), .q(q)
     );
-
-    always @(posedge clk)
-        if (requantize)
-            q <= code;
 endmodule

@@ -18,25 +18,24 @@ module cqat_mac #(
 );
     localparam P = A_BITS + W_BITS + 1;
 
-    // All operands have the product's width; synthesis drops the copies of their signs.
-    reg signed [ACC_BITS-1:0] sum;
-    reg signed [P-1:0] code;
-    reg signed [P-1:0] weight;
-    reg signed [P-1:0] product;
-    integer lane;
-
-    always @* begin
-        sum = first ? {ACC_BITS{1'b0}} : acc;
-        for (lane = 0; lane < LANES; lane = lane + 1) begin
-            code = {{P-A_BITS{A_SIGNED != 0 && a[lane*A_BITS+A_BITS-1]}}, a[lane*A_BITS +: A_BITS]};
-            weight = ODD != 0 ? {{P-W_BITS-1{w[lane*W_BITS+W_BITS-1]}}, w[lane*W_BITS +: W_BITS], 1'b1}
-                              : {{P-W_BITS{w[lane*W_BITS+W_BITS-1]}}, w[lane*W_BITS +: W_BITS]};
-            product = code * weight;
-            sum = sum + {{ACC_BITS-P{product[P-1]}}, product};
+    // The products of two words. All operands have the width of a product; synthesis drops the copies of their signs.
+    function signed [ACC_BITS-1:0] dot(input [LANES*A_BITS-1:0] codes, input [LANES*W_BITS-1:0] weights);
+        reg signed [P-1:0] product;
+        integer i;
+        begin
+            dot = {ACC_BITS{1'b0}};
+            for (i = 0; i < LANES; i = i + 1) begin
+                product = $signed({{P-A_BITS{A_SIGNED != 0 && codes[A_BITS-1]}}, codes[A_BITS-1:0]})
+                    * $signed(ODD != 0 ? {{P-W_BITS-1{weights[W_BITS-1]}}, weights[W_BITS-1:0], 1'b1}
+                                       : {{P-W_BITS{weights[W_BITS-1]}}, weights[W_BITS-1:0]});
+                dot = dot + {{ACC_BITS-P{product[P-1]}}, product};
+                codes = codes >> A_BITS;
+                weights = weights >> W_BITS;
+            end
         end
-    end
+    endfunction
 
     always @(posedge clk)
         if (enable)
-            acc <= sum;
+            acc <= (first ? {ACC_BITS{1'b0}} : acc) + dot(a, w);
 endmodule

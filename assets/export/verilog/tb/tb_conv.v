@@ -5,14 +5,17 @@ module tb_conv;
 `include "layer.vh"
 
     localparam OUTPUTS = OUT_H * OUT_W * OUT_C;
-    localparam Q_WORDS = OUT_H * OUT_W * Q_GROUPS;
 
     reg clk = 1'b0;
     reg reset = 1'b1;
     reg start = 1'b0;
+    /* verilator lint_off BLKSEQ */
     always #5 clk = !clk;
+    /* verilator lint_on BLKSEQ */
 
-    // Memories, which answer in the cycle after the address.
+    // Memories, which answer in the cycle after the address. Most are shorter than the address can say.
+    /* verilator lint_off WIDTH */
+    /* verilator lint_off UNUSED */
     reg [LANES*A_BITS-1:0] a_memory[0:A_WORDS-1];
     reg [LANES*W_BITS-1:0] w_memory[0:W_WORDS-1];
     reg [P_LANES*P_A_BITS-1:0] p_a_memory[0:P_A_WORDS-1];
@@ -47,6 +50,9 @@ module tb_conv;
         end
         mul_r <= SHORTCUT != 0 ? mul_r_memory[channel] : {MUL_BITS{1'b0}};
     end
+
+    /* verilator lint_on WIDTH */
+    /* verilator lint_on UNUSED */
 
     wire busy, sum_valid, code_valid;
     wire signed [ACC_BITS-1:0] acc;
