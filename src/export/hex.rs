@@ -29,11 +29,11 @@ const CHANNELS: &str = "output channel";
 /// Its files, and what the manifest says of the memories.
 ///
 /// # Errors
-/// A name that is no file name.
+/// Names of layers that make the same file.
 pub(super) fn files(model: &Model, golden: &Golden) -> Result<(Files, Value)> {
     let mut files = Files::default();
     let mut entries = Vec::new();
-    for memory in memories(&model.net, golden)? {
+    for memory in memories(&model.net, golden) {
         if files.contains(&memory.path()) {
             let what = format!("two layers of the model would write {}, expected different names", memory.path());
             return Err(Error::training(what).hint(HINT));
@@ -63,8 +63,7 @@ pub(super) fn golden_name(picture: usize, name: &str) -> String {
     format!("golden/{picture}/{name}")
 }
 
-fn memories(net: &IntegerNet, golden: &Golden) -> Result<Vec<Memory>> {
-    check_names(net)?;
+fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
     let mut all =
         vec![Memory::single("input.codes".into(), "codes of bytes", "colour, byte", 8, net.input.codes.concat())];
     let bits = multiplier_bits(net);
@@ -86,27 +85,7 @@ fn memories(net: &IntegerNet, golden: &Golden) -> Result<Vec<Memory>> {
     all.push(weights(&c.name, "class, group of features", &c.weights, c.features, rows));
     factors(&c.name, &c.channels, bits, &mut all);
     (0..golden.count()).for_each(|picture| vectors(net, golden, picture, &mut all));
-    Ok(all)
-}
-
-/// Names become file names, and words of a script.
-fn check_names(net: &IntegerNet) -> Result<()> {
-    let of_layer = |layer: &'_ IntegerLayer| {
-        let projection = match &layer.shortcut {
-            IntegerShortcut::Projection(p) => Some(p.name.clone()),
-            IntegerShortcut::None | IntegerShortcut::Identity(_) => None,
-        };
-        [Some(layer.name.clone()), Some(layer.conv.name.clone()), projection].into_iter().flatten()
-    };
-    let names: Vec<String> = net.layers.iter().flat_map(of_layer).chain([net.classifier.name.clone()]).collect();
-    let is_plain = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
-    for name in &names {
-        if !name.bytes().all(is_plain) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            let what = format!("a layer is called {:?}, expected letters, digits, dots, - and _", name);
-            return Err(Error::training(what).hint(HINT));
-        }
-    }
-    Ok(())
+    all
 }
 
 /// Codes as they are stored: c of odd ones, `2 c + 1`.
@@ -168,7 +147,7 @@ fn vectors(net: &IntegerNet, golden: &Golden, picture: usize, all: &mut Vec<Memo
     const SUMS: &str = "row, column, channel";
     for (layer, t) in net.layers.iter().zip(&trace.layers) {
         all.push(sums(format!("{}.acc", layer.conv.name), "accumulators", SUMS, &t.accumulators));
-        if let IntegerShortcut::Projection(p) = &layer.shortcut {
+        if let Some(p) = layer.projection() {
             all.push(sums(format!("{}.acc", p.name), "accumulators", SUMS, &t.projection));
         }
         let values = part(&t.codes, picture, golden.count()).iter().map(|q| i64::from(*q)).collect();

@@ -1,0 +1,132 @@
+//! The Verilog layer in the tools that simulate, check and synthesize it.
+
+use std::path::{Path, PathBuf};
+
+use cqat::config::QuantConfig;
+use cqat::export::Format;
+use cqat::integer::{Accumulator, IntegerNet};
+use tempfile::TempDir;
+
+use super::common::random_net::Case;
+use super::{files, flip, golden, model, networks, run};
+
+fn folder(net: &IntegerNet) -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("v");
+    files(net, Format::Verilog).write(&folder).unwrap();
+    (place, folder)
+}
+
+/// ResNet-8 of width 8, W5A4 of the default method.
+fn small() -> IntegerNet {
+    Case::new(8, 8, &QuantConfig::default(), 1).folded()
+}
+
+#[test]
+fn accumulators_that_the_layer_does_not_have_are_refused() {
+    let mut net = small();
+    net.accumulator = Accumulator { bits: 12, saturates: true };
+    let error = cqat::export::model(&model(net.clone()), &golden(&net), Format::Verilog).unwrap_err();
+    assert!(error.to_string().contains("accumulators have 12 bits, expected 32"), "{error}");
+    files(&net, Format::Hex);
+}
+
+#[test]
+#[ignore = "needs iverilog: make test-exports"]
+fn every_code_and_accumulator_is_equal() {
+    for (name, net) in networks() {
+        let (_place, folder) = folder(&net);
+        let (ok, text) = run(&folder, "make", &["check", "PICTURES=0 1 2"]);
+        assert!(ok, "{name}: {text}");
+        for layer in &net.layers {
+            let all = layer.shape.len();
+            for picture in 0..3 {
+                let line = format!(
+                    "{}: {all} of {all} codes equal, {all} of {all} accumulators, picture {picture}\n",
+                    layer.name
+                );
+                assert!(text.contains(&line), "{name}: expected {line}{text}");
+            }
+        }
+        let all = 3 * net.layers.iter().map(|l| l.shape.len()).sum::<usize>();
+        assert!(text.contains(&format!("total: {all} of {all} codes equal\n")), "{name}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "needs verilator: make test-exports"]
+fn verilator_simulates_the_same() {
+    let (_place, folder) = folder(&small());
+    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "LAYERS=layer2.0.relu2"]);
+    assert!(ok && text.contains("total: 256 of 256 codes equal"), "{text}");
+    flip_digit(&folder, "hex/golden/0/layer2.0.relu2.hex", true);
+    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "LAYERS=layer2.0.relu2"]);
+    assert!(!ok && text.contains("total: 255 of 256 codes equal"), "{text}");
+}
+
+#[test]
+#[ignore = "needs verilator and iverilog: make test-exports"]
+fn no_tool_warns() {
+    for (name, net) in networks() {
+        let (_place, folder) = folder(&net);
+        let (ok, text) = run(&folder, "make", &["lint"]);
+        let want: String = net.layers.iter().map(|layer| format!("{}: no warnings\n", layer.name)).collect();
+        assert!(ok && text == want, "{name}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "needs yosys: make test-exports"]
+fn narrow_codes_take_fewer_cells() {
+    let (_place, folder) = folder(&small());
+    let (ok, text) = run(&folder, "make", &["area"]);
+    assert!(ok && text.contains("W5A4     W8A8  ratio"), "{text}");
+    for (row, at_least) in [("multiply, accumulate", 2.0), ("requantize, clip", 1.0), ("datapath", 1.2)] {
+        let numbers = text.lines().find_map(|line| line.strip_prefix(row)).unwrap_or_else(|| panic!("{row}: {text}"));
+        let numbers: Vec<f64> = numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        let [narrow, wide, ratio] = numbers[..] else { panic!("{text}") };
+        assert!(narrow > 100.0 && wide / narrow > at_least && (wide / narrow - ratio).abs() < 0.01, "{text}");
+    }
+}
+
+/// Inverts the lowest bit of the first digit that stays one.
+fn flip_digit(folder: &Path, file: &str, hashes_too: bool) {
+    let text = std::fs::read(folder.join(file)).unwrap();
+    let byte = text.iter().position(u8::is_ascii_digit).unwrap();
+    flip(folder, file, byte, 0, hashes_too);
+}
+
+#[test]
+#[ignore = "needs iverilog: make test-exports"]
+fn a_flipped_bit_fails() {
+    let (_place, folder) = folder(&small());
+    let check = || run(&folder, "make", &["check", "LAYERS=layer1.0.relu2 layer2.0.relu2"]);
+    let all = 512 + 256;
+    assert!(check().1.contains(&format!("total: {all} of {all} codes equal")));
+    let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    for file in [
+        "layer1.0.conv2.codes",
+        "layer1.0.conv2.bias",
+        "layer1.0.conv2.shift",
+        "layer1.0.conv2.mul",
+        "layer1.0.conv2.shortcut",
+        "layer2.0.downsample.0.codes",
+        "layer2.0.downsample.0.mul",
+        "golden/0/layer1.0.relu1",
+        "golden/0/layer1.0.conv2.acc",
+        "golden/0/layer2.0.downsample.0.acc",
+        "golden/0/layer2.0.relu2",
+    ] {
+        let file = &format!("hex/{file}.hex");
+        assert!(manifest.contains(file), "{file}");
+        flip_digit(&folder, file, false);
+        let (ok, text) = check();
+        assert!(!ok && text.contains(&format!("{file}: FAILED")) && !text.contains("equal"), "{file}: {text}");
+        flip_digit(&folder, file, false);
+        flip_digit(&folder, file, true);
+        let (ok, text) = check();
+        assert!(!ok && text.contains("differs from the golden vectors"), "{file}: {text}");
+        flip_digit(&folder, file, true);
+    }
+    assert!(check().0);
+}
