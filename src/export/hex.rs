@@ -13,14 +13,15 @@ pub(super) use memory::lanes;
 
 use memory::Memory;
 
-const README: &str = include_str!("../../assets/export/hex/README.md");
+/// What the folder holds.
+pub(super) const README: &str = include_str!("../../assets/export/hex/README.md");
 
 /// Bits of `|B| <= 2^53` and a sign.
 pub(super) const BIAS_BITS: u32 = 55;
 /// Bits of a shift, which is 1 to 48.
 pub(super) const SHIFT_BITS: u32 = 6;
 /// Bits of accumulators, sums and logits in golden vectors.
-pub(super) const ACC_BITS: u32 = 32;
+const ACC_BITS: u32 = 32;
 
 const HINT: &str = "make the model again with cqat quantize";
 const PIXELS: &str = "row, column, group of channels";
@@ -56,11 +57,6 @@ pub(super) fn multiplier_bits(net: &IntegerNet) -> u32 {
 /// Bits of the unsigned codes of a layer.
 pub(super) fn code_bits(layer: &IntegerLayer) -> u32 {
     (32 - layer.window.hi.leading_zeros()).max(1)
-}
-
-/// A golden vector of a picture: its name in the memories.
-pub(super) fn golden_name(picture: usize, name: &str) -> String {
-    format!("golden/{picture}/{name}")
 }
 
 fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
@@ -129,7 +125,7 @@ fn part<T>(values: &[T], picture: usize, pictures: usize) -> &[T] {
 /// Golden vectors of one picture.
 fn vectors(net: &IntegerNet, golden: &Golden, picture: usize, all: &mut Vec<Memory>) {
     let trace = &golden.trace;
-    let name = |of: &str| golden_name(picture, of);
+    let name = |of: &str| format!("golden/{picture}/{of}");
     let sums = |of: String, holds, order, values: &[i32]| {
         let values = part(values, picture, golden.count()).iter().copied();
         Memory::single(name(&of), holds, order, ACC_BITS, values)

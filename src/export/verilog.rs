@@ -25,6 +25,9 @@ const ASSETS: [(&str, &str); 7] = [
     asset!("tb/area.sh"),
 ];
 
+/// Follows what the memories' own says.
+const README: &str = include_str!("../../assets/export/verilog/README.md");
+
 /// Its files, and what the manifest says of the memories.
 ///
 /// # Errors
@@ -37,6 +40,7 @@ pub(super) fn files(model: &Model, golden: &Golden) -> Result<(Files, Value)> {
             .hint("the Verilog layer holds every sum: export the model as cqat quantize wrote it"));
     }
     let (mut files, memories) = hex::files(model, golden)?;
+    files.insert("README.md", format!("{}{README}", hex::README));
     for (path, text) in ASSETS {
         files.insert(path, text);
     }

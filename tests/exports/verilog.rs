@@ -104,18 +104,19 @@ fn a_flipped_bit_fails() {
     let all = 512 + 256;
     assert!(check().1.contains(&format!("total: {all} of {all} codes equal")));
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
-    for file in [
-        "layer1.0.conv2.codes",
-        "layer1.0.conv2.bias",
-        "layer1.0.conv2.shift",
-        "layer1.0.conv2.mul",
-        "layer1.0.conv2.shortcut",
-        "layer2.0.downsample.0.codes",
-        "layer2.0.downsample.0.mul",
-        "golden/0/layer1.0.relu1",
-        "golden/0/layer1.0.conv2.acc",
-        "golden/0/layer2.0.downsample.0.acc",
-        "golden/0/layer2.0.relu2",
+    for (file, always_counts) in [
+        ("layer1.0.conv2.codes", true),
+        ("layer1.0.conv2.shift", true),
+        ("layer2.0.downsample.0.codes", true),
+        ("golden/0/layer1.0.relu1", true),
+        ("golden/0/layer1.0.conv2.acc", true),
+        ("golden/0/layer2.0.downsample.0.acc", true),
+        ("golden/0/layer2.0.relu2", true),
+        // One of the 32 or 55 bits of a factor need not change a code.
+        ("layer1.0.conv2.mul", false),
+        ("layer1.0.conv2.bias", false),
+        ("layer1.0.conv2.shortcut", false),
+        ("layer2.0.downsample.0.mul", false),
     ] {
         let file = &format!("hex/{file}.hex");
         assert!(manifest.contains(file), "{file}");
@@ -123,10 +124,12 @@ fn a_flipped_bit_fails() {
         let (ok, text) = check();
         assert!(!ok && text.contains(&format!("{file}: FAILED")) && !text.contains("equal"), "{file}: {text}");
         flip_digit(&folder, file, false);
-        flip_digit(&folder, file, true);
-        let (ok, text) = check();
-        assert!(!ok && text.contains("differs from the golden vectors"), "{file}: {text}");
-        flip_digit(&folder, file, true);
+        if always_counts {
+            flip_digit(&folder, file, true);
+            let (ok, text) = check();
+            assert!(!ok && text.contains("differs from the golden vectors"), "{file}: {text}");
+            flip_digit(&folder, file, true);
+        }
     }
     assert!(check().0);
 }
