@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cqat::config::QuantConfig;
 use cqat::export::Format;
-use cqat::integer::{Accumulator, IntegerNet};
+use cqat::integer::{Accumulator, IntegerNet, Multiplier};
 use tempfile::TempDir;
 
 use super::common::random_net::Case;
@@ -22,6 +22,12 @@ fn small() -> IntegerNet {
     Case::new(8, 8, &QuantConfig::default(), 1).folded()
 }
 
+fn narrow_multipliers() -> IntegerNet {
+    let case = Case::new(8, 8, &QuantConfig::default(), 6);
+    let folded = IntegerNet::fold(&case.net, &case.spec, &case.tensors, &case.normalisation, Multiplier::Bits16);
+    folded.unwrap_or_else(|e| panic!("{e}"))
+}
+
 #[test]
 fn accumulators_that_the_layer_does_not_have_are_refused() {
     let mut net = small();
@@ -34,7 +40,7 @@ fn accumulators_that_the_layer_does_not_have_are_refused() {
 #[test]
 #[ignore = "needs iverilog: make test-exports"]
 fn every_code_and_accumulator_is_equal() {
-    for (name, net) in networks() {
+    for (name, net) in networks().into_iter().chain([("16-bit multipliers", narrow_multipliers())]) {
         let (_place, folder) = folder(&net);
         let (ok, text) = run(&folder, "make", &["check", "PICTURES=0 1 2"]);
         assert!(ok, "{name}: {text}");
