@@ -139,3 +139,34 @@ fn a_flipped_bit_fails() {
     }
     assert!(check().0);
 }
+
+/// Simulators warn of these and go on.
+#[test]
+#[ignore = "needs iverilog and verilator: make test-exports"]
+fn what_is_missing_fails() {
+    let (_place, folder) = folder(&small());
+    let check = |simulator: &str, choice: &str| {
+        let simulator = format!("SIM={simulator}");
+        run(&folder, "make", &["check", &simulator, "LAYERS=layer3.0.relu1", choice])
+    };
+    for choice in ["LAYERS=", "PICTURES="] {
+        let (ok, text) = check("icarus", choice);
+        assert!(!ok && text.contains("nothing would be compared"), "{text}");
+    }
+    let last_line_lost = || {
+        let file = folder.join("hex/golden/0/layer3.0.relu1.hex");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let cut = text.trim_end().rfind('\n').unwrap();
+        std::fs::write(&file, &text[..=cut]).unwrap();
+        flip(&folder, "hex/golden/1/input.hex", 0, 0, true);
+    };
+    for simulator in ["icarus", "verilator"] {
+        assert!(check(simulator, "PICTURES=0").0);
+        assert!(!check(simulator, "PICTURES=9").0, "{simulator}");
+    }
+    last_line_lost();
+    for simulator in ["icarus", "verilator"] {
+        let (ok, text) = check(simulator, "PICTURES=0");
+        assert!(!ok && text.contains("readmem"), "{simulator}: {text}");
+    }
+}
