@@ -1,5 +1,5 @@
 # Two commands: `make demo` shows the program, `make test` proves it. Both install a Vulkan device where there is none.
-.PHONY: demo test test-without-gpu setup
+.PHONY: demo test test-without-gpu test-exports setup
 
 # Drivers look for a desktop session and complain where there is none.
 export XDG_RUNTIME_DIR ?= /tmp
@@ -20,6 +20,11 @@ test-without-gpu:
 	cargo test --locked --lib --test batches --test config --test cost --test data --test data_forms --test fetch --test formulas --test gradcheck \
 		--test fuzz_seeds --test integer --test learned_scales --test methods --test planner --test quantizer --test shaders
 	cargo test --locked --test pictures broken::
+
+# Exports, opened by the tools that they are for.
+test-exports:
+	scripts/setup-hdl.sh
+	cargo test --locked --test exports -- --ignored
 
 setup:
 	scripts/setup-vulkan.sh

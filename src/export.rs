@@ -3,10 +3,12 @@
 mod c;
 mod folder;
 mod golden;
+mod hex;
+mod verilog;
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Result;
 use crate::model::Model;
@@ -19,6 +21,10 @@ pub use golden::Golden;
 pub enum Format {
     /// A C99 engine, the network's tables and golden vectors.
     C,
+    /// `$readmemh` memories of every layer and golden vectors.
+    Hex,
+    /// Those, a synthesizable convolution layer and a test bench.
+    Verilog,
 }
 
 impl Format {
@@ -26,6 +32,8 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Format::C => "c",
+            Format::Hex => "hex",
+            Format::Verilog => "verilog",
         }
     }
 }
@@ -36,16 +44,22 @@ impl Format {
 /// # Errors
 /// What the format cannot express.
 pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
-    let mut files = match format {
-        Format::C => c::files(model, golden),
-    }?;
-    let manifest = json!({
+    // What a format says of its files beside their hashes.
+    let (mut files, memories) = match format {
+        Format::C => (c::files(model, golden)?, Value::Null),
+        Format::Hex => hex::files(model, golden)?,
+        Format::Verilog => verilog::files(model, golden)?,
+    };
+    let mut manifest = json!({
         "format": format.name(),
         "format_version": 1,
         "pictures": golden.names,
         "model": model.manifest()?,
         "sha256": files.hashes(),
     });
+    if !memories.is_null() {
+        manifest["memories"] = memories;
+    }
     files.insert("manifest.json", format!("{manifest:#}\n"));
     Ok(files)
 }

@@ -6,6 +6,10 @@ mod c;
 mod common;
 #[path = "exports/folders.rs"]
 mod folders;
+#[path = "exports/hex.rs"]
+mod hex;
+#[path = "exports/verilog.rs"]
+mod verilog;
 
 use std::path::Path;
 use std::process::Command;

@@ -28,12 +28,18 @@ pub(super) struct ExportArgs {
 enum FormatName {
     /// A C99 engine, the network's tables, golden vectors, a Makefile
     C,
+    /// Memories for $readmemh of every layer, golden vectors
+    Hex,
+    /// Those, a convolution layer in Verilog, a test bench, a Makefile
+    Verilog,
 }
 
 impl From<FormatName> for Format {
     fn from(name: FormatName) -> Format {
         match name {
             FormatName::C => Format::C,
+            FormatName::Hex => Format::Hex,
+            FormatName::Verilog => Format::Verilog,
         }
     }
 }

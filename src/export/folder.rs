@@ -21,6 +21,11 @@ impl Files {
         self.0.insert(path.into(), contents.into());
     }
 
+    /// Whether there is a file of that path.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// SHA-256 of each, by path.
     pub fn hashes(&self) -> BTreeMap<&str, String> {
         self.0.iter().map(|(path, bytes)| (path.as_str(), hexadecimal(&Sha256::digest(bytes)))).collect()

@@ -24,6 +24,13 @@ fn a_folder_is_new_and_whole() {
     here(&["export", "m", "--format", "c", "--out", "of-p", "--image", "p.png"]).ok();
     let logits = std::fs::read(place.path().join("of-p/vectors/logits.bin")).unwrap();
     assert_eq!(logits.len(), 4 * manifest["model"]["classifier"]["classes"].as_u64().unwrap() as usize);
+    for format in ["hex", "verilog"] {
+        here(&["export", "m", "--format", format, "--out", format]).ok();
+        let folder = place.path().join(format);
+        let manifest = parsed(&std::fs::read_to_string(folder.join("manifest.json")).unwrap());
+        assert_eq!(manifest["format"], format);
+        assert!(super::run(&folder, "sha256sum", &["-c", "--quiet", "--strict", "SHA256SUMS"]).0, "{format}");
+    }
     let before = contents(place.path());
     here(&["export", "m", "--format", "c", "--out", "c"]).fails(2, "c exists", "new folder");
     here(&["export", "m", "--format", "c", "--out", "x/y"]).fails(2, "there is no folder x", "make it");

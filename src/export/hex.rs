@@ -1,0 +1,155 @@
+//! `$readmemh` memories of every layer, with golden vectors.
+
+mod memory;
+
+use serde_json::Value;
+
+use super::{Files, Golden};
+use crate::integer::{IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, IntegerWeights, Multiplier, Requantize};
+use crate::model::Model;
+use crate::{Error, Result};
+
+pub(super) use memory::lanes;
+
+use memory::Memory;
+
+/// What the folder holds.
+pub(super) const README: &str = include_str!("../../assets/export/hex/README.md");
+
+/// Bits of `|B| <= 2^53` and a sign.
+pub(super) const BIAS_BITS: u32 = 55;
+/// Bits of a shift, which is 1 to 48.
+pub(super) const SHIFT_BITS: u32 = 6;
+/// Bits of accumulators, sums and logits in golden vectors.
+const ACC_BITS: u32 = 32;
+
+const HINT: &str = "make the model again with cqat quantize";
+const PIXELS: &str = "row, column, group of channels";
+const CHANNELS: &str = "output channel";
+
+/// Its files, and what the manifest says of the memories.
+///
+/// # Errors
+/// Names of layers that make the same file.
+pub(super) fn files(model: &Model, golden: &Golden) -> Result<(Files, Value)> {
+    let mut files = Files::default();
+    let mut entries = Vec::new();
+    for memory in memories(&model.net, golden) {
+        if files.contains(&memory.path()) {
+            let what = format!("two layers of the model would write {}, expected different names", memory.path());
+            return Err(Error::training(what).hint(HINT));
+        }
+        files.insert(memory.path(), memory.text()?);
+        entries.push(memory.entry());
+    }
+    files.insert("README.md", README);
+    Ok((files, entries.into()))
+}
+
+/// Bits of a multiplier of accumulators or shortcuts.
+pub(super) fn multiplier_bits(net: &IntegerNet) -> u32 {
+    match net.multiplier {
+        Multiplier::Bits16 => 16,
+        Multiplier::Bits32 | Multiplier::Shift => 32,
+    }
+}
+
+/// Bits of the unsigned codes of a layer.
+pub(super) fn code_bits(layer: &IntegerLayer) -> u32 {
+    (32 - layer.window.hi.leading_zeros()).max(1)
+}
+
+fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
+    let mut all =
+        vec![Memory::single("input.codes".into(), "codes of bytes", "colour, byte", 8, net.input.codes.concat())];
+    let bits = multiplier_bits(net);
+    for layer in &net.layers {
+        all.push(conv_weights(&layer.conv));
+        factors(&layer.conv.name, &layer.channels, bits, &mut all);
+        let added = |name: String| {
+            let values = layer.channels.iter().map(|k| k.shortcut);
+            Memory::single(name, "multipliers of what is added", CHANNELS, bits, values)
+        };
+        match &layer.shortcut {
+            IntegerShortcut::None => {}
+            IntegerShortcut::Identity(_) => all.push(added(format!("{}.shortcut", layer.conv.name))),
+            IntegerShortcut::Projection(p) => all.extend([conv_weights(p), added(format!("{}.mul", p.name))]),
+        }
+    }
+    let c = &net.classifier;
+    let rows = stored(&c.weights).collect();
+    all.push(weights(&c.name, "class, group of features", &c.weights, c.features, rows));
+    factors(&c.name, &c.channels, bits, &mut all);
+    (0..golden.count()).for_each(|picture| vectors(net, golden, picture, &mut all));
+    all
+}
+
+/// Codes as they are stored: c of odd ones, `2 c + 1`.
+fn stored(weights: &IntegerWeights) -> impl Iterator<Item = i64> {
+    weights.codes.iter().map(|code| i64::from(if weights.odd { (code - 1) >> 1 } else { *code }))
+}
+
+fn weights(name: &str, order: &'static str, weights: &IntegerWeights, row: usize, values: Vec<i64>) -> Memory {
+    let holds = if weights.odd { "weights, c of 2 c + 1" } else { "weights" };
+    let name = format!("{name}.codes");
+    Memory { name, holds, order, bits: weights.bits, signed: true, row, lanes: lanes(row), values }
+}
+
+/// `(c_out, c_in, ky, kx)` becomes `(c_out, ky, kx, c_in)`, as codes lie in their values.
+fn conv_weights(c: &IntegerConv) -> Memory {
+    let (taps, from) = (c.kernel * c.kernel, c.real_in);
+    let codes: Vec<i64> = stored(&c.weights).collect();
+    let row = |channel: usize, tap: usize| (0..from).map(move |i| (channel * from + i) * taps + tap);
+    let order = (0..c.to.c).flat_map(|channel| (0..taps).flat_map(move |tap| row(channel, tap)));
+    let values = order.map(|at| codes[at]).collect();
+    weights(&c.name, "output channel, kernel row, kernel column, group of input channels", &c.weights, from, values)
+}
+
+fn factors(name: &str, channels: &[Requantize], bits: u32, all: &mut Vec<Memory>) {
+    let mut add = |part: &str, holds, bits, values: Vec<i64>| {
+        all.push(Memory::single(format!("{name}.{part}"), holds, CHANNELS, bits, values));
+    };
+    add("mul", "multipliers of accumulators", bits, channels.iter().map(|k| k.multiplier.into()).collect());
+    add("bias", "biases", BIAS_BITS, channels.iter().map(|k| k.offset).collect());
+    let shifts = channels.iter().map(|k| k.shift);
+    let shift = Memory::single(format!("{name}.shift"), "shifts", CHANNELS, SHIFT_BITS, shifts);
+    all.push(Memory { signed: false, ..shift });
+}
+
+/// The part of `values` that is of one picture.
+fn part<T>(values: &[T], picture: usize, pictures: usize) -> &[T] {
+    let size = values.len() / pictures;
+    &values[picture * size..][..size]
+}
+
+/// Golden vectors of one picture.
+fn vectors(net: &IntegerNet, golden: &Golden, picture: usize, all: &mut Vec<Memory>) {
+    let trace = &golden.trace;
+    let name = |of: &str| format!("golden/{picture}/{of}");
+    let sums = |of: String, holds, order, values: &[i32]| {
+        let values = part(values, picture, golden.count()).iter().copied();
+        Memory::single(name(&of), holds, order, ACC_BITS, values)
+    };
+    let codes = |of: &str, holds, bits, signed, row, values: Vec<i64>| {
+        let (name, lanes) = (name(of), lanes(row));
+        Memory { name, holds, order: PIXELS, bits, signed, row, lanes, values }
+    };
+    let raw = part(&golden.images, picture, golden.count());
+    let pixels = net.size * net.size;
+    let bytes = (0..3 * pixels).map(|at| raw[at % 3 * pixels + at / 3].into()).collect();
+    all.push(codes("picture", "bytes of the picture", 8, false, 3, bytes));
+    let input = part(&trace.input, picture, golden.count()).iter().map(|q| i64::from(*q)).collect();
+    all.push(codes("input", "codes of the picture", 8, true, 3, input));
+    const SUMS: &str = "row, column, channel";
+    for (layer, t) in net.layers.iter().zip(&trace.layers) {
+        all.push(sums(format!("{}.acc", layer.conv.name), "accumulators", SUMS, &t.accumulators));
+        if let Some(p) = layer.projection() {
+            all.push(sums(format!("{}.acc", p.name), "accumulators", SUMS, &t.projection));
+        }
+        let values = part(&t.codes, picture, golden.count()).iter().map(|q| i64::from(*q)).collect();
+        all.push(codes(&layer.name, "codes", code_bits(layer), false, layer.shape.c, values));
+    }
+    all.push(sums("pooled".into(), "sums over the pixels", "feature", &trace.pooled));
+    all.push(sums(format!("{}.acc", net.classifier.name), "accumulators", "class", &trace.classifier));
+    all.push(sums("logits".into(), "logits", "class", &trace.logits));
+}
