@@ -6,6 +6,7 @@ mod data;
 mod demo;
 mod doctor;
 mod eval;
+mod export;
 mod infer;
 mod info;
 mod interrupts;
@@ -97,6 +98,8 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Fold a quantized run into a file of integers
     Quantize(quantize::QuantizeArgs),
+    /// Write a model for other tools: C, hex memories, Verilog, ONNX, QONNX, safetensors
+    Export(export::ExportArgs),
     /// Score a run, or a model, on the test pictures
     Eval(eval::EvalArgs),
     /// Classify pictures
@@ -169,6 +172,7 @@ impl Cli {
             Command::Train(args) => args.run(&self.global),
             Command::Sweep(args) => args.run(&self.global),
             Command::Quantize(args) => args.run(&self.global),
+            Command::Export(args) => args.run(&self.global),
             Command::Eval(args) => args.run(&self.global),
             Command::Infer(args) => args.run(&self.global),
             Command::Data(command) => command.run(&self.global),

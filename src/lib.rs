@@ -16,6 +16,7 @@ pub mod digest;
 pub mod error;
 pub mod evaluate;
 pub mod exec;
+pub mod export;
 pub mod fetch;
 pub mod files;
 pub mod gpu;

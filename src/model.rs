@@ -74,15 +74,17 @@ fn hash(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
+fn bug() -> Error {
+    Error::training("the model cannot be encoded").hint("report this as a bug")
+}
+
 impl Model {
     /// The bytes of its file; of the same model they are the same.
     ///
     /// # Errors
     /// None that a network can cause.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let bug = || Error::training("the model cannot be encoded").hint("report this as a bug");
-        let (mut manifest, tensors) = Manifest::of(self);
-        manifest.sha256 = tensors.iter().map(|(name, t)| (name.clone(), hash(&t.bytes))).collect();
+        let (manifest, tensors) = self.encoded();
         let text = serde_json::to_string(&manifest).map_err(|e| bug().caused_by(e))?;
         let text = format!("{}\n{text}", hash(text.as_bytes()));
         let mut views = Vec::new();
@@ -91,6 +93,21 @@ impl Model {
             views.push((name.as_str(), view));
         }
         safetensors::serialize(views, Some([(KEY.to_string(), text)].into())).map_err(|e| bug().caused_by(e))
+    }
+
+    /// Its manifest, with the hashes of the tensors in its file.
+    ///
+    /// # Errors
+    /// As [`Model::to_bytes`].
+    pub fn manifest(&self) -> Result<serde_json::Value> {
+        let (manifest, _) = self.encoded();
+        serde_json::to_value(manifest).map_err(|e| bug().caused_by(e))
+    }
+
+    fn encoded(&self) -> (Manifest, Tensors) {
+        let (mut manifest, tensors) = Manifest::of(self);
+        manifest.sha256 = tensors.iter().map(|(name, t)| (name.clone(), hash(&t.bytes))).collect();
+        (manifest, tensors)
     }
 
     /// Writes its file atomically.

@@ -1,0 +1,50 @@
+//! `cqat export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::Global;
+use crate::Result;
+use crate::export::{self, Format, Golden};
+use crate::model::Model;
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// A model file (see `cqat quantize`)
+    model: PathBuf,
+    /// What other tools read
+    #[arg(long, value_enum)]
+    format: FormatName,
+    /// The folder; it must not exist yet
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// PNG or JPEG pictures for the golden vectors; default: four that are made
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    image: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    /// A C99 engine, the network's tables, golden vectors, a Makefile
+    C,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Format {
+        match name {
+            FormatName::C => Format::C,
+        }
+    }
+}
+
+impl ExportArgs {
+    pub(super) fn run(&self, _global: &Global) -> Result<()> {
+        export::check_free(&self.out)?;
+        let model = Model::read(&self.model)?;
+        let golden = Golden::new(&model.net, &self.image)?;
+        export::model(&model, &golden, self.format.into())?.write(&self.out)?;
+        println!("{}", self.out.display());
+        Ok(())
+    }
+}
