@@ -3,6 +3,7 @@
 mod c;
 mod folder;
 mod golden;
+mod onnx;
 
 use std::path::Path;
 
@@ -19,6 +20,10 @@ pub use golden::Golden;
 pub enum Format {
     /// A C99 engine, the network's tables and golden vectors.
     C,
+    /// An ONNX graph of standard operators.
+    Onnx,
+    /// An ONNX graph with the quantizers of QONNX.
+    Qonnx,
 }
 
 impl Format {
@@ -26,6 +31,8 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Format::C => "c",
+            Format::Onnx => "onnx",
+            Format::Qonnx => "qonnx",
         }
     }
 }
@@ -38,6 +45,8 @@ impl Format {
 pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
     let mut files = match format {
         Format::C => c::files(model, golden),
+        Format::Onnx => onnx::qdq(model),
+        Format::Qonnx => onnx::qonnx(model),
     }?;
     let manifest = json!({
         "format": format.name(),

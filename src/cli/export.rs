@@ -28,12 +28,18 @@ pub(super) struct ExportArgs {
 enum FormatName {
     /// A C99 engine, the network's tables, golden vectors, a Makefile
     C,
+    /// An ONNX graph with QuantizeLinear and DequantizeLinear
+    Onnx,
+    /// An ONNX graph with the Quant nodes of QONNX
+    Qonnx,
 }
 
 impl From<FormatName> for Format {
     fn from(name: FormatName) -> Format {
         match name {
             FormatName::C => Format::C,
+            FormatName::Onnx => Format::Onnx,
+            FormatName::Qonnx => Format::Qonnx,
         }
     }
 }
