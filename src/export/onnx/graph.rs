@@ -103,11 +103,14 @@ impl Graph {
         output.into()
     }
 
-    /// The graph from `input` to `output`, which its last node has made.
-    pub fn finish(mut self, input: &Wire, output: &Wire) -> Message {
+    /// The graph from `input` to `output`, which its last node has made and is called `name`.
+    pub fn finish(mut self, input: &Wire, output: &Wire, name: &str) -> Message {
+        if let Some(node) = self.message.node.last_mut() {
+            node.output = vec![name.into()];
+        }
         self.message.value_info.retain(|value| value.name != output.name);
         self.message.input = vec![self.value(input)];
-        self.message.output = vec![self.value(output)];
+        self.message.output = vec![self.value(&Wire { name: name.into(), ..output.clone() })];
         self.message
     }
 

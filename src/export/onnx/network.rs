@@ -22,7 +22,7 @@ pub fn graph(net: &IntegerNet, dialect: &dyn Dialect) -> Result<proto::Graph> {
         walk.values.push(Value { wire, scale: f64::from(layer.scale) });
     }
     let logits = walk.classifier(net);
-    Ok(walk.graph.finish(&image, &logits))
+    Ok(walk.graph.finish(&image, &logits, "logits"))
 }
 
 /// The values of a picture's codes: bytes look their code up, each channel in its own part of one table.
@@ -117,7 +117,7 @@ impl Walk<'_> {
             name: &linear.name,
             shape: &[linear.classes, linear.features],
             integers: &linear.weights,
-            output: of("logits", &[linear.classes]),
+            output: of(&linear.name, &[linear.classes]),
         };
         self.product(product, &pooled.name, scale, &units.main, Some(&units.bias))
     }
@@ -127,20 +127,22 @@ impl Walk<'_> {
         let Product { op, attributes, name, shape, integers, output } = product;
         let weights = Weights::new(integers, units, scale, self.dialect.highest(integers));
         let tensor = self.dialect.weights(&mut self.graph, name, shape, integers, &weights);
-        let mut inputs = vec![input.to_string(), tensor];
-        if let Some(bias) = bias {
-            let signs = weights.signs.as_deref().unwrap_or(&[]);
-            let bias: Vec<f32> = bias.iter().enumerate().map(|(k, b)| b * signs.get(k).unwrap_or(&1.0)).collect();
-            inputs.push(self.graph.constant(format!("{name}.bias"), &[bias.len()], &bias));
-        }
-        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let Some(signs) = &weights.signs else { return self.graph.node(op, &inputs, attributes, output) };
-        let unsigned = Wire { name: format!("{name}.unsigned"), ..output.clone() };
-        let sum = self.graph.node(op, &inputs, attributes, unsigned);
         let mut per_row = vec![1; output.shape.len()];
-        per_row[0] = signs.len();
-        let signs = self.graph.constant(format!("{name}.sign"), &per_row, signs);
-        self.graph.node("Mul", &[&sum.name, &signs], vec![], output)
+        per_row[0] = units.len();
+        let mut result = self.graph.node(op, &[input, &tensor], attributes, output);
+        let mut then = |op: &str, part: &str, values: &[f32]| {
+            let constant = self.graph.constant(format!("{name}.{part}"), &per_row, values);
+            let output = Wire { name: format!("{name}.with_{part}"), ..result.clone() };
+            result = self.graph.node(op, &[&result.name, &constant], vec![], output);
+        };
+        if let Some(signs) = &weights.signs {
+            then("Mul", "sign", signs);
+        }
+        // As a node of its own: onnxruntime rounds the bias of a convolution to whole accumulators, which moves codes.
+        if let Some(bias) = bias {
+            then("Add", "bias", bias);
+        }
+        result
     }
 }
 
