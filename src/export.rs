@@ -1,16 +1,19 @@
 //! Exports: folders of files that other tools read, all made of the same integers. docs/hardware.md has their formats.
 
 mod c;
+mod factors;
 mod folder;
 mod golden;
 mod onnx;
+mod state;
 
 use std::path::Path;
 
 use serde_json::json;
 
-use crate::Result;
-use crate::model::Model;
+use crate::evaluate::Loaded;
+use crate::model::{Model, Source};
+use crate::{Error, Result};
 
 pub use folder::Files;
 pub use golden::Golden;
@@ -24,6 +27,8 @@ pub enum Format {
     Onnx,
     /// An ONNX graph with the quantizers of QONNX.
     Qonnx,
+    /// Tensors by torchvision's names.
+    Safetensors,
 }
 
 impl Format {
@@ -33,12 +38,21 @@ impl Format {
             Format::C => "c",
             Format::Onnx => "onnx",
             Format::Qonnx => "qonnx",
+            Format::Safetensors => "safetensors",
+        }
+    }
+
+    /// Whether golden vectors are part of it.
+    pub fn has_vectors(self) -> bool {
+        match self {
+            Format::C => true,
+            Format::Onnx | Format::Qonnx | Format::Safetensors => false,
         }
     }
 }
 
-/// The files of a model, with `manifest.json`: the format, the model's manifest, the names of the golden pictures, and the hashes of
-/// all other files.
+/// The files of a model, with `manifest.json`: the format, the model's manifest, the names of the golden pictures where it has some, and
+/// the hashes of all other files.
 ///
 /// # Errors
 /// What the format cannot express.
@@ -47,12 +61,43 @@ pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
         Format::C => c::files(model, golden),
         Format::Onnx => onnx::qdq(model),
         Format::Qonnx => onnx::qonnx(model),
+        Format::Safetensors => state::of_model(model),
     }?;
+    let mut manifest = json!({
+        "format": format.name(),
+        "format_version": 1,
+        "model": model.manifest()?,
+        "sha256": files.hashes(),
+    });
+    if format.has_vectors() {
+        manifest["pictures"] = json!(golden.names);
+    }
+    files.insert("manifest.json", format!("{manifest:#}\n"));
+    Ok(files)
+}
+
+/// The files of a run, with `manifest.json`: the format, where the tensors come from, and their file's hash.
+///
+/// # Errors
+/// A format that is made of integers; a checkpoint that lacks what its configuration needs.
+pub fn run(loaded: &Loaded, name: &str, format: Format) -> Result<Files> {
+    if format != Format::Safetensors {
+        return Err(Error::config(format!("{name} is a run, but {} is made of a model's integers", format.name()))
+            .hint(format!("make a model of it and export that: cqat quantize {name} --out MODEL")));
+    }
+    let mut files = state::of_run(loaded)?;
+    let meta = &loaded.checkpoint.meta;
+    let source = Source {
+        program: meta.program.clone(),
+        run: name.into(),
+        config: meta.config.clone(),
+        data_sha256: meta.data_sha256.clone(),
+    };
     let manifest = json!({
         "format": format.name(),
         "format_version": 1,
-        "pictures": golden.names,
-        "model": model.manifest()?,
+        "source": source,
+        "quantized": loaded.quantized(),
         "sha256": files.hashes(),
     });
     files.insert("manifest.json", format!("{manifest:#}\n"));

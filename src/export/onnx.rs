@@ -1,6 +1,5 @@
 //! ONNX graphs of a model, from bytes to logits, in two dialects. docs/hardware.md says what in them is exact.
 
-mod factors;
 mod graph;
 mod network;
 mod proto;
@@ -11,10 +10,10 @@ use prost::Message as _;
 use serde_json::json;
 
 use super::Files;
+use super::factors::Weights;
 use crate::integer::{Accumulator, IntegerInput, IntegerLayer, IntegerNet, IntegerShortcut, IntegerWeights};
 use crate::model::Model;
 use crate::{Error, Result};
-use factors::Weights;
 use graph::{Graph, Wire};
 use proto::Entry;
 

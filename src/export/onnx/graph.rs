@@ -77,30 +77,35 @@ impl Graph {
         attributes: Vec<Attribute>,
         output: Wire,
     ) -> Wire {
-        self.constant_node_of(domain, op, inputs, attributes, &output.name);
         let value = self.value(&output);
-        self.message.value_info.push(value);
+        self.push(domain, op, inputs, attributes, value);
         output
     }
 
-    /// A node that reads constants alone, and so has no batch; its output's name.
+    /// A node that reads constants alone, so that what it makes has no batch; its output's name.
     pub fn constant_node_of(
         &mut self,
         domain: &str,
         op: &str,
         inputs: &[&str],
         attributes: Vec<Attribute>,
-        output: &str,
+        output: Wire,
     ) -> String {
+        let name = output.name.clone();
+        self.push(domain, op, inputs, attributes, value(output, vec![]));
+        name
+    }
+
+    fn push(&mut self, domain: &str, op: &str, inputs: &[&str], attribute: Vec<Attribute>, output: Value) {
         self.message.node.push(Node {
             input: inputs.iter().map(|name| name.to_string()).collect(),
-            output: vec![output.into()],
-            name: output.into(),
+            output: vec![output.name.clone()],
+            name: output.name.clone(),
             op_type: op.into(),
-            attribute: attributes,
+            attribute,
             domain: domain.into(),
         });
-        output.into()
+        self.message.value_info.push(output);
     }
 
     /// The graph from `input` to `output`, which its last node has made and is called `name`.
@@ -119,11 +124,16 @@ impl Graph {
             Some(count) => Dimension { dim_value: Some(count), dim_param: None },
             None => Dimension { dim_value: None, dim_param: Some("N".into()) },
         };
-        let sides = wire.shape.iter().map(|d| Dimension { dim_value: Some(*d as i64), dim_param: None });
-        let shape = Shape { dim: std::iter::once(batch).chain(sides).collect() };
-        let tensor_type = Some(TensorType { elem_type: wire.element, shape: Some(shape) });
-        Value { name: wire.name.clone(), r#type: Some(Type { tensor_type }) }
+        value(wire.clone(), vec![batch])
     }
+}
+
+/// A tensor with these dimensions before those of its shape.
+fn value(wire: Wire, before: Vec<Dimension>) -> Value {
+    let sides = wire.shape.iter().map(|d| Dimension { dim_value: Some(*d as i64), dim_param: None });
+    let shape = Shape { dim: before.into_iter().chain(sides).collect() };
+    let tensor_type = Some(TensorType { elem_type: wire.element, shape: Some(shape) });
+    Value { name: wire.name, r#type: Some(Type { tensor_type }) }
 }
 
 pub fn int(name: &str, value: i64) -> Attribute {

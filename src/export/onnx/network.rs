@@ -1,10 +1,10 @@
 //! The walk over a network: everything but its quantizers.
 
 use super::Dialect;
-use super::factors::{Units, Weights};
 use super::graph::{Graph, Wire, int, ints};
 use super::proto::{self, Attribute, data_type};
 use crate::Result;
+use crate::export::factors::{Units, Weights};
 use crate::integer::{IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, IntegerWeights};
 use crate::net::Shape;
 

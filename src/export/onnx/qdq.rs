@@ -1,10 +1,10 @@
 //! Quantizers as pairs of QuantizeLinear and DequantizeLinear, of the standard operators alone.
 
 use super::Dialect;
-use super::factors::{Weights, base_scale};
 use super::graph::{Graph, Wire, int};
 use super::proto::data_type;
 use crate::Result;
+use crate::export::factors::{Weights, base_scale};
 use crate::integer::{IntegerInput, IntegerLayer, IntegerWeights, Window};
 
 pub struct Qdq;
@@ -40,8 +40,8 @@ impl Dialect for Qdq {
         let rows = [weights.scales.len()];
         let scales = graph.constant(format!("{name}.scale"), &rows, &weights.scales);
         let zero = graph.constant(format!("{name}.zero"), &rows, &vec![0i8; rows[0]]);
-        let output = format!("{name}.weight");
-        graph.constant_node_of("", "DequantizeLinear", &[&codes, &scales, &zero], vec![int("axis", 0)], &output)
+        let output = Wire::new(format!("{name}.weight"), data_type::FLOAT, shape);
+        graph.constant_node_of("", "DequantizeLinear", &[&codes, &scales, &zero], vec![int("axis", 0)], output)
     }
 
     fn activation(&self, graph: &mut Graph, layer: &IntegerLayer, real: &Wire) -> Result<Wire> {

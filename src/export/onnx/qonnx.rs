@@ -1,9 +1,9 @@
 //! Quantizers as `Quant` nodes of QONNX (Pappalardo et al. 2022, arXiv:2206.07527), which have any number of bits.
 
-use super::factors::{Weights, base_scale};
 use super::graph::{Graph, Wire, int, string};
 use super::proto::data_type;
 use super::{Dialect, QONNX};
+use crate::export::factors::{Weights, base_scale};
 use crate::integer::{IntegerInput, IntegerLayer, IntegerWeights};
 use crate::{Error, Result};
 
@@ -101,9 +101,9 @@ impl Dialect for Qonnx {
             zero: 0,
             rounding: "ROUND",
         };
-        let output = format!("{name}.weight");
-        let ([scale, zero, bits], attributes) = quant.parts(graph, &output);
-        graph.constant_node_of(QONNX, "Quant", &[&real, &scale, &zero, &bits], attributes, &output)
+        let output = Wire::new(format!("{name}.weight"), data_type::FLOAT, shape);
+        let ([scale, zero, bits], attributes) = quant.parts(graph, &output.name);
+        graph.constant_node_of(QONNX, "Quant", &[&real, &scale, &zero, &bits], attributes, output)
     }
 
     fn activation(&self, graph: &mut Graph, layer: &IntegerLayer, real: &Wire) -> Result<Wire> {
