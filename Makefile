@@ -1,5 +1,5 @@
 # Two commands: `make demo` shows the program, `make test` proves it. Both install a Vulkan device where there is none.
-.PHONY: demo test test-without-gpu setup
+.PHONY: demo test test-exports test-without-gpu setup
 
 # Drivers look for a desktop session and complain where there is none.
 export XDG_RUNTIME_DIR ?= /tmp
@@ -14,6 +14,11 @@ demo: setup
 test:
 	scripts/setup-vulkan.sh --software
 	CQAT_PYTHON=$$(scripts/setup-python.sh) CQAT_REQUIRE_PYTHON=1 cargo test --locked
+
+# Exports, opened by the tools that they are for, which this installs.
+test-exports:
+	scripts/setup-vulkan.sh --software
+	CQAT_PYTHON=$$(scripts/setup-python.sh exports) cargo test --locked --test exports -- --ignored
 
 # Those of them that need no device.
 test-without-gpu:
