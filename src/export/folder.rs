@@ -21,6 +21,11 @@ impl Files {
         self.0.insert(path.into(), contents.into());
     }
 
+    /// The contents of a file.
+    pub fn get(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(Vec::as_slice)
+    }
+
     /// SHA-256 of each, by path.
     pub fn hashes(&self) -> BTreeMap<&str, String> {
         self.0.iter().map(|(path, bytes)| (path.as_str(), hexadecimal(&Sha256::digest(bytes)))).collect()

@@ -5,6 +5,8 @@ mod network;
 mod proto;
 mod qdq;
 mod qonnx;
+#[cfg(test)]
+mod tests;
 
 use prost::Message as _;
 use serde_json::json;

