@@ -1,6 +1,7 @@
 // Batch norms of the branches that end in one activation on their way back, per channel: merges the partial sums of conv_act or act_bwd, writes the
 // gradients of gamma and beta and the coefficients of dy = k * (dz - m1 - xhat * m2), k = gamma * inv_std * s_w (the gradient carries
-// s_w from here on).
+// s_w from here on). Where pow2, k is the power of two that the forward pass used, with the gradient of the real one (straight through):
+// then m2 takes the ratio of the two.
 // part: four vec4 a (chunk, 4 channels), as these leave them; all branches have dz in common. blocked: the sum of the fourth over
 // these channels. coefficients: k (C), m1 (C), m2 (C), and the same of the projection behind them.
 // The maxima of the gradients that norm_bwd is about to write begin anew. Grid: one workgroup of 64 a (four channels, branch).
@@ -11,6 +12,10 @@ struct Params {
     rows: u32,
     chunks: u32,
     branches: u32,
+    pow2: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
     main: NormBranch,
     projection: NormBranch,
 }
@@ -74,7 +79,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         s = ranges[b.x_row].scale;
     }
     let out = 3u * wg.y * cols4 + col;
-    coefficients[out] = params[b.affine4 + col] * context[wg.y * p.channels + 2u * cols4 + col] / s;
+    let at = wg.y * p.channels + col;
+    let real = params[b.affine4 + col] * context[at + 2u * cols4];
+    var used = real;
+    var ratio = vec4<f32>(1.0);
+    if (p.pow2 == 1u) {
+        used = context[at];
+        ratio = select(real / used, vec4<f32>(1.0), used == vec4<f32>(0.0));
+    }
+    coefficients[out] = used / s;
     coefficients[out + cols4] = sum / f32(p.rows);
-    coefficients[out + 2u * cols4] = dot / f32(p.rows);
+    coefficients[out + 2u * cols4] = dot / f32(p.rows) * ratio;
 }

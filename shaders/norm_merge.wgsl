@@ -1,7 +1,7 @@
 // Batch norms of the branches that end in one activation, per channel: merges the chunks (Chan et al.), updates the running statistics
 // and writes what the elementwise passes need. y is in code units; its value is y * s with s = s_x * s_w[c].
-//   context[0..C]  = gamma * inv_std * s        z    = y * context0 + context1
-//   context[C..2C] = beta - mean * gamma * inv_std
+//   context[0..C]  = k * s                      z    = y * context0 + context1
+//   context[C..2C] = beta - mean * k            k    = gamma * inv_std, where pow2 its nearest power of two
 //   context[2C..3C] = inv_std * s               xhat = y * context2 + context3
 //   context[3C..4C] = -mean * inv_std
 // and the same of the projection behind it. part: two vec4 a (branch, chunk, 4 channels), as norm_stats leaves them.
@@ -10,6 +10,7 @@
 //use step
 //use ranges
 //use norm_branch
+//use quant
 struct Params {
     channels: u32,
     rows: u32,
@@ -19,6 +20,10 @@ struct Params {
     branches: u32,
     eps: f32,
     momentum: f32,   // weight of the new batch; 0 leaves the running statistics alone
+    pow2: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
     main: NormBranch,
     projection: NormBranch,
 }
@@ -101,9 +106,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     }
     let inv_std = 1.0 / sqrt(variance + p.eps);
     let gamma = params[b.affine4 + col];
+    var k = gamma * inv_std;
+    if (p.pow2 == 1u) {
+        k = vec4<f32>(nearest_pow2(k.x), nearest_pow2(k.y), nearest_pow2(k.z), nearest_pow2(k.w));
+    }
     let out = wg.y * p.channels + col;
-    context[out] = gamma * inv_std * s;
-    context[out + cols4] = params[b.affine4 + cols4 + col] - mean * (gamma * inv_std);
+    context[out] = k * s;
+    context[out + cols4] = params[b.affine4 + cols4 + col] - mean * k;
     context[out + 2u * cols4] = inv_std * s;
     context[out + 3u * cols4] = -mean * inv_std;
 }

@@ -98,7 +98,7 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Fold a quantized run into a file of integers
     Quantize(quantize::QuantizeArgs),
-    /// Write a model for other tools: C, hex memories, Verilog, ONNX, QONNX, safetensors
+    /// Write a model for other tools
     Export(export::ExportArgs),
     /// Score a run, or a model, on the test pictures
     Eval(eval::EvalArgs),

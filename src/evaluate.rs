@@ -1,5 +1,7 @@
 //! Evaluation of a finished (or stopped) run, or of a model file.
 
+mod against;
+
 use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Phase};
@@ -15,6 +17,8 @@ use crate::score::Evaluation;
 use crate::session::{Form, Session};
 use crate::setup::{lower_for_evaluation, lower_integers_for_evaluation, network};
 use crate::{Error, Result, tensors, train};
+
+pub use against::{Against, Mismatch, against};
 
 /// What is scored, or classifies pictures: a run's checkpoint, or a model file.
 pub enum Subject {

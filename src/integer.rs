@@ -26,6 +26,7 @@
 //! ([`IntegerLinear::fraction_bits`]), requantized by the same formula. Fake quantization rounds half to even and in 32-bit floating
 //! point, so codes differ only where a value lies on a rounding edge.
 
+mod accumulators;
 mod cpu;
 mod device;
 mod fold;
@@ -36,6 +37,7 @@ use crate::data::picture_bytes;
 use crate::net::Shape;
 use crate::quant::Quant;
 
+pub use accumulators::{Bounds, Extremes};
 pub use cpu::{LayerTrace, Trace};
 pub use device::IntegerSession;
 
@@ -269,6 +271,14 @@ pub struct IntegerLinear {
 }
 
 impl IntegerLayer {
+    /// The convolution whose accumulators are added.
+    pub fn projection(&self) -> Option<&IntegerConv> {
+        match &self.shortcut {
+            IntegerShortcut::Projection(conv) => Some(conv),
+            IntegerShortcut::None | IntegerShortcut::Identity(_) => None,
+        }
+    }
+
     /// The code of one element of channel `c`; `r` is 0 without a shortcut.
     pub fn code(&self, c: usize, acc: i32, r: i32) -> i32 {
         self.window.code(self.channels[c].apply(acc, r))
@@ -315,6 +325,14 @@ impl IntegerLinear {
 }
 
 impl IntegerNet {
+    /// Weights of every convolution and of the classifier, by name, in forward order.
+    pub fn weights(&self) -> Vec<(&str, &IntegerWeights)> {
+        let convs = self.layers.iter().flat_map(|layer| std::iter::once(&layer.conv).chain(layer.projection()));
+        let mut all: Vec<_> = convs.map(|conv| (conv.name.as_str(), &conv.weights)).collect();
+        all.push((self.classifier.name.as_str(), &self.classifier.weights));
+        all
+    }
+
     /// Shape of value `number`: 0 is the picture, of four channels.
     pub fn value_shape(&self, number: usize) -> Shape {
         match number {

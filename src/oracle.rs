@@ -20,6 +20,7 @@ use crate::kernels::select::KernelFamily;
 use crate::kernels::{Caps, Format, Step};
 use crate::net::{DEPTHS, Layer, Net};
 use crate::normalisation::Normalisation;
+use crate::plan::ProgramId;
 use crate::plan::lower::{Lowered, Options, lower};
 use crate::quant::QuantSpec;
 use crate::safetensors_io::{self, NamedTensor, Tensors};
@@ -268,9 +269,8 @@ fn mask_of(metadata: &HashMap<String, String>) -> std::result::Result<Mask, &str
 
 /// The scratch tensor `name` of a program that was lowered with `keep_all`.
 fn scratch(lowered: &Lowered, program: &str, name: &str) -> crate::plan::TensorId {
-    let p = lowered.plan.programs.iter().find(|p| p.name == program).expect("the program exists");
-    let found = p.dispatches.iter().flat_map(|d| &d.bind).find(|t| lowered.plan.tensor(**t).name == name);
-    *found.unwrap_or_else(|| panic!("{program} has no tensor {name}"))
+    let found = lowered.plan.programs.iter().position(|p| p.name == program).expect("the program exists");
+    lowered.plan.bound(ProgramId(found), name).unwrap_or_else(|| panic!("{program} has no tensor {name}"))
 }
 
 /// The quantizers of the dumps: literal ranges of the current batch, no input quantizer.

@@ -206,6 +206,12 @@ impl Plan {
         &self.tensors[id.0]
     }
 
+    /// The tensor of this name that a program binds.
+    pub fn bound(&self, program: ProgramId, name: &str) -> Option<TensorId> {
+        let mut bound = self.programs[program.0].dispatches.iter().flat_map(|d| &d.bind);
+        bound.find(|t| self.tensor(**t).name == name).copied()
+    }
+
     /// The first tensor with this name.
     pub fn find(&self, name: &str) -> Option<TensorId> {
         self.tensors.iter().position(|t| t.name == name).map(TensorId)

@@ -299,11 +299,11 @@ impl ScaleRule {
     }
 }
 
-/// The power of two nearest to `x` in the logarithm (ties at sqrt(2) go up), from the bits alone.
+/// The power of two nearest to `|x|` in the logarithm (ties at sqrt(2) go up), with the sign of `x`, from the bits alone; 0 of 0.
 pub fn nearest_pow2(x: f32) -> f32 {
     let bits = x.to_bits();
     let up = (bits & 0x007f_ffff) >= 0x0035_04f3; // mantissa of sqrt(2)
-    f32::from_bits((bits & 0x7f80_0000) + if up { 0x0080_0000 } else { 0 })
+    f32::from_bits((bits & 0xff80_0000) + if up { 0x0080_0000 } else { 0 })
 }
 
 /// Where a range comes from in a training step (numbers of `mode` in `range_update.wgsl`).
@@ -380,5 +380,6 @@ mod tests {
     #[test]
     fn powers_of_two_round_in_the_logarithm() {
         assert_eq!([1.0, 1.4, 1.42, 1.9, 0.7, 0.72].map(nearest_pow2), [1.0, 1.0, 2.0, 2.0, 0.5, 1.0]);
+        assert_eq!([0.0, -0.3, -3.0].map(nearest_pow2), [0.0, -0.25, -4.0]);
     }
 }

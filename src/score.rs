@@ -48,6 +48,13 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Adds that of further pictures.
+    pub fn join(&mut self, other: Evaluation) {
+        let (t, o) = (&mut self.totals, other.totals);
+        *t = Totals { loss: t.loss + o.loss, top1: t.top1 + o.top1, top5: t.top5 + o.top5, count: t.count + o.count };
+        self.predictions.extend(other.predictions);
+    }
+
     /// Scores logits `(N, classes)`: loss without smoothing, top-1 and top-5. Of equal logits the first class leads.
     ///
     /// # Panics

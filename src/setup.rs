@@ -1,7 +1,7 @@
 //! From a configuration to a network, its quantizers and its plan.
 
 use crate::Result;
-use crate::config::{Config, Pictures};
+use crate::config::{AugmentConfig, Config, Pictures};
 use crate::integer::IntegerNet;
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
@@ -69,16 +69,34 @@ pub fn lower_for_evaluation(config: &Config, classes: usize, caps: &Caps) -> Res
     lower_spec(config, &net, quant.as_ref(), caps)
 }
 
+/// As [`lower_for_evaluation`], for pictures as they are in training steps too, with batches of at most `batch`. Each tensor of a pass
+/// keeps its memory where `keep_all`.
+///
+/// # Errors
+/// As [`lower_for_evaluation`].
+pub fn lower_watched(config: &Config, classes: usize, caps: &Caps, batch: usize, keep_all: bool) -> Result<Lowered> {
+    let (net, quant) = network(config, classes)?;
+    let mut options = evaluation_options(config, caps)?;
+    options.batch = options.batch.min(batch);
+    options.keep_all = keep_all;
+    options.augment = AugmentConfig { crop_padding: 0, flip: false, cutout: 0 };
+    lower_shrinking(&net, quant.as_ref(), &options)
+}
+
 /// As [`lower_for_evaluation`], with other quantizers than the configuration's.
 ///
 /// # Errors
 /// As [`lower_for_evaluation`].
 pub fn lower_spec(config: &Config, net: &Net, quant: Option<&QuantSpec>, caps: &Caps) -> Result<Lowered> {
+    lower_shrinking(net, quant, &evaluation_options(config, caps)?)
+}
+
+fn evaluation_options(config: &Config, caps: &Caps) -> Result<Options> {
     let mut options = options(config, caps)?;
     options.optimizer.ema_decay = None; // a checkpoint's averages are its network
     options.accumulate = 1;
     options.distill.weight = 0.0;
-    lower_shrinking(net, quant, &options)
+    Ok(options)
 }
 
 /// Lowers an integer network for a device, with the largest batch up to that of its run's training that fits.

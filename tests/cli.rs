@@ -46,6 +46,7 @@ fn help_of_every_command() {
         "train",
         "sweep",
         "quantize",
+        "export",
         "eval",
         "infer",
         "data",

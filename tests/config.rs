@@ -110,6 +110,9 @@ fn presets_say_what_their_names_promise() {
     let pow2 = load("cqat-pow2").quant;
     assert_eq!((pow2.weight_estimator(), pow2.weights.fixed_log2_scale), (Estimator::FixedPow2, -7));
     assert!(pow2.activations.pow2);
+    let shift = load("cqat-shift");
+    assert_eq!((shift.quant.weights.pow2, shift.quant.activations.pow2, shift.quant.pow2_norm), (true, true, true));
+    assert_eq!((shift.quant.weight_factor(5), &shift.train), (4.0, &load("cqat").train));
     let minmax = load("minmax");
     assert_eq!((minmax.quant.method, minmax.quant.base(4)), (Method::Minmax, 4));
     assert_eq!(minmax.train, load("cqat").train, "the same recipe");

@@ -5,14 +5,16 @@ use cqat::config::{Config, Estimator, Granularity, QuantConfig, WeightQuantConfi
 use cqat::cpu::CpuProgram;
 use cqat::data::PICTURE_BYTES;
 use cqat::exec::{Executor, ExecutorExt};
+use cqat::kernels::activation::part_words;
 use cqat::kernels::input::{AUGMENT, AugmentParams, random};
+use cqat::kernels::norm::{self, BwdMergeParams, BwdParams, EPS, MergeParams, NormBranch};
 use cqat::kernels::optimizer::{GRAD_CLIP, GRAD_NORM, GradClipParams, GradNormParams, SGD, SgdParams};
 use cqat::kernels::range::{RangeRow, TableRow, UPDATE, UpdateParams};
 use cqat::kernels::{Caps, KernelDef, Step, Twin, TwinBuffer};
 use cqat::net::Net;
 use cqat::normalisation::Normalisation;
 use cqat::plan::lower::{Lowered, Options, lower};
-use cqat::quant::{QuantSpec, ScaleRule, Tracking};
+use cqat::quant::{QuantSpec, ScaleRule, Tracking, nearest_pow2};
 use cqat::session::upload_constants;
 use cqat::tensors;
 
@@ -282,6 +284,100 @@ fn the_deviation_of_weights_counts_no_padding() {
             let expected = (mean.abs() + 2.0 * variance.sqrt()) / 127.0; // 8 bits: factor 1
             let found = f64::from(exec.read_f32(w.scales).unwrap()[0]);
             assert!((found / expected - 1.0).abs() < 1e-4, "{name} {granularity:?}: {found}, expected {expected}");
+        }
+    }
+}
+
+/// A batch norm whose factor is rounded to a power of two, and passes its gradient straight: the kernels against finite differences of
+/// `(k0 + k - k(0)) (y - mean) + beta`, where k0 is the rounded factor and k(0) the real one, both of the point itself.
+#[test]
+fn gradients_pass_rounded_batch_norm_straight() {
+    const ROWS: usize = 12;
+    const C: usize = 4;
+    let real = |seed, i: usize| f64::from(random(seed, i as u32, 0) >> 8) / f64::from(1 << 23) - 1.0;
+    let y: Vec<f64> = (0..ROWS * C).map(|i| 1.0 + 2.0 * real(1, i)).collect();
+    let dz: Vec<f64> = (0..ROWS * C).map(|i| real(2, i)).collect();
+    let affine = [[1.3, -0.7, 0.0, 0.45], [0.2, -0.1, 0.4, 0.0]];
+
+    let moments = |y: &[f64], c: usize| {
+        let column = || (0..ROWS).map(|r| y[r * C + c]);
+        let mean = column().sum::<f64>() / ROWS as f64;
+        (mean, column().map(|v| (v - mean) * (v - mean)).sum::<f64>() / ROWS as f64)
+    };
+    let factor = |y: &[f64], gamma: f64, c: usize| gamma / (moments(y, c).1 + f64::from(EPS)).sqrt();
+    let loss = |at: &[f64], gamma: f64, c: usize| -> f64 {
+        let k = f64::from(nearest_pow2(factor(&y, affine[0][c], c) as f32)) + factor(at, gamma, c)
+            - factor(&y, affine[0][c], c);
+        (0..ROWS).map(|r| dz[r * C + c] * (k * (at[r * C + c] - moments(at, c).0) + affine[1][c])).sum()
+    };
+
+    let words = |v: &[f64]| -> Vec<u32> { v.iter().map(|v| (*v as f32).to_bits()).collect() };
+    let floats = |v: &[u32]| -> Vec<f64> { v.iter().map(|v| f64::from(f32::from_bits(*v))).collect() };
+    let main = NormBranch { running4: 0, x_row: -1, ..NormBranch::default() };
+    let (channels, rows, chunk) = (C as u32, ROWS as u32, ROWS as u32);
+    let p = MergeParams {
+        channels,
+        rows,
+        chunk,
+        chunks: 1,
+        evaluate: 0,
+        branches: 1,
+        eps: EPS,
+        momentum: 0.1,
+        pow2: 1,
+        pad: [0; 3],
+        main,
+        projection: main,
+    };
+    let stats: Vec<f64> = [0, 1]
+        .into_iter()
+        .flat_map(|what| (0..C).map(move |c| (what, c)))
+        .map(|(what, c)| {
+            let (mean, variance) = moments(&y, c);
+            if what == 0 { mean } else { variance * ROWS as f64 }
+        })
+        .collect();
+    let (params, none) = (words(affine.as_flattened()), vec![0u32; 64]);
+    let (mut context, mut running, mut health) = (vec![0; 4 * C], vec![0; 2 * C], vec![0; 4]);
+    let read = [&words(&stats)[..], &params, &none, &none, &step(Step::default())];
+    run(&norm::MERGE, &p, &read, &mut [&mut running, &mut context, &mut health]);
+    let k = floats(&context[..C]);
+    assert!(k.iter().all(|k| *k == 0.0 || k.abs().log2().fract() == 0.0) && k[2] == 0.0 && k[1] < 0.0, "{k:?}");
+
+    let xhat = |r: usize, c: usize| y[r * C + c] * floats(&context)[2 * C + c] + floats(&context)[3 * C + c];
+    let mut part = vec![0f64; part_words(1, C)];
+    for c in 0..C {
+        for r in 0..ROWS {
+            part[c] += dz[r * C + c];
+            part[4 + c] += dz[r * C + c] * xhat(r, c);
+        }
+    }
+    let p = BwdMergeParams { channels, rows, chunks: 1, branches: 1, pow2: 1, pad: [0; 3], main, projection: main };
+    let (mut grads, mut coefficients) = (vec![0; 2 * C], vec![0; 3 * C]);
+    let (mut blocked, mut maxima) = (vec![0; C], vec![0; 4]);
+    let read = [&words(&part)[..], &params, &context, &none];
+    run(&norm::BWD_MERGE, &p, &read, &mut [&mut grads, &mut coefficients, &mut blocked, &mut maxima]);
+    let p = BwdParams { rows, cols4: 1, chunk, projection: 0, keep_max: 0, max_row: 0, projection_max_row: 0, pad: 0 };
+    let (mut dy, mut other) = (vec![0; ROWS * C], vec![0; 4]);
+    let read = [&words(&dz)[..], &words(&y), &none, &context, &coefficients];
+    run(&norm::BWD, &p, &read, &mut [&mut dy, &mut other, &mut maxima]);
+
+    const H: f64 = 1e-5;
+    for c in 0..C {
+        let gamma = affine[0][c];
+        let slope = (loss(&y, gamma + H, c) - loss(&y, gamma - H, c)) / (2.0 * H);
+        assert!((floats(&grads)[c] - slope).abs() < 1e-4 * (1.0 + slope.abs()), "gamma of {c}: {slope}");
+        for r in 0..ROWS {
+            let at = |h: f64| {
+                let mut moved = y.clone();
+                moved[r * C + c] += h;
+                loss(&moved, gamma, c)
+            };
+            let (slope, found) = ((at(H) - at(-H)) / (2.0 * H), floats(&dy)[r * C + c]);
+            assert!(
+                (found - slope).abs() < 1e-4 * (1.0 + slope.abs()),
+                "row {r}, channel {c}: {found}, expected {slope}"
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use common::{contents, cqat, parsed, workplace};
+use cqat::model::Model;
 use tempfile::TempDir;
 
 /// A finished run `run`, one that is still float, `float`, one whose ranges never freeze, `moving`, and the model of the first, `m`.
@@ -41,6 +42,38 @@ fn a_model_is_scored_as_its_run_is_in_integers() {
 }
 
 #[test]
+fn a_model_stands_beside_its_run() {
+    let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
+    let both = eval(&["m", "--against", "run", "--layers"]);
+    let [fake, folded] = [&["run"][..], &["run", "--kind", "folded"]].map(eval);
+    assert_eq!((&both["top1"], &both["loss"]), (&folded["top1"], &folded["loss"]));
+    let against = &both["against"];
+    assert_eq!(against["fake_quant_top1"], fake["top1"]);
+    assert_eq!(against["batch_statistics_samples"], 16);
+    assert!(against["same_class"].as_u64().unwrap() >= 14, "{against}");
+    let layers = against["layers"].as_array().unwrap();
+    let codes: Vec<u64> = layers.iter().map(|l| l["codes"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [8, 8, 8, 4, 4, 2, 2].map(|k| 16 * 1024 * k)); // 8 channels of 32 x 32, then twice as many of a quarter
+    for l in layers {
+        let (codes, differ) = (l["codes"].as_u64().unwrap(), l["differ"].as_u64().unwrap());
+        assert!(differ * 500 <= codes && l["most"].as_u64().unwrap() <= 1, "{l}");
+    }
+    for l in both["layers"].as_array().unwrap() {
+        let [any, these, seen] = ["any_weights", "", "seen"]
+            .map(|k| l[format!("accumulator_bits_{k}").trim_end_matches('_')].as_u64().unwrap());
+        assert!(any >= these && these >= seen && seen > 4, "{l}");
+    }
+    let text = cqat(place(), &["eval", "m", "--layers"]).ok().out;
+    assert!(text.contains("layer2.0.downsample.0") && text.contains("(CPU reference)"), "{text}");
+    let text = cqat(place(), &["eval", "m", "--against", "run"]).ok().out;
+    assert!(text.contains("the same class in integers and in fake_quant: 1"), "{text}");
+    let eval = |arguments: &[&str]| cqat(place(), &[&["eval"], arguments].concat());
+    eval(&["run", "--layers"]).fails(2, "run is a run, expected a model", "cqat quantize");
+    eval(&["m", "--against", "moving"]).fails(2, "not made of this run", "fold the run again");
+    eval(&["m", "--against", "nowhere"]).fails(5, "nowhere", "");
+}
+
+#[test]
 fn a_model_classifies_pictures() {
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 77]));
     picture.save(place().join("p.png")).unwrap();
@@ -64,13 +97,30 @@ fn what_a_model_says_of_itself() {
     assert!(std::fs::read(place().join("again")).unwrap() == std::fs::read(place().join("m")).unwrap());
 }
 
+/// Trained with powers of two everywhere, requantization only shifts, and the integers are still those of fake quantization.
+#[test]
+fn a_run_that_was_trained_for_shifts_needs_no_multiplier() {
+    let shift = "quant={pow2_norm: true, weights: {pow2: true}, activations: {pow2: true}}";
+    cqat(place(), &["train", "tiny.yaml", "--out", "shifts", "--set", "train.quant_epochs=1", "--set", shift]).ok();
+    cqat(place(), &["quantize", "shifts", "--out", "s", "--multiplier", "shift"]).ok();
+    let net = Model::read(&place().join("s")).unwrap().net;
+    let factors = net.layers.iter().flat_map(|l| &l.channels).chain(&net.classifier.channels);
+    let all: Vec<i32> = factors.flat_map(|k| [k.multiplier, k.shortcut]).collect();
+    assert!(all.iter().all(|m| *m == 0 || m.unsigned_abs().is_power_of_two()), "{all:?}");
+    assert!(all.iter().filter(|m| **m != 0).count() > 100 && all.iter().any(|m| *m < 0), "{all:?}");
+    let both = parsed(&cqat(place(), &["eval", "s", "--json", "--against", "shifts"]).ok().out);
+    for l in both["against"]["layers"].as_array().unwrap() {
+        assert!(l["differ"].as_u64().unwrap() * 500 <= l["codes"].as_u64().unwrap(), "{l}");
+    }
+}
+
 #[test]
 fn what_cannot_be_a_model_leaves_nothing() {
     let before = contents(place());
     let quantize = |arguments: &[&str]| cqat(place(), &[&["quantize"], arguments].concat());
     quantize(&["float", "--out", "x"]).fails(5, "no quantized network yet", "go on training");
     quantize(&["moving", "--out", "x"]).fails(5, "the ranges of moving are not frozen", "quant.freeze=never");
-    quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "16 or 32 bits");
+    quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "cqat-shift");
     quantize(&["run", "--out", "m"]).fails(2, "m exists", "--force");
     quantize(&["run", "--out", "nowhere/m"]).fails(2, "there is no folder nowhere", "make it");
     quantize(&["nothing", "--out", "x"]).fails(5, "nothing", "");

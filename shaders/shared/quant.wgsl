@@ -117,10 +117,11 @@ fn gradient_factor(q: Quant, g: vec4<f32>, x: vec4<f32>, scale: vec4<f32>, inv_s
     let c = clamp(round(v), vec4<f32>(f32(q.lo)), vec4<f32>(f32(q.hi)));
     return vec4<f32>(1.0) + q.delta * sign(g) * (v - c) / f32(q.hi - q.lo);
 }
+// The power of two nearest to |x| in the logarithm (ties at sqrt(2) go up), with the sign of x; 0 of 0.
 fn nearest_pow2(x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     let up = (bits & 0x007fffffu) >= 0x003504f3u;
-    return bitcast<f32>((bits & 0x7f800000u) + select(0u, 0x00800000u, up));
+    return bitcast<f32>((bits & 0xff800000u) + select(0u, 0x00800000u, up));
 }
 // (value scale, factor from values to base codes) of a tensor with this step on the base grid. unit: the step of the 8-bit grid.
 fn scale_of_step(rule: ScaleRule, real_step: f32, unit: f32) -> vec2<f32> {

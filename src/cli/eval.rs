@@ -1,8 +1,11 @@
 //! `cqat eval`.
 
+mod details;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use details::Details;
 use serde_json::json;
 
 use super::{Global, train};
@@ -55,6 +58,12 @@ pub(super) struct EvalArgs {
     kind: Option<KindName>,
     #[command(flatten)]
     integers: IntegerArgs,
+    /// Of a model: bits of the accumulators of each layer, and the least and largest sums of these pictures, on the CPU
+    #[arg(long)]
+    layers: bool,
+    /// Of a model: beside the fake quantization of the run that it was made of, with the codes of each layer that differ
+    #[arg(long, value_name = "RUN")]
+    against: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -142,20 +151,37 @@ impl EvalArgs {
                 Error::config("this run held no validation pictures back").hint("train with --set data.validation=5000")
             })?,
         };
-        let gpu = self.integers.on_device(kind).then(|| global.open(Some(subject.config()))).transpose()?;
-        let classes = train::run_classes(subject.config(), &data)?;
+        let wants_device = match self.layers {
+            true => self.against.is_some(),
+            false => self.against.is_some() || self.integers.on_device(kind),
+        };
+        let gpu = wants_device.then(|| global.open(Some(subject.config()))).transpose()?;
         let device = gpu.as_ref().map(|g| g as &dyn Device);
-        let evaluation = subject.with_network(kind, classes, device, |network| network.evaluate(split))?;
+        let classes = train::run_classes(subject.config(), &data)?;
+        let mut details = Details::default();
+        let evaluation = match &subject {
+            Subject::Model(model, _) if self.layers || self.against.is_some() => {
+                details = Details::of(model, split, self.layers, self.against.as_deref(), device)?;
+                details.evaluation.clone()
+            }
+            Subject::Run(_) if self.layers || self.against.is_some() => {
+                return Err(Error::config(format!(
+                    "{} is a run, expected a model file beside --layers and --against",
+                    self.run.display()
+                ))
+                .hint("make one: cqat quantize RUN --out MODEL"));
+            }
+            _ => subject.with_network(kind, classes, device, |network| network.evaluate(split))?,
+        };
         let t = evaluation.totals;
         let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);
         if self.json {
-            println!(
-                "{}",
-                json!({
-                    "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,
-                    "kind": kind.name(), "data": data.name, "same_data": same_data, "adapter": adapter,
-                })
-            );
+            let mut object = json!({
+                "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,
+                "kind": kind.name(), "data": data.name, "same_data": same_data, "adapter": adapter,
+            });
+            details.add_to(&mut object);
+            println!("{object}");
         } else {
             println!(
                 "{} {}: top-1 {:.2} %, top-5 {:.2} %, loss {:.4} over {} pictures ({adapter})",
@@ -166,6 +192,7 @@ impl EvalArgs {
                 t.mean_loss(),
                 t.count
             );
+            details.print();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Global;
 use crate::evaluate::Loaded;
 use crate::files::check_free;
-use crate::integer::{IntegerNet, IntegerShortcut, IntegerWeights, Multiplier};
+use crate::integer::{IntegerNet, Multiplier};
 use crate::model::{Model, Source};
 use crate::{Error, Result};
 
@@ -85,31 +85,23 @@ impl QuantizeArgs {
     }
 }
 
-/// Weights of every convolution and of the classifier, by name.
-fn weights(net: &IntegerNet) -> Vec<(&str, &IntegerWeights)> {
-    let mut all = Vec::new();
-    for layer in &net.layers {
-        all.push((layer.conv.name.as_str(), &layer.conv.weights));
-        if let IntegerShortcut::Projection(p) = &layer.shortcut {
-            all.push((p.name.as_str(), &p.weights));
-        }
-    }
-    all.push((net.classifier.name.as_str(), &net.classifier.weights));
-    all
-}
-
 fn summary(net: &IntegerNet, file: &Path) -> serde_json::Value {
-    let layers = weights(net).into_iter().map(|(name, w)| {
-        json!({ "layer": name, "weights": w.codes.len(), "bits": w.bits, "accumulator_bits": w.accumulator_bits() })
+    let layers = net.accumulator_bounds().into_iter().map(|b| {
+        json!({
+            "layer": b.layer, "weights": b.weights, "bits": b.weight_bits, "accumulator_bits": b.these_weights,
+            "accumulator_bits_any_weights": b.any_weights,
+        })
     });
     let layers: Vec<_> = layers.collect();
     json!({ "model": file.display().to_string(), "multiplier": net.multiplier, "layers": layers })
 }
 
 fn print(net: &IntegerNet) {
-    println!("{:24} {:>9} {:>5} {:>16}", "layer", "weights", "bits", "accumulator bits");
-    for (name, w) in weights(net) {
-        println!("{name:24} {:>9} {:>5} {:>16}", w.codes.len(), w.bits, w.accumulator_bits());
+    println!("{:24} {:>9} {:>5} {:>16} {:>12}", "layer", "weights", "bits", "accumulator bits", "any weights");
+    for b in net.accumulator_bounds() {
+        println!("{:24} {:>9} {:>5} {:>16} {:>12}", b.layer, b.weights, b.weight_bits, b.these_weights, b.any_weights);
     }
-    println!("accumulator bits: two's complement, for the largest sums that these weights can give");
+    println!(
+        "accumulator bits: two's complement, for the largest sums that these weights can give; any weights: of so many bits"
+    );
 }

@@ -37,6 +37,11 @@ pub fn presets() -> &'static [Preset] {
             include_str!("../../configs/cqat-pow2.yaml"),
         ),
         (
+            "cqat-shift",
+            "all scales and batch norm's factors are powers of two: hardware shifts where it would multiply",
+            include_str!("../../configs/cqat-shift.yaml"),
+        ),
+        (
             "cqat-auto",
             "cqat with the window of each tensor found by calibration, then learned",
             include_str!("../../configs/cqat-auto.yaml"),

@@ -215,6 +215,9 @@ pub struct QuantConfig {
     pub first_last: FirstLast,
     /// Quantizer of the picture. Default signed8.
     pub input: InputQuant,
+    /// Round the factor gamma / sqrt(var + eps) of every batch norm to a power of two with its sign, and the picture's scale up to a
+    /// power of two. With powers of two as scales of weights and activations, which it asks for, requantization only shifts. Default false.
+    pub pow2_norm: bool,
     /// Bits of the weights of 1x1 projection shortcuts. Default: `weight_bits`.
     pub shortcut_bits: Option<u32>,
     /// Bits of single layers, before every other rule. Keys are layer names: `layer1.0.conv1` for weights,
@@ -255,6 +258,7 @@ impl Default for QuantConfig {
             activations: ActivationQuantConfig::default(),
             first_last: FirstLast::Eight,
             input: InputQuant::Signed8,
+            pow2_norm: false,
             shortcut_bits: None,
             layers: BTreeMap::new(),
             calibration_batches: 8,

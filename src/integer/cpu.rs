@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use conv::{Codes, Conv};
 
-use super::{Accumulator, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, Requantize};
+use super::{Accumulator, Extremes, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, Requantize};
 use crate::data::Split;
 use crate::net::Shape;
 use crate::score::Evaluation;
@@ -36,6 +36,10 @@ pub struct LayerTrace {
     pub projection: Vec<i32>,
     /// Codes.
     pub codes: Vec<u8>,
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 impl IntegerNet {
@@ -76,7 +80,7 @@ impl IntegerNet {
     /// # Errors
     /// Bytes that are not a whole number of pictures.
     pub fn run(&self, images: &[u8]) -> Result<Vec<i32>> {
-        self.run_on(images, std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+        self.run_on(images, processors())
     }
 
     /// [`IntegerNet::run`] on `threads` threads; the result does not depend on them.
@@ -84,24 +88,43 @@ impl IntegerNet {
     /// # Errors
     /// As [`IntegerNet::run`].
     pub fn run_on(&self, images: &[u8], threads: usize) -> Result<Vec<i32>> {
+        self.spread(images, threads, false).map(|(logits, _)| logits)
+    }
+
+    /// Logits as of [`IntegerNet::run`], and the least and the largest sum of each convolution and of the classifier, in the order of
+    /// [`IntegerNet::weights`], before an accumulator holds them.
+    ///
+    /// # Errors
+    /// As [`IntegerNet::run`].
+    pub fn observe(&self, images: &[u8]) -> Result<(Vec<i32>, Vec<Extremes>)> {
+        self.spread(images, processors(), true)
+    }
+
+    fn spread(&self, images: &[u8], threads: usize, observe: bool) -> Result<(Vec<i32>, Vec<Extremes>)> {
         let (bytes, classes) = (self.picture_bytes(), self.classifier.classes);
         let pictures = self.pictures(images)?;
         let layers = self.packed();
         let mut logits = vec![0; pictures * classes];
         let share = pictures.div_ceil(threads.max(1)).max(1);
+        let mut extremes = vec![Extremes::NONE; self.weights().len()];
+        let parts = images.chunks(share * bytes).zip(logits.chunks_mut(share * classes));
+        let work = |(images, logits): (&[u8], &mut [i32])| {
+            let mut memory = Memory::new(self);
+            memory.observes = observe;
+            for (image, row) in images.chunks_exact(bytes).zip(logits.chunks_exact_mut(classes)) {
+                self.picture(&layers, image, &mut memory);
+                row.copy_from_slice(&memory.logits);
+            }
+            memory.extremes
+        };
         std::thread::scope(|scope| {
-            for (images, logits) in images.chunks(share * bytes).zip(logits.chunks_mut(share * classes)) {
-                let layers = &layers;
-                scope.spawn(move || {
-                    let mut memory = Memory::new(self);
-                    for (image, row) in images.chunks_exact(bytes).zip(logits.chunks_exact_mut(classes)) {
-                        self.picture(layers, image, &mut memory);
-                        row.copy_from_slice(&memory.logits);
-                    }
-                });
+            let running: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+            for thread in running {
+                let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                extremes.iter_mut().zip(found).for_each(|(all, found)| all.join(found));
             }
         });
-        Ok(logits)
+        Ok((logits, extremes))
     }
 
     /// Every intermediate integer of raw pictures `(N, 3, size, size)`.
@@ -143,7 +166,12 @@ impl IntegerNet {
     }
 
     fn packed(&self) -> Vec<Layer<'_>> {
-        self.layers.iter().map(|layer| Layer::new(layer, self.accumulator)).collect()
+        let before = self.layers.iter().scan(0, |number, layer| {
+            let own = *number;
+            *number += 1 + usize::from(layer.projection().is_some());
+            Some(own)
+        });
+        self.layers.iter().zip(before).map(|(layer, number)| Layer::new(layer, self.accumulator, number)).collect()
     }
 
     fn picture(&self, layers: &[Layer], image: &[u8], memory: &mut Memory) {
@@ -163,6 +191,10 @@ struct Memory {
     pooled: Vec<i32>,
     classifier: Vec<i32>,
     logits: Vec<i32>,
+    /// Whether sums are watched.
+    observes: bool,
+    /// In the order of [`IntegerNet::weights`].
+    extremes: Vec<Extremes>,
 }
 
 impl Memory {
@@ -178,6 +210,8 @@ impl Memory {
             pooled: vec![0; net.classifier.features],
             classifier: vec![0; classes],
             logits: vec![0; classes],
+            observes: false,
+            extremes: vec![Extremes::NONE; net.weights().len()],
         }
     }
 }
@@ -190,16 +224,15 @@ struct Layer<'a> {
     /// Code of every base code: a picture's worth of windows is looked up, not computed.
     window: [i16; 256],
     accumulator: Accumulator,
+    /// Of its main convolution in [`IntegerNet::weights`]; a projection's follows.
+    number: usize,
 }
 
 impl<'a> Layer<'a> {
-    fn new(layer: &'a IntegerLayer, accumulator: Accumulator) -> Layer<'a> {
-        let projection = match &layer.shortcut {
-            IntegerShortcut::Projection(conv) => Some(Conv::new(conv)),
-            IntegerShortcut::None | IntegerShortcut::Identity(_) => None,
-        };
+    fn new(layer: &'a IntegerLayer, accumulator: Accumulator, number: usize) -> Layer<'a> {
+        let projection = layer.projection().map(Conv::new);
         let window = std::array::from_fn(|base| layer.window.code(base as i64) as i16);
-        Layer { layer, main: Conv::new(&layer.conv), projection, window, accumulator }
+        Layer { layer, main: Conv::new(&layer.conv), projection, window, accumulator, number }
     }
 }
 
@@ -213,6 +246,12 @@ impl Layer<'_> {
         self.main.accumulate(&before[self.layer.conv.input], &mut memory.main[..size]);
         if let Some(p) = &self.projection {
             p.accumulate(&before[p.conv.input], &mut memory.shortcut[..size]);
+        }
+        if memory.observes {
+            memory.extremes[self.number].see(&memory.main[..size]);
+            if self.projection.is_some() {
+                memory.extremes[self.number + 1].see(&memory.shortcut[..size]);
+            }
         }
         if self.accumulator != Accumulator::WHOLE {
             let sums = memory.main[..size].iter_mut().chain(&mut memory.shortcut[..size]);
@@ -261,8 +300,12 @@ impl IntegerLinear {
         for (weights, acc) in rows {
             *acc = weights.iter().zip(&memory.pooled).map(|(w, x)| i32::from(*w) * x).sum();
         }
+        if let Some(classifier) = memory.extremes.last_mut().filter(|_| memory.observes) {
+            classifier.see(&memory.classifier);
+        }
+        memory.classifier.iter_mut().for_each(|acc| *acc = accumulator.hold(*acc));
         for ((logit, acc), k) in memory.logits.iter_mut().zip(&memory.classifier).zip(&self.channels) {
-            *logit = k.apply(accumulator.hold(*acc), 0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+            *logit = k.apply(*acc, 0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::kernels::norm::EPS;
 use crate::kernels::range::RangeRow;
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shortcut};
 use crate::normalisation::Normalisation;
-use crate::quant::{Quant, QuantSpec, Quantizer, form};
+use crate::quant::{Quant, QuantSpec, Quantizer, form, nearest_pow2};
 use crate::safetensors_io::{Tensors, expect};
 use crate::tensors;
 use crate::{Error, Result};
@@ -177,7 +177,12 @@ impl Fold<'_> {
             return Err(Error::training(format!("{}.running_var is negative", c.norm))
                 .hint("the checkpoint is damaged; fold an earlier one"));
         }
-        let factor = |k: usize| f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt();
+        let factor = |k: usize| {
+            if self.spec.config.pow2_norm {
+                return f64::from(nearest_pow2(gamma[k] * (1.0 / (variance[k] + EPS).sqrt()))); // as batch norm has it
+            }
+            f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt()
+        };
         let affine = Affine {
             mul: (0..c.to.c).map(|k| f64::from(weights.scales[k]) * input.scale * factor(k)).collect(),
             add: (0..c.to.c).map(|k| f64::from(beta[k]) - f64::from(mean[k]) * factor(k)).collect(),
@@ -284,7 +289,9 @@ impl Fold<'_> {
                 return Err(Error::training(format!(
                     "{name}: a factor of channel {k} is {factor}, expected a power of two: it would need a multiplier"
                 ))
-                .hint("this run was not trained for shifts: take multipliers of 16 or 32 bits"));
+                .hint(
+                    "train for shifts (cqat presets cqat-shift: quant.pow2_norm), or take multipliers of 16 or 32 bits",
+                ));
             }
             Ok(integers)
         };

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::activation::part_words;
 use super::range::scale_or_one;
 use super::{Access, KernelDef, Twin, Variant, maxima};
+use crate::quant::nearest_pow2;
 
 /// Variance offset, as everywhere.
 pub const EPS: f32 = 1e-5;
@@ -100,6 +101,10 @@ pub struct MergeParams {
     pub eps: f32,
     /// [`MOMENTUM`], or 0 to leave the running statistics alone.
     pub momentum: f32,
+    /// 1: the factor gamma / sqrt(var + eps) is rounded to a power of two with its sign.
+    pub pow2: u32,
+    /// Padding.
+    pub pad: [u32; 3],
     /// Main branch.
     pub main: NormBranch,
     /// Projection.
@@ -163,8 +168,12 @@ fn merge(t: &mut Twin) {
                 }
             }
             let inv_std = 1.0 / (variance + p.eps).sqrt();
-            context[c] = affine[c] * inv_std * s;
-            context[channels + c] = affine[channels + c] - mean * (affine[c] * inv_std);
+            let mut k = affine[c] * inv_std;
+            if p.pow2 == 1 {
+                k = nearest_pow2(k);
+            }
+            context[c] = k * s;
+            context[channels + c] = affine[channels + c] - mean * k;
             context[2 * channels + c] = inv_std * s;
             context[3 * channels + c] = -mean * inv_std;
         }
@@ -183,6 +192,10 @@ pub struct BwdMergeParams {
     pub chunks: u32,
     /// As [`MergeParams::branches`].
     pub branches: u32,
+    /// [`MergeParams::pow2`] of the forward pass.
+    pub pow2: u32,
+    /// Padding.
+    pub pad: [u32; 3],
     /// Main branch.
     pub main: NormBranch,
     /// Projection.
@@ -225,9 +238,12 @@ fn bwd_merge(t: &mut Twin) {
             grads[affine + channels + c] = sum;
             blocked[c] = chunks.clone().map(|k| of(k, 3)).sum();
             let s = scale_or_one(ranges, b.x_row);
-            out[c] = params[affine + c] * context[(4 * branch + 2) * channels + c] / s;
+            let real = params[affine + c] * context[(4 * branch + 2) * channels + c];
+            let used = if p.pow2 == 1 { context[4 * branch * channels + c] } else { real };
+            let ratio = if p.pow2 == 1 && used != 0.0 { real / used } else { 1.0 };
+            out[c] = used / s;
             out[channels + c] = sum / p.rows as f32;
-            out[2 * channels + c] = dot / p.rows as f32;
+            out[2 * channels + c] = dot / p.rows as f32 * ratio;
         }
     }
 }

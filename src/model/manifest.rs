@@ -111,19 +111,16 @@ impl Manifest {
             tensors.insert(name, Tensor { dtype, shape: shape.to_vec(), bytes });
         };
         insert("input.codes".into(), Dtype::I8, &[3, 256], bytes(net.input.codes.as_flattened()));
-        let mut weights = |name: &str, w: &IntegerWeights, rows: usize| {
+        let mut weights = |name: &str, w: &IntegerWeights| {
+            let rows = w.scales.len();
             let count = w.codes.len() / rows;
             let packed = pack(&w.codes, count, w.bits, w.odd);
             insert(format!("{name}.codes"), Dtype::U8, &[rows, row_bytes(count, w.bits)], packed);
             insert(format!("{name}.scale"), Dtype::F32, &[rows], bytes(&w.scales));
         };
-        for layer in &net.layers {
-            weights(&layer.conv.name, &layer.conv.weights, layer.conv.to.c);
-            if let IntegerShortcut::Projection(p) = &layer.shortcut {
-                weights(&p.name, &p.weights, p.to.c);
-            }
+        for (name, w) in net.weights() {
+            weights(name, w);
         }
-        weights(&net.classifier.name, &net.classifier.weights, net.classifier.classes);
         let mut factors = |name: &str, channels: &[Requantize]| {
             let shape = [channels.len()];
             let of = |f: fn(&Requantize) -> i32| bytes(&channels.iter().map(f).collect::<Vec<_>>());

@@ -1,5 +1,7 @@
 //! A network of a manifest and its tensors, and the checks that make it one.
 
+use std::collections::BTreeSet;
+
 use safetensors::tensor::Dtype;
 
 use super::Tensors;
@@ -51,6 +53,7 @@ impl Reader<'_> {
         if !(2..=32).contains(&m.accumulator.bits) {
             return Err(wrong(format!("its accumulators have {} bits, expected 2 to 32", m.accumulator.bits)));
         }
+        self.check_names()?;
         let table = self.tensor("input.codes", Dtype::I8, &[3, 256])?;
         let codes = [0, 1, 2].map(|c| std::array::from_fn(|raw| table[256 * c + raw] as i8));
         let largest = codes.as_flattened().iter().map(|c: &i8| u32::from(c.unsigned_abs())).max().unwrap_or(0);
@@ -65,6 +68,36 @@ impl Reader<'_> {
         }
         let classifier = self.classifier(&values)?;
         Ok(IntegerNet { size: m.size, multiplier: m.multiplier, accumulator: m.accumulator, input, layers, classifier })
+    }
+
+    /// Names become those of files and of tables in exports.
+    fn check_names(&self) -> Result<()> {
+        let plain = |name: &str| {
+            let is_ours = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            (1..=64).contains(&name.len())
+                && name.bytes().all(is_ours)
+                && !name.contains("..")
+                && !name.starts_with('.')
+        };
+        let mut seen = BTreeSet::new();
+        let projection = |shortcut: &'_ ShortcutEntry| match shortcut {
+            ShortcutEntry::Projection(p) => Some(p.name.clone()),
+            ShortcutEntry::None | ShortcutEntry::Identity(_) => None,
+        };
+        let layers = self.manifest.layers.iter();
+        let all = layers.flat_map(|l| [Some(l.name.clone()), Some(l.conv.name.clone()), projection(&l.shortcut)]);
+        for name in all.flatten().chain([self.manifest.classifier.name.clone()]) {
+            if !plain(&name) {
+                return Err(wrong(format!(
+                    "has a layer of name \"{}\", expected at most 64 of a-z, A-Z, 0-9, _, - and single dots",
+                    name.escape_debug()
+                )));
+            }
+            if !seen.insert(name.clone()) {
+                return Err(wrong(format!("has two layers of name {name}")));
+            }
+        }
+        Ok(())
     }
 
     /// The value that layer `name` reads.

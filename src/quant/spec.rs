@@ -1,5 +1,7 @@
 //! Which layer of a network has which quantizer.
 
+use std::f32::consts::SQRT_2;
+
 use super::{Quant, ScaleRule, form, learn, mask, rounding};
 use crate::config::{Estimator, FirstLast, InputQuant, LayerBits, Mask, Method, QuantConfig, Reduce};
 use crate::net::{Layer, LayerId, Net};
@@ -48,7 +50,11 @@ impl QuantSpec {
         let input = (config.input == InputQuant::Signed8).then(|| Quantizer {
             bits: 8,
             quant: signed(8, config.base_bits.max(8), true, Reduce::Saturate, 0, mask::PASS),
-            rule: ScaleRule { levels: 127.0, ..ScaleRule::UNIT },
+            rule: match config.pow2_norm {
+                // The nearest power of two above: nothing is clipped.
+                true => ScaleRule { levels: 127.0, factor: SQRT_2, pow2: rounding::POWER, ..ScaleRule::UNIT },
+                false => ScaleRule { levels: 127.0, ..ScaleRule::UNIT },
+            },
         });
         Ok(Some(QuantSpec { config: config.clone(), input, layers }))
     }

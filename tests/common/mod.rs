@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of them")]
 
+pub mod random_net;
 pub mod undisturbed;
 
 use std::path::{Path, PathBuf};

@@ -459,6 +459,9 @@ fn what_plays_no_part_is_refused() {
         &["train.distill.weight=0.5", "train.float_epochs=0"],
         &["train.distill.weight=0.5", "train.quant_epochs=0"],
         &["quant.reestimate_batches=10", "train.quant_epochs=0"],
+        &["quant.pow2_norm=true"],
+        &["quant.pow2_norm=true", "quant.weights.estimator=fixed_pow2"],
+        &["quant.pow2_norm=true", "quant.method=cqat-auto", "quant.weights.pow2=true", "quant.activations.pow2=true"],
     ]), @r"
     train.distill.weight=0.5 train.float_epochs=0
     error: `train.distill.weight` is 0.5, expected 0 without a float network that has learned something
@@ -471,5 +474,17 @@ fn what_plays_no_part_is_refused() {
     quant.reestimate_batches=10 train.quant_epochs=0
     error: `quant.reestimate_batches` is 10, expected 0 with train.quant_epochs 0: statistics are made anew after an epoch
     hint: set train.quant_epochs, or quant.reestimate_batches=0
+
+    quant.pow2_norm=true
+    error: `quant.pow2_norm` is true without quant.weights.pow2, expected powers of two there too
+    hint: set quant.weights.pow2=true: a factor is a power of two if all that make it are
+
+    quant.pow2_norm=true quant.weights.estimator=fixed_pow2
+    error: `quant.pow2_norm` is true without quant.activations.pow2, expected powers of two there too
+    hint: set quant.activations.pow2=true: a factor is a power of two if all that make it are
+
+    quant.pow2_norm=true quant.method=cqat-auto quant.weights.pow2=true quant.activations.pow2=true
+    error: `quant.pow2_norm` is true with quant.method cqat-auto, whose scales are multiples of the 8-bit scale
+    hint: choose another method, such as cqat: cqat presets cqat-shift
     ");
 }

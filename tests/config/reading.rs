@@ -40,7 +40,7 @@ fn unknown_keys_come_with_the_likely_one() {
     ]), @r#"
     quant:
       weight_bit: 4
-    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
+    error: run.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, pow2_norm, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     trian: {}
@@ -59,7 +59,7 @@ fn unknown_keys_come_with_the_likely_one() {
 
     quant:
       estimator: max
-    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
+    error: run.yaml:2:3: unknown key `estimator` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, pow2_norm, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: `estimator` goes under `quant.weights` or under `quant.activations`
 
     batch: 64
@@ -328,7 +328,7 @@ fn a_wrong_override_is_named() {
         "quant.method=cqt",
         "train=null",
     ]), @r#"
-    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
+    error: --set quant.weight_bit=4: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, pow2_norm, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     error: --set trian.batch=4: unknown key `trian` at the top level, expected format_version, data, network, train, quant or device
@@ -401,11 +401,11 @@ fn files_that_are_no_configuration_are_refused() {
     error: `FOLDER/binary.yaml` is not UTF-8 text (byte 6)
     hint: check that the path names a configuration and save it as UTF-8
 
-    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
+    error: FOLDER/wrong.yaml:2:3: unknown key `weight_bit` in `quant`, expected method, weight_bits, activation_bits, base_bits, reduce, window_shift, weights, activations, first_last, input, pow2_norm, shortcut_bits, layers, calibration_batches, reestimate_batches, freeze, delay_epochs, learn_scales, pact_alpha, pact_decay or ewgs_delta
     hint: did you mean `weight_bits`?
 
     error: `FOLDER/missing.yaml` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-shift, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: `FOLDER/` is a folder, expected a YAML file or the name of a preset
     hint: name the .yaml file inside it
@@ -414,10 +414,10 @@ fn files_that_are_no_configuration_are_refused() {
     hint: did you mean the preset `cqat-literal`?
 
     error: `resnet` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-shift, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: `` is neither a file nor a preset
-    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
+    hint: presets: demo, cqat, paper, float, cqat-calibrated, cqat-pow2, cqat-shift, cqat-auto, minmax, dorefa, pact, lsq, lsqplus, ewgs, cqat-literal
 
     error: cannot read the configuration `aNULb`
       caused by: file name contained an unexpected NUL byte

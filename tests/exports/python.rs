@@ -71,16 +71,16 @@ fn pictures(count: usize) -> Split {
 }
 
 /// What a script of this folder prints of an export, with the pictures and the logits that it should give.
-fn compare(script: &str, kind: &[&str], file: &Path, depth: &[&str], pictures: &Split, logits: &[f32]) -> Value {
+fn compare(script: &str, kind: &str, file: &Path, depth: &[&str], pictures: &[u8], logits: &[f32]) -> Value {
     let python = std::env::var_os("CQAT_PYTHON").map(PathBuf::from);
     let python = python.expect("hint: export CQAT_PYTHON=$(scripts/setup-python.sh exports)");
     let folder = tempfile::tempdir().unwrap();
     let [images, expected] = ["images", "logits"].map(|name| folder.path().join(name));
-    std::fs::write(&images, &pictures.images).unwrap();
+    std::fs::write(&images, pictures).unwrap();
     std::fs::write(&expected, bytemuck::cast_slice::<f32, u8>(logits)).unwrap();
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exports").join(script));
-    command.args(kind).arg(file).args(depth).args([&images, &expected]);
+    command.arg(kind).arg(file).args(depth).args([&images, &expected]);
     let all = Ran::of(command).ok().out;
     parsed(all.lines().last().unwrap_or_default())
 }
@@ -98,17 +98,28 @@ fn assert_near(what: &str, found: &Value) {
     assert!(number("pictures") - number("same_top1") <= number("pictures") / 100.0, "{what}: {found}");
 }
 
-/// Runs the graph of a model and compares it with the integer engine; how many pictures have its class.
+/// Runs the graph of a model on the first pictures of the embedded set and compares it with the integer engine; how many have its class.
 fn run_graph(what: &str, model: &Model, format: Format, count: usize) -> u64 {
+    run_graph_on(what, model, format, &pictures(count).images)
+}
+
+fn run_graph_on(what: &str, model: &Model, format: Format, pictures: &[u8]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let golden = Golden::new(&model.net, &[]).unwrap();
     export::model(model, &golden, format).unwrap().write(&out).unwrap();
-    let pictures = pictures(count);
-    let logits = model.net.numbers(&model.net.run(&pictures.images).unwrap());
-    let found = compare("run_graph.py", &[format.name()], &out.join("model.onnx"), &[], &pictures, &logits);
+    let logits = model.net.numbers(&model.net.run(pictures).unwrap());
+    let found = compare("run_graph.py", format.name(), &out.join("model.onnx"), &[], pictures, &logits);
     assert_near(&format!("{} of {what}", format.name()), &found);
     found["same_top1"].as_u64().unwrap()
+}
+
+/// Runs the graphs of random networks on pictures of noise.
+fn run_random_graphs(format: Format, count: usize) {
+    for (what, net) in super::networks() {
+        let pictures = super::Random::new(9).bytes(count * net.picture_bytes());
+        run_graph_on(what, &super::model(net), format, &pictures);
+    }
 }
 
 /// Networks that no short training makes: the model with parts replaced.
@@ -173,6 +184,7 @@ fn onnxruntime_gives_the_same_classes() {
     for (what, model) in altered() {
         run_graph(what, &model, Format::Onnx, 200);
     }
+    run_random_graphs(Format::Onnx, 200);
 }
 
 #[test]
@@ -184,6 +196,7 @@ fn qonnx_gives_the_same_classes() {
     for (what, model) in altered() {
         run_graph(what, &model, Format::Qonnx, 5);
     }
+    run_random_graphs(Format::Qonnx, 5);
 }
 
 #[test]
@@ -192,7 +205,7 @@ fn torch_loads_what_was_exported() {
     let (gpu, pictures) = (gpu(false), pictures(200));
     let folder = tempfile::tempdir().unwrap();
     let near = |what: &str, kind: &str, file: &Path, depth: &str, logits: &[f32]| {
-        let found = compare("run_state.py", &[kind], &file.join("model.safetensors"), &[depth], &pictures, logits);
+        let found = compare("run_state.py", kind, &file.join("model.safetensors"), &[depth], &pictures.images, logits);
         assert_near(what, &found);
     };
     for (run, depth) in [("cqat", "8"), ("per_channel", "8"), ("lsqplus", "8"), ("ewgs", "8"), ("depth10", "10")] {

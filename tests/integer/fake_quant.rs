@@ -104,7 +104,5 @@ fn prepare(lowered: &Lowered, session: &mut Session, data: &DataSet) {
 
 /// A scratch tensor of the quantized evaluation.
 fn scratch(lowered: &Lowered, name: &str) -> TensorId {
-    let program = lowered.plan.programs.iter().find(|p| p.name == "evaluate quantized").unwrap();
-    let mut bound = program.dispatches.iter().flat_map(|d| &d.bind);
-    *bound.find(|t| lowered.plan.tensor(**t).name == name).unwrap_or_else(|| panic!("no tensor {name}"))
+    lowered.plan.bound(lowered.quantized.unwrap().evaluate, name).unwrap_or_else(|| panic!("no tensor {name}"))
 }

@@ -27,7 +27,32 @@ pub(super) fn quant(c: &QuantConfig) -> Result<()> {
     })?;
     method(c)?;
     weights(c)?;
-    activations(c)
+    activations(c)?;
+    powers_of_two(c)
+}
+
+/// What batch norms of powers of two ask for.
+fn powers_of_two(c: &QuantConfig) -> Result<()> {
+    let (w, a) = (&c.weights, &c.activations);
+    let fixed = |estimator: Estimator, learned: bool| estimator == Estimator::FixedPow2 && !learned;
+    let has = [
+        (w.pow2 || fixed(c.weight_estimator(), c.learns_weight_scales()), "weights"),
+        (a.pow2 || fixed(c.activation_estimator(), c.learns_activation_scales()), "activations"),
+    ];
+    for (is_pow2, section) in has {
+        ensure(!c.pow2_norm || is_pow2, || {
+            Error::config(format!(
+                "`quant.pow2_norm` is true without quant.{section}.pow2, expected powers of two there too"
+            ))
+            .hint(format!("set quant.{section}.pow2=true: a factor is a power of two if all that make it are"))
+        })?;
+    }
+    ensure(!c.pow2_norm || c.method != Method::CqatAuto, || {
+        Error::config(
+            "`quant.pow2_norm` is true with quant.method cqat-auto, whose scales are multiples of the 8-bit scale",
+        )
+        .hint("choose another method, such as cqat: cqat presets cqat-shift")
+    })
 }
 
 /// Keys that the method does not have.

@@ -132,9 +132,16 @@ impl Dialect for Qonnx {
         if [window.base_lo, window.lo] != [0, 0] || !full(window.base_hi, base_bits) || !full(window.hi, layer.bits) {
             return Err(refused(layer));
         }
-        let base = quant(base_bits, &base, 0, "HALF_UP").node(graph, real, &format!("{name}.base"));
+        // Base codes lie on the edges where low bits are dropped, so both steps are in whole numbers, which floating point keeps.
+        let per_unit = graph.constant(format!("{name}.per_unit"), &[], &[(1.0 / base_scale(layer)) as f32]);
+        let units = Wire { name: format!("{name}.units"), ..real.clone() };
+        let units = graph.node("Mul", &[&real.name, &per_unit], vec![], units);
+        let whole = quant(base_bits, &[1.0], 0, "HALF_UP").node(graph, &units, &format!("{name}.base"));
         let rounding = if window.round { "HALF_UP" } else { "FLOOR" };
-        Ok(quant(layer.bits, &[layer.scale], 0, rounding).node(graph, &base, name))
+        let step = [(1 << window.shift) as f32];
+        let codes = quant(layer.bits, &step, 0, rounding).node(graph, &whole, &format!("{name}.window"));
+        let unit = graph.constant(format!("{name}.unit"), &[], &base);
+        Ok(graph.node("Mul", &[&codes.name, &unit], vec![], Wire { name: name.clone(), ..codes.clone() }))
     }
 }
 

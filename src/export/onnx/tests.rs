@@ -156,10 +156,10 @@ fn quant_nodes_have_the_bits() {
     let of = |name: &str| ["bits", "zero", "scale"].map(|part| floats(&graph, &format!("{name}.{part}"))[0]);
     assert_eq!(of("stem"), [4.0, 0.0, 0.25]);
     assert_eq!(of("layer1.0.relu1"), [4.0, -2.0, 0.25]);
-    assert_eq!(of("layer1.0.relu2.base"), [8.0, 0.0, 0.25 / 16.0]);
-    assert_eq!(of("layer1.0.relu2"), [4.0, 0.0, 0.25]);
+    assert_eq!(of("layer1.0.relu2.base"), [8.0, 0.0, 1.0]);
+    assert_eq!(of("layer1.0.relu2.window"), [4.0, 0.0, 16.0]);
     let rounding = |name: &str| node(&graph, name).attribute[2].s.clone().unwrap();
-    assert_eq!((rounding("stem"), rounding("layer1.0.relu2")), (b"HALF_UP".to_vec(), b"FLOOR".to_vec()));
+    assert_eq!((rounding("stem"), rounding("layer1.0.relu2.window")), (b"HALF_UP".to_vec(), b"FLOOR".to_vec()));
     // -128 is outside the narrow range.
     assert_eq!(node(&graph, "conv1.weight").attribute[1].i, Some(0));
     assert_eq!(node(&graph, "fc.weight").attribute[1].i, Some(1));

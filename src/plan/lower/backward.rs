@@ -207,6 +207,8 @@ impl Pass<'_> {
             rows: rows as u32,
             chunks: back.chunks as u32,
             branches: branches as u32,
+            pow2: self.pow2_norm(),
+            pad: [0; 3],
             main,
             projection,
         };

@@ -175,6 +175,13 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether the factors of batch norms are powers of two. Calibration sees the values that quantizers are going to see.
+    pub(super) fn pow2_norm(&self) -> u32 {
+        let observes = matches!(self.mode, Mode::Calibrate | Mode::Histogram);
+        let spec = self.quant.or(self.spec.filter(|_| observes));
+        u32::from(spec.is_some_and(|spec| spec.config.pow2_norm))
+    }
+
     /// The batch norms of the branches that end in an activation: the main one and, where there is one, the projection.
     pub(super) fn norm_branches(&self, a: &Activation) -> [NormBranch; 2] {
         let projection = match a.shortcut {
@@ -202,6 +209,8 @@ impl Pass<'_> {
             branches: branches as u32,
             eps: EPS,
             momentum: if self.mode == Mode::Train { MOMENTUM } else { 0.0 },
+            pow2: self.pow2_norm(),
+            pad: [0; 3],
             main,
             projection,
         };

@@ -53,13 +53,26 @@ fn norm_cases(cases: &mut Vec<Case>) {
         cases.push(Case::new(&norm::STATS, only(&norm::STATS), &shape, &p, grid, data));
         for branches in [1, 2] {
             let both = branches as usize;
-            for (evaluate, x_row, w_scale, momentum) in
-                [(0, -1, 0, 0.1), (0, 1, 1, 0.1), (0, -1, 1, 0.0), (1, 1, 1, 0.1)]
+            for (evaluate, x_row, w_scale, momentum, pow2) in
+                [(0, -1, 0, 0.1, 0), (0, 1, 1, 0.1, 0), (0, -1, 1, 0.0, 0), (1, 1, 1, 0.1, 0), (0, 1, 1, 0.1, 1)]
             {
                 let [main, projection] = norm_branches(cols4, x_row, w_scale);
                 let eps = norm::EPS;
-                let p =
-                    MergeParams { channels, rows, chunk, chunks, evaluate, branches, eps, momentum, main, projection };
+                let pad = [0; 3];
+                let p = MergeParams {
+                    channels,
+                    rows,
+                    chunk,
+                    chunks,
+                    evaluate,
+                    branches,
+                    eps,
+                    momentum,
+                    pow2,
+                    pad,
+                    main,
+                    projection,
+                };
                 let data = vec![
                     reals(both * 2 * chunks as usize * n, 2, 0.5, 3.0),
                     reals(4 + 4 * n, 3, -1.0, 1.0),
@@ -70,12 +83,13 @@ fn norm_cases(cases: &mut Vec<Case>) {
                     unset(both * 4 * n),
                     vec![0; 4],
                 ];
-                let (name, grid) = (format!("{shape} branches {branches} evaluate {evaluate}"), [cols4, branches, 1]);
+                let name = format!("{shape} branches {branches} evaluate {evaluate} pow2 {pow2}");
+                let grid = [cols4, branches, 1];
                 cases.push(Case::new(&norm::MERGE, only(&norm::MERGE), name, &p, grid, data));
             }
-            for x_row in [-1, 1] {
+            for (x_row, pow2) in [(-1, 0), (1, 0), (1, 1)] {
                 let [main, projection] = norm_branches(cols4, x_row, 0);
-                let p = BwdMergeParams { channels, rows, chunks, branches, main, projection };
+                let p = BwdMergeParams { channels, rows, chunks, branches, pow2, pad: [0; 3], main, projection };
                 let data = vec![
                     reals(part_words(chunks as usize, n), 6, -1.0, 1.0),
                     reals(4 + 4 * n, 7, -1.0, 1.0),
