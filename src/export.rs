@@ -1,17 +1,21 @@
 //! Exports: folders of files that other tools read, all made of the same integers. docs/hardware.md has their formats.
 
 mod c;
+mod factors;
 mod folder;
 mod golden;
 mod hex;
+mod onnx;
+mod state;
 mod verilog;
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::Result;
-use crate::model::Model;
+use crate::evaluate::Loaded;
+use crate::model::{Model, Source};
+use crate::{Error, Result};
 
 pub use folder::Files;
 pub use golden::Golden;
@@ -25,6 +29,12 @@ pub enum Format {
     Hex,
     /// Those, a synthesizable convolution layer and a test bench.
     Verilog,
+    /// An ONNX graph of standard operators.
+    Onnx,
+    /// An ONNX graph with the quantizers of QONNX.
+    Qonnx,
+    /// Tensors by torchvision's names.
+    Safetensors,
 }
 
 impl Format {
@@ -34,12 +44,23 @@ impl Format {
             Format::C => "c",
             Format::Hex => "hex",
             Format::Verilog => "verilog",
+            Format::Onnx => "onnx",
+            Format::Qonnx => "qonnx",
+            Format::Safetensors => "safetensors",
+        }
+    }
+
+    /// Whether golden vectors are part of it.
+    pub fn has_vectors(self) -> bool {
+        match self {
+            Format::C | Format::Hex | Format::Verilog => true,
+            Format::Onnx | Format::Qonnx | Format::Safetensors => false,
         }
     }
 }
 
-/// The files of a model, with `manifest.json`: the format, the model's manifest, the names of the golden pictures, and the hashes of
-/// all other files.
+/// The files of a model, with `manifest.json`: the format, the model's manifest, the names of the golden pictures where it has some, and
+/// the hashes of all other files.
 ///
 /// # Errors
 /// What the format cannot express.
@@ -49,17 +70,50 @@ pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
         Format::C => (c::files(model, golden)?, Value::Null),
         Format::Hex => hex::files(model, golden)?,
         Format::Verilog => verilog::files(model, golden)?,
+        Format::Onnx => (onnx::qdq(model)?, Value::Null),
+        Format::Qonnx => (onnx::qonnx(model)?, Value::Null),
+        Format::Safetensors => (state::of_model(model)?, Value::Null),
     };
     let mut manifest = json!({
         "format": format.name(),
         "format_version": 1,
-        "pictures": golden.names,
         "model": model.manifest()?,
         "sha256": files.hashes(),
     });
+    if format.has_vectors() {
+        manifest["pictures"] = json!(golden.names);
+    }
     if !memories.is_null() {
         manifest["memories"] = memories;
     }
+    files.insert("manifest.json", format!("{manifest:#}\n"));
+    Ok(files)
+}
+
+/// The files of a run, with `manifest.json`: the format, where the tensors come from, and their file's hash.
+///
+/// # Errors
+/// A format that is made of integers; a checkpoint that lacks what its configuration needs.
+pub fn run(loaded: &Loaded, name: &str, format: Format) -> Result<Files> {
+    if format != Format::Safetensors {
+        return Err(Error::config(format!("{name} is a run, but {} is made of a model's integers", format.name()))
+            .hint(format!("make a model of it and export that: cqat quantize {name} --out MODEL")));
+    }
+    let mut files = state::of_run(loaded)?;
+    let meta = &loaded.checkpoint.meta;
+    let source = Source {
+        program: meta.program.clone(),
+        run: name.into(),
+        config: meta.config.clone(),
+        data_sha256: meta.data_sha256.clone(),
+    };
+    let manifest = json!({
+        "format": format.name(),
+        "format_version": 1,
+        "source": source,
+        "quantized": loaded.quantized(),
+        "sha256": files.hashes(),
+    });
     files.insert("manifest.json", format!("{manifest:#}\n"));
     Ok(files)
 }

@@ -8,6 +8,10 @@ mod common;
 mod folders;
 #[path = "exports/hex.rs"]
 mod hex;
+#[path = "exports/python.rs"]
+mod python;
+#[path = "exports/state.rs"]
+mod state;
 #[path = "exports/verilog.rs"]
 mod verilog;
 

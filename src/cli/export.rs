@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Global;
-use crate::Result;
+use crate::evaluate::Loaded;
 use crate::export::{self, Format, Golden};
 use crate::model::Model;
+use crate::{Error, Result};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// A model file (see `cqat quantize`)
+    /// A model file (see `cqat quantize`); for safetensors a run folder or a checkpoint file too
     model: PathBuf,
     /// What other tools read
     #[arg(long, value_enum)]
@@ -32,6 +33,12 @@ enum FormatName {
     Hex,
     /// Those, a convolution layer in Verilog, a test bench, a Makefile
     Verilog,
+    /// An ONNX graph with QuantizeLinear and DequantizeLinear
+    Onnx,
+    /// An ONNX graph with the Quant nodes of QONNX
+    Qonnx,
+    /// Tensors by torchvision's names, with codes and scales
+    Safetensors,
 }
 
 impl From<FormatName> for Format {
@@ -40,6 +47,9 @@ impl From<FormatName> for Format {
             FormatName::C => Format::C,
             FormatName::Hex => Format::Hex,
             FormatName::Verilog => Format::Verilog,
+            FormatName::Onnx => Format::Onnx,
+            FormatName::Qonnx => Format::Qonnx,
+            FormatName::Safetensors => Format::Safetensors,
         }
     }
 }
@@ -47,9 +57,19 @@ impl From<FormatName> for Format {
 impl ExportArgs {
     pub(super) fn run(&self, _global: &Global) -> Result<()> {
         export::check_free(&self.out)?;
-        let model = Model::read(&self.model)?;
-        let golden = Golden::new(&model.net, &self.image)?;
-        export::model(&model, &golden, self.format.into())?.write(&self.out)?;
+        let format = Format::from(self.format);
+        if !self.image.is_empty() && !format.has_vectors() {
+            return Err(Error::config(format!("--image is for golden vectors, but {} has none", format.name()))
+                .hint("leave --image out"));
+        }
+        let files = if Model::is_at(&self.model) {
+            let model = Model::read(&self.model)?;
+            let golden = Golden::new(&model.net, &self.image)?;
+            export::model(&model, &golden, format)
+        } else {
+            export::run(&Loaded::read(&self.model)?, &self.model.display().to_string(), format)
+        }?;
+        files.write(&self.out)?;
         println!("{}", self.out.display());
         Ok(())
     }

@@ -21,9 +21,9 @@ impl Files {
         self.0.insert(path.into(), contents.into());
     }
 
-    /// Whether there is a file of that path.
-    pub fn contains(&self, path: &str) -> bool {
-        self.0.contains_key(path)
+    /// The contents of a file.
+    pub fn get(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(Vec::as_slice)
     }
 
     /// SHA-256 of each, by path.

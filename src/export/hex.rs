@@ -35,7 +35,7 @@ pub(super) fn files(model: &Model, golden: &Golden) -> Result<(Files, Value)> {
     let mut files = Files::default();
     let mut entries = Vec::new();
     for memory in memories(&model.net, golden) {
-        if files.contains(&memory.path()) {
+        if files.get(&memory.path()).is_some() {
             let what = format!("two layers of the model would write {}, expected different names", memory.path());
             return Err(Error::training(what).hint(HINT));
         }
