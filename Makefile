@@ -13,19 +13,19 @@ demo: setup
 # The tests run on the software adapter, wherever they run; CQAT_TEST_DEVICE=gpu runs them on a real one.
 test:
 	scripts/setup-vulkan.sh --software
-	CQAT_PYTHON=$$(scripts/setup-python.sh) CQAT_REQUIRE_PYTHON=1 cargo test --locked
-
-# Exports, opened by the tools that they are for, which this installs.
-test-exports:
-	scripts/setup-vulkan.sh --software
-	scripts/setup-hdl.sh
-	CQAT_PYTHON=$$(scripts/setup-python.sh exports) cargo test --locked --test exports -- --ignored
+	python=$$(scripts/setup-python.sh) && CQAT_PYTHON=$$python CQAT_REQUIRE_PYTHON=1 cargo test --locked
 
 # Those of them that need no device.
 test-without-gpu:
 	cargo test --locked --lib --test batches --test config --test cost --test data --test data_forms --test fetch --test formulas --test gradcheck \
 		--test fuzz_seeds --test integer --test learned_scales --test methods --test planner --test quantizer --test shaders
 	cargo test --locked --test pictures broken::
+
+# Exports, opened by the tools that they are for, which this installs.
+test-exports:
+	scripts/setup-vulkan.sh --software
+	scripts/setup-hdl.sh
+	python=$$(scripts/setup-python.sh exports) && CQAT_PYTHON=$$python cargo test --locked --test exports -- --ignored
 
 setup:
 	scripts/setup-vulkan.sh

@@ -5,6 +5,11 @@ set -eu
 missing=
 command -v iverilog >/dev/null || missing="$missing iverilog"
 command -v verilator >/dev/null || missing="$missing verilator"
+if command -v verilator >/dev/null && ! verilator --version | grep -q '^Verilator \([5-9]\|[1-9][0-9]\)\.'; then
+	echo "error: $(verilator --version) is too old, expected Verilator 5 or later: test benches have delays" >&2
+	echo "hint: install a newer one in front of it in PATH" >&2
+	exit 1
+fi
 command -v yosys >/dev/null || missing="$missing yosys"
 [ -n "$missing" ] || exit 0
 as_root=

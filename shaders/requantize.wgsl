@@ -74,7 +74,8 @@ fn codes(i: u32, group: u32) -> vec4<i32> {
             real += other;
             size += abs(other);
         }
-        // Three factors, two products, two sums and two conversions, each off by a part of 2^24: less than 2^-20 of the size in all.
+        // Of the size, a stored factor is off by 2^-24, and a conversion, a product and two sums by 2^-23 each, however a device rounds: less
+        // than 2^-20 in all.
         let slack = size * 0x1p-20f;
         let below = floor(real);
         let part = real - below;

@@ -117,7 +117,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show layers, kernels, memory and arithmetic of a configuration
     Plan(info::PlanArgs),
-    /// Measure the training step of a configuration
+    /// Measure the training step of a configuration, or the inference of a model
     Bench(bench::BenchArgs),
     /// Find the fastest kernels of a configuration on this device, and remember them
     Tune(tune::TuneArgs),

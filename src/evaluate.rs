@@ -39,6 +39,7 @@ impl Subject {
         }
         let model = Model::read(path)?;
         let config = Config::from_yaml(&model.source.config, &path.display().to_string(), &[])?;
+        config.validate()?;
         Ok(Subject::Model(Box::new(model), Box::new(config)))
     }
 

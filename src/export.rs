@@ -9,15 +9,13 @@ mod onnx;
 mod state;
 mod verilog;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::evaluate::Loaded;
 use crate::model::{Model, Source};
 use crate::{Error, Result};
 
-pub use folder::Files;
+pub use folder::{Files, check_free};
 pub use golden::Golden;
 
 /// What is exported.
@@ -65,14 +63,14 @@ impl Format {
 /// # Errors
 /// What the format cannot express.
 pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
-    // What a format says of its files beside their hashes.
+    let memories = |(files, memories): (Files, Value)| (files, Some(memories));
     let (mut files, memories) = match format {
-        Format::C => (c::files(model, golden)?, Value::Null),
-        Format::Hex => hex::files(model, golden)?,
-        Format::Verilog => verilog::files(model, golden)?,
-        Format::Onnx => (onnx::qdq(model)?, Value::Null),
-        Format::Qonnx => (onnx::qonnx(model)?, Value::Null),
-        Format::Safetensors => (state::of_model(model)?, Value::Null),
+        Format::C => (c::files(model, golden)?, None),
+        Format::Hex => memories(hex::files(model, golden)?),
+        Format::Verilog => memories(verilog::files(model, golden)?),
+        Format::Onnx => (onnx::qdq(model)?, None),
+        Format::Qonnx => (onnx::qonnx(model)?, None),
+        Format::Safetensors => (state::of_model(model)?, None),
     };
     let mut manifest = json!({
         "format": format.name(),
@@ -83,7 +81,7 @@ pub fn model(model: &Model, golden: &Golden, format: Format) -> Result<Files> {
     if format.has_vectors() {
         manifest["pictures"] = json!(golden.names);
     }
-    if !memories.is_null() {
+    if let Some(memories) = memories {
         manifest["memories"] = memories;
     }
     files.insert("manifest.json", format!("{manifest:#}\n"));
@@ -116,12 +114,4 @@ pub fn run(loaded: &Loaded, name: &str, format: Format) -> Result<Files> {
     });
     files.insert("manifest.json", format!("{manifest:#}\n"));
     Ok(files)
-}
-
-/// Refuses a folder that is there, before anything is computed.
-///
-/// # Errors
-/// A folder or file of that name, no folder around it.
-pub fn check_free(folder: &Path) -> Result<()> {
-    folder::check_free(folder)
 }

@@ -124,7 +124,12 @@ pub fn write_atomically_with(
         let _ = std::fs::remove_file(&temporary);
         unwritten(path, kind, e)
     })?;
-    // The rename itself must survive a crash too. The new file is in place, whatever comes of this.
+    sync_folder_of(path);
+    Ok(())
+}
+
+/// Makes a rename in the folder around `path` survive a crash. What was renamed is in place, whatever comes of this.
+pub fn sync_folder_of(path: &Path) {
     if let Some(Ok(folder)) = path
         .parent()
         .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
@@ -137,7 +142,6 @@ pub fn write_atomically_with(
             path.display()
         );
     }
-    Ok(())
 }
 
 #[cfg(test)]

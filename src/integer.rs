@@ -37,7 +37,7 @@ use crate::data::picture_bytes;
 use crate::net::Shape;
 use crate::quant::Quant;
 
-pub use accumulators::{Bounds, Extremes};
+pub use accumulators::{AccumulatorRange, Bounds};
 pub use cpu::{LayerTrace, Trace};
 pub use device::IntegerSession;
 
@@ -74,6 +74,17 @@ pub enum Multiplier {
     Shift,
 }
 
+impl Multiplier {
+    /// Whether a factor is one of these.
+    pub fn has(self, factor: i32) -> bool {
+        match self {
+            Multiplier::Bits32 => true,
+            Multiplier::Bits16 => i16::try_from(factor).is_ok(),
+            Multiplier::Shift => factor == 0 || factor.unsigned_abs().is_power_of_two(),
+        }
+    }
+}
+
 /// An accumulator, in two's complement. Partial sums may pass its ends: those of one that wraps come back, and of one that saturates
 /// the whole sum does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +119,14 @@ pub struct IntegerInput {
     pub scale: f32,
     /// Largest magnitude of a code.
     pub largest: u32,
+}
+
+impl IntegerInput {
+    /// With these codes.
+    pub fn new(codes: [[i8; 256]; 3], scale: f32) -> IntegerInput {
+        let largest = codes.as_flattened().iter().map(|c| u32::from(c.unsigned_abs())).max().unwrap_or(0);
+        IntegerInput { codes, scale, largest }
+    }
 }
 
 /// Convolution, batch norm, shortcut, ReLU and quantizer: what ends in codes.
@@ -279,6 +298,11 @@ impl IntegerLayer {
         }
     }
 
+    /// Its convolutions: the main one and, where there is one, the projection.
+    pub fn convs(&self) -> impl Iterator<Item = &IntegerConv> {
+        std::iter::once(&self.conv).chain(self.projection())
+    }
+
     /// The code of one element of channel `c`; `r` is 0 without a shortcut.
     pub fn code(&self, c: usize, acc: i32, r: i32) -> i32 {
         self.window.code(self.channels[c].apply(acc, r))
@@ -310,6 +334,11 @@ impl IntegerWeights {
         }
     }
 
+    /// Codes of one output channel or class.
+    pub fn row_len(&self) -> usize {
+        self.codes.len() / self.scales.len()
+    }
+
     /// Bits of a two's complement accumulator that holds every sum these weights can give.
     pub fn accumulator_bits(&self) -> u32 {
         let top = self.largest.iter().copied().max().unwrap_or(0);
@@ -327,7 +356,7 @@ impl IntegerLinear {
 impl IntegerNet {
     /// Weights of every convolution and of the classifier, by name, in forward order.
     pub fn weights(&self) -> Vec<(&str, &IntegerWeights)> {
-        let convs = self.layers.iter().flat_map(|layer| std::iter::once(&layer.conv).chain(layer.projection()));
+        let convs = self.layers.iter().flat_map(IntegerLayer::convs);
         let mut all: Vec<_> = convs.map(|conv| (conv.name.as_str(), &conv.weights)).collect();
         all.push((self.classifier.name.as_str(), &self.classifier.weights));
         all

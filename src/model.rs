@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::hexadecimal;
-use crate::files::write_atomically;
+use crate::files::write_output;
 use crate::integer::IntegerNet;
 use crate::normalisation::Normalisation;
 use crate::{Error, ErrorKind, Result};
+pub(crate) use codes::pack;
 use manifest::Manifest;
 
 /// Version of the manifest and of the tensors' names.
@@ -110,12 +111,12 @@ impl Model {
         (manifest, tensors)
     }
 
-    /// Writes its file atomically.
+    /// Writes its file: whole or not at all, through a link, or into a device or a pipe.
     ///
     /// # Errors
     /// Any failure to write; what was there before is untouched.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomically(path, &self.to_bytes()?, ErrorKind::Training)
+        write_output(path, &self.to_bytes()?, ErrorKind::Training)
     }
 
     /// Whether the file at `path` says of itself that it is a model; false of what cannot be read.

@@ -13,6 +13,15 @@ pub struct Totals {
     pub count: f64,
 }
 
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.loss += other.loss;
+        self.top1 += other.top1;
+        self.top5 += other.top5;
+        self.count += other.count;
+    }
+}
+
 impl Totals {
     /// Adds one row of the metrics ring.
     pub fn add(&mut self, row: &[f32]) {
@@ -50,8 +59,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// Adds that of further pictures.
     pub fn join(&mut self, other: Evaluation) {
-        let (t, o) = (&mut self.totals, other.totals);
-        *t = Totals { loss: t.loss + o.loss, top1: t.top1 + o.top1, top5: t.top5 + o.top5, count: t.count + o.count };
+        self.totals += other.totals;
         self.predictions.extend(other.predictions);
     }
 

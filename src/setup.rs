@@ -1,14 +1,14 @@
 //! From a configuration to a network, its quantizers and its plan.
 
-use crate::Result;
 use crate::config::{AugmentConfig, Config, Pictures};
 use crate::integer::IntegerNet;
 use crate::kernels::Caps;
 use crate::kernels::select::KernelFamily;
-use crate::net::Net;
+use crate::net::{Layer, Net};
 use crate::plan::integer::{IntegerPlan, lower_integers};
 use crate::plan::lower::{Lowered, Options, WINOGRAD_CHANNELS, lower, lower_fitting, lower_shrinking};
 use crate::quant::QuantSpec;
+use crate::{Error, Result};
 
 /// The network and quantizers of a configuration.
 ///
@@ -27,7 +27,16 @@ pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec
 /// The first such key.
 pub fn check(config: &Config) -> Result<()> {
     config.validate()?;
-    network(config, config.network.classes.unwrap_or(10) as usize).map(|_| ()) // any number of classes will do
+    let (net, _) = network(config, config.network.classes.unwrap_or(10) as usize)?; // any number of classes will do
+    let pixels = net.layers.iter().find_map(|l| if let Layer::Pool(p) = l { Some(p.from.pixels()) } else { None });
+    match pixels.filter(|n| config.quant.pow2_norm && !n.is_power_of_two()) {
+        Some(n) => Err(Error::config(format!(
+            "`quant.pow2_norm` is true with data.size {}: the mean before the classifier is over {n} pixels, expected a power of two",
+            config.data.size
+        ))
+        .hint("set data.size=32, or another power of two")),
+        None => Ok(()),
+    }
 }
 
 /// Lowers a configuration's network for a device.
@@ -79,6 +88,7 @@ pub fn lower_watched(config: &Config, classes: usize, caps: &Caps, batch: usize,
     let mut options = evaluation_options(config, caps)?;
     options.batch = options.batch.min(batch);
     options.keep_all = keep_all;
+    options.smoothing = 0.0;
     options.augment = AugmentConfig { crop_padding: 0, flip: false, cutout: 0 };
     lower_shrinking(&net, quant.as_ref(), &options)
 }

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use common::{contents, cqat, parsed, workplace};
+use common::{Ran, contents, cqat, on_device, parsed, workplace};
 use cqat::model::Model;
 use tempfile::TempDir;
 
@@ -56,10 +56,10 @@ fn a_model_stands_beside_its_run() {
     assert_eq!(codes, [8, 8, 8, 4, 4, 2, 2].map(|k| 16 * 1024 * k)); // 8 channels of 32 x 32, then twice as many of a quarter
     for l in layers {
         let (codes, differ) = (l["codes"].as_u64().unwrap(), l["differ"].as_u64().unwrap());
-        assert!(differ * 500 <= codes && l["most"].as_u64().unwrap() <= 1, "{l}");
+        assert!(differ * 500 <= codes && l["largest_difference"].as_u64().unwrap() <= 1, "{l}");
     }
     for l in both["layers"].as_array().unwrap() {
-        let [any, these, seen] = ["any_weights", "", "seen"]
+        let [any, these, seen] = ["data_free", "", "observed"]
             .map(|k| l[format!("accumulator_bits_{k}").trim_end_matches('_')].as_u64().unwrap());
         assert!(any >= these && these >= seen && seen > 4, "{l}");
     }
@@ -71,6 +71,29 @@ fn a_model_stands_beside_its_run() {
     eval(&["run", "--layers"]).fails(2, "run is a run, expected a model", "cqat quantize");
     eval(&["m", "--against", "moving"]).fails(2, "not made of this run", "fold the run again");
     eval(&["m", "--against", "nowhere"]).fails(5, "nowhere", "");
+}
+
+#[test]
+fn a_models_inference_is_measured() {
+    let bench = |arguments: &[&str]| Ran::of(on_device(place(), &[&["bench"], arguments].concat()));
+    let json = parsed(&bench(&["m", "--json", "--steps", "1", "--trace", "t.json"]).ok().out);
+    for (pass, batch) in [("integer", 8), ("fake_quant", 8), ("float", 8), ("single_picture", 1)] {
+        assert_eq!(json[pass]["batch"], batch, "{json}");
+        assert!(json[pass]["images_per_second"].as_f64().unwrap() > 0.0, "{json}");
+    }
+    let trace = parsed(&std::fs::read_to_string(place().join("t.json")).unwrap());
+    std::fs::remove_file(place().join("t.json")).unwrap();
+    let products = trace["traceEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["flops"].as_u64() != Some(0) && e["name"] == "conv");
+    let layers: Vec<&str> = products.map(|e| e["args"]["layer"].as_str().unwrap()).collect();
+    let net = Model::read(&place().join("m")).unwrap().net;
+    let direct: Vec<&str> = net.weights().iter().map(|(name, _)| *name).collect();
+    assert_eq!(layers, direct, "no layer of so few channels goes through Winograd's tiles");
+    assert!(bench(&["m", "--steps", "1"]).ok().out.contains("single picture"));
+    bench(&["m", "--float"]).fails(2, "--float and --kernel are of training steps", "leave them out");
 }
 
 #[test]
@@ -122,6 +145,16 @@ fn what_cannot_be_a_model_leaves_nothing() {
     quantize(&["moving", "--out", "x"]).fails(5, "the ranges of moving are not frozen", "quant.freeze=never");
     quantize(&["run", "--out", "x", "--multiplier", "shift"]).fails(5, "expected a power of two", "cqat-shift");
     quantize(&["run", "--out", "m"]).fails(2, "m exists", "--force");
+    #[cfg(unix)]
+    {
+        // Through a link.
+        std::os::unix::fs::symlink("behind", place().join("link")).unwrap();
+        quantize(&["run", "--out", "link", "-q"]).ok();
+        assert!(place().join("link").is_symlink() && Model::is_at(&place().join("behind")));
+        for name in ["link", "behind"] {
+            std::fs::remove_file(place().join(name)).unwrap();
+        }
+    }
     quantize(&["run", "--out", "nowhere/m"]).fails(2, "there is no folder nowhere", "make it");
     quantize(&["nothing", "--out", "x"]).fails(5, "nothing", "");
     cqat(place(), &["eval", "m", "--kind", "float"]).fails(2, "a model has integers alone", "leave --kind out");

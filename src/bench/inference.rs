@@ -26,7 +26,7 @@ pub struct Inference {
     /// Float.
     pub float: Pass,
     /// One picture, in integers.
-    pub one: Pass,
+    pub single_picture: Pass,
     /// The kernels of the integers, where the device has timestamps.
     pub profile: Option<Profile>,
 }
@@ -143,9 +143,9 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
         }
         false => None,
     };
-    let [integer, fake_quant, float, one] = <[Pass; 4]>::try_from(passes).map_err(|_| {
+    let [integer, fake_quant, float, single_picture] = <[Pass; 4]>::try_from(passes).map_err(|_| {
         crate::Error::config("the model's run has no quantizer")
             .hint("fold a quantized run: cqat quantize RUN --out MODEL")
     })?;
-    Ok(Inference { integer, fake_quant, float, one, profile })
+    Ok(Inference { integer, fake_quant, float, single_picture, profile })
 }

@@ -75,11 +75,11 @@ pub(super) struct IntegerArgs {
     /// Of a model: on a device, or on the CPU, which gives the same integers
     #[arg(long, value_enum, default_value = "device")]
     engine: Engine,
-    /// Of a model: bits of an accumulator, 2 to 32
-    #[arg(long, value_name = "P", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=32))]
-    accumulator_bits: u32,
+    /// Of a model: bits of every accumulator, 2 to 32; default: those in the file, 32
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(2..=32))]
+    accumulator_bits: Option<u32>,
     /// Of a model: what becomes of sums that an accumulator does not hold
-    #[arg(long, value_enum, default_value = "wrap")]
+    #[arg(long, value_enum, default_value = "wrap", requires = "accumulator_bits")]
     overflow: Overflow,
 }
 
@@ -102,10 +102,14 @@ impl IntegerArgs {
     /// As [`Subject::read`]; wishes for a model beside a run.
     pub(super) fn subject(&self, path: &Path) -> Result<Subject> {
         let mut subject = Subject::read(path)?;
-        let accumulator = Accumulator { bits: self.accumulator_bits, saturates: self.overflow == Overflow::Saturate };
+        let saturates = self.overflow == Overflow::Saturate;
         match &mut subject {
-            Subject::Model(model, _) => model.net.accumulator = accumulator,
-            Subject::Run(_) if self.accumulator_bits != 32 || self.engine == Engine::Cpu => {
+            Subject::Model(model, _) => {
+                if let Some(bits) = self.accumulator_bits {
+                    model.net.accumulator = Accumulator { bits, saturates };
+                }
+            }
+            Subject::Run(_) if self.accumulator_bits.is_some() || self.engine == Engine::Cpu => {
                 return Err(Error::config(format!(
                     "{} is a run, expected a model file beside --engine and --accumulator-bits",
                     path.display()
@@ -130,6 +134,13 @@ impl IntegerArgs {
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let subject = self.integers.subject(&self.run)?;
+        if matches!(subject, Subject::Run(_)) && (self.layers || self.against.is_some()) {
+            return Err(Error::config(format!(
+                "{} is a run, expected a model file beside --layers and --against",
+                self.run.display()
+            ))
+            .hint("make one: cqat quantize RUN --out MODEL"));
+        }
         let kind = subject.kind(self.kind.map(Kind::from))?;
         let (data, found) = train::load_run_data(subject.config(), self.data.as_ref(), global.quiet)?;
         let same_data = data.sha256 == subject.data_sha256();
@@ -164,17 +175,11 @@ impl EvalArgs {
                 details = Details::of(model, split, self.layers, self.against.as_deref(), device)?;
                 details.evaluation.clone()
             }
-            Subject::Run(_) if self.layers || self.against.is_some() => {
-                return Err(Error::config(format!(
-                    "{} is a run, expected a model file beside --layers and --against",
-                    self.run.display()
-                ))
-                .hint("make one: cqat quantize RUN --out MODEL"));
-            }
             _ => subject.with_network(kind, classes, device, split.len(), |network| network.evaluate(split))?,
         };
         let t = evaluation.totals;
-        let adapter = gpu.as_ref().map_or("CPU reference", |g| &g.summary.name);
+        let gpu = gpu.as_ref().filter(|_| !details.on_cpu);
+        let adapter = gpu.map_or("CPU reference", |g| &g.summary.name);
         if self.json {
             let mut object = json!({
                 "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,

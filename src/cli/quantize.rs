@@ -88,8 +88,8 @@ impl QuantizeArgs {
 fn summary(net: &IntegerNet, file: &Path) -> serde_json::Value {
     let layers = net.accumulator_bounds().into_iter().map(|b| {
         json!({
-            "layer": b.layer, "weights": b.weights, "bits": b.weight_bits, "accumulator_bits": b.these_weights,
-            "accumulator_bits_any_weights": b.any_weights,
+            "layer": b.layer, "weights": b.weights, "bits": b.weight_bits, "accumulator_bits": b.tight,
+            "accumulator_bits_data_free": b.data_free,
         })
     });
     let layers: Vec<_> = layers.collect();
@@ -97,11 +97,11 @@ fn summary(net: &IntegerNet, file: &Path) -> serde_json::Value {
 }
 
 fn print(net: &IntegerNet) {
-    println!("{:24} {:>9} {:>5} {:>16} {:>12}", "layer", "weights", "bits", "accumulator bits", "any weights");
+    println!("{:24} {:>9} {:>5} {:>16} {:>12}", "layer", "weights", "bits", "accumulator bits", "data-free");
     for b in net.accumulator_bounds() {
-        println!("{:24} {:>9} {:>5} {:>16} {:>12}", b.layer, b.weights, b.weight_bits, b.these_weights, b.any_weights);
+        println!("{:24} {:>9} {:>5} {:>16} {:>12}", b.layer, b.weights, b.weight_bits, b.tight, b.data_free);
     }
     println!(
-        "accumulator bits: two's complement, for the largest sums that these weights can give; any weights: of so many bits"
+        "accumulator bits: two's complement, for the largest sums that these weights can give; data-free: any weights of so many bits"
     );
 }

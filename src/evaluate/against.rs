@@ -37,7 +37,7 @@ pub struct Mismatch {
     /// Those that differ.
     pub differ: u64,
     /// The largest difference.
-    pub most: u32,
+    pub largest_difference: u32,
 }
 
 impl Against {
@@ -71,8 +71,11 @@ pub fn against(model: &Model, loaded: &Loaded, split: &Split, device: &dyn Devic
         .ok_or_else(|| Error::training("the plan keeps no codes").hint("report this as a bug"))?;
     let mut session = Session::new(&lowered, device.load(&lowered.plan)?, &loaded.checkpoint.meta.normalisation);
     session.set_state(&loaded.checkpoint.tensors)?;
-    let mut layers: Vec<Mismatch> =
-        net.layers.iter().map(|layer| Mismatch { layer: layer.name.clone(), codes: 0, differ: 0, most: 0 }).collect();
+    let mut layers: Vec<Mismatch> = net
+        .layers
+        .iter()
+        .map(|layer| Mismatch { layer: layer.name.clone(), codes: 0, differ: 0, largest_difference: 0 })
+        .collect();
     let (mut logits, mut fake_quant) = (Vec::new(), Evaluation::default());
     let bytes = split.picture_bytes();
     for (images, labels) in split.images.chunks(lowered.batch * bytes).zip(split.labels.chunks(lowered.batch)) {
@@ -85,7 +88,7 @@ pub fn against(model: &Model, loaded: &Loaded, split: &Split, device: &dyn Devic
                 let apart = (Format::U8.load(&words, i) as i32).abs_diff(i32::from(*code));
                 found.codes += 1;
                 found.differ += u64::from(apart > 0);
-                found.most = found.most.max(apart);
+                found.largest_difference = found.largest_difference.max(apart);
             }
         }
         logits.extend(trace.logits);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Files, Golden};
 use crate::integer::{IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, IntegerWeights, Requantize};
-use crate::model::Model;
+use crate::model::{Model, pack};
 use crate::{Error, Result};
 
 /// Files that are the same for every network.
@@ -42,10 +42,6 @@ fn value_len(net: &IntegerNet, k: usize) -> usize {
     if k == 0 { net.picture_bytes() } else { net.value_shape(k).len() }
 }
 
-fn convolutions(layer: &IntegerLayer) -> impl Iterator<Item = &IntegerConv> {
-    std::iter::once(&layer.conv).chain(layer.projection())
-}
-
 fn header(net: &IntegerNet, pictures: usize) -> String {
     format!(
         "/* The network of model.c. */\n#ifndef CQAT_MODEL_H\n#define CQAT_MODEL_H\n\n#include \"cqat.h\"\n\n\
@@ -64,7 +60,7 @@ fn tables(net: &IntegerNet) -> String {
     let _ = write!(text, "static const int8_t input_codes[3][256] = {{\n{}}};\n\n", codes.concat());
     for (k, layer) in net.layers.iter().enumerate() {
         let _ = writeln!(text, "/* {} */", layer.name);
-        for (conv, part) in convolutions(layer).zip(["", "_projection"]) {
+        for (conv, part) in layer.convs().zip(["", "_projection"]) {
             weights(&mut text, &format!("weights_{k}{part}"), &conv.weights);
         }
         channels(&mut text, &format!("channels_{k}"), &layer.channels);
@@ -102,8 +98,7 @@ fn tables(net: &IntegerNet) -> String {
         c.fraction_bits,
     );
     let widest = net.layers.iter().map(|l| l.shape.len()).max().unwrap_or(1);
-    let row = |w: &IntegerWeights| w.codes.len() / w.scales.len();
-    let longest = net.weights().iter().map(|(_, w)| row(w)).max().unwrap_or(1);
+    let longest = net.weights().iter().map(|(_, w)| w.row_len()).max().unwrap_or(1);
     let values: usize = (0..=net.layers.len()).map(|k| value_len(net, k)).sum();
     let _ = write!(
         text,
@@ -121,20 +116,12 @@ fn list<T: std::fmt::Display>(numbers: &[T]) -> String {
 
 /// Rows of packed weights: `cqat_weights` of the engine reads them.
 fn weights(text: &mut String, name: &str, w: &IntegerWeights) {
-    let count = w.codes.len() / w.scales.len();
+    let count = w.row_len();
     let _ = writeln!(text, "static const uint32_t {name}[] = {{");
     for row in w.codes.chunks_exact(count) {
-        let mut words = vec![0u32; (count * w.bits as usize).div_ceil(32)];
-        for (i, code) in row.iter().enumerate() {
-            let stored = if w.odd { (code - 1) >> 1 } else { *code };
-            let code = u64::from(stored as u8) & ((1 << w.bits) - 1);
-            let (at, low) = (i * w.bits as usize / 32, i * w.bits as usize % 32);
-            let both = code << low;
-            words[at] |= both as u32;
-            if both >> 32 != 0 {
-                words[at + 1] |= (both >> 32) as u32;
-            }
-        }
+        let mut bytes = pack(row, count, w.bits, w.odd);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         for words in words.chunks(12) {
             let words: Vec<String> = words.iter().map(|w| format!("0x{w:08x}")).collect();
             let _ = writeln!(text, "\t{},", words.join(", "));

@@ -1,11 +1,13 @@
 //! A folder that is written whole or not at all.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::hexadecimal;
+use crate::files::sync_folder_of;
 use crate::{Error, Result};
 
 /// File with the hashes of all others, as `sha256sum -c` reads it.
@@ -46,11 +48,16 @@ impl Files {
             std::fs::rename(&temporary, folder)
         };
         attempt().map_err(|e| {
-            let _ = std::fs::remove_dir_all(&temporary);
+            let left = match std::fs::remove_dir_all(&temporary) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => format!("remove {}", temporary.display()),
+                _ => "nothing was left behind".into(),
+            };
             Error::config(format!("the folder {} cannot be written", folder.display()))
-                .hint("check that the disk has room and the folder around it is writable; nothing was left behind")
+                .hint(format!("check that the disk has room and the folder around it is writable; {left}"))
                 .caused_by(e)
-        })
+        })?;
+        sync_folder_of(folder);
+        Ok(())
     }
 
     fn write_to(&self, folder: &Path) -> std::io::Result<()> {
@@ -59,7 +66,9 @@ impl Files {
         for (path, bytes) in all.chain([(SUMS, sums.as_bytes())]) {
             let path: PathBuf = folder.join(path);
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-            std::fs::write(path, bytes)?;
+            let mut file = std::fs::File::create(path)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
         }
         Ok(())
     }
@@ -70,7 +79,7 @@ impl Files {
 /// # Errors
 /// A folder or file of that name, no folder around it.
 pub fn check_free(folder: &Path) -> Result<()> {
-    if folder.exists() {
+    if folder.symlink_metadata().is_ok() {
         return Err(Error::config(format!("{} exists", folder.display()))
             .hint("choose a new folder, or remove that one: an export is never mixed with other files"));
     }

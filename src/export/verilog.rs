@@ -1,5 +1,6 @@
 //! A convolution layer in Verilog with a test bench for every layer of the network, beside the memories.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -204,21 +205,25 @@ fn layer_file(net: &IntegerNet, layer: &IntegerLayer) -> Result<String> {
 fn settings(net: &IntegerNet, golden: &Golden) -> String {
     let layers: Vec<&str> = net.layers.iter().map(|layer| layer.name.as_str()).collect();
     let codes = golden.trace.input.len() / golden.count();
-    let varies = |picture: &[i8]| picture.chunks(3).any(|pixel| pixel != &picture[..3]);
-    let picture = golden.trace.input.chunks_exact(codes).position(varies).unwrap_or(0);
+    // The picture that shows most.
+    let different = |k: &usize| golden.trace.input[k * codes..][..codes].iter().collect::<BTreeSet<_>>().len();
+    let picture = (0..golden.count()).rev().max_by_key(different).unwrap_or(0);
     // The narrowest multiplier of the network, and the longest sum.
-    let convs = net.layers.iter().map(|layer| (layer.conv.weights.bits, source(net, layer.conv.input).1));
-    let (w_bits, a_bits) = convs.min_by_key(|(w, a)| w * a).unwrap_or((8, 8));
+    let convs = net.layers.iter().map(|layer| &layer.conv);
+    let bits = convs.map(|c| (c.weights.bits, source(net, c.input).1, c.weights.odd));
+    let (w_bits, a_bits, odd) = bits.min_by_key(|(w, a, _)| w * a).unwrap_or((8, 8, false));
     let terms = net.layers.iter().map(|l| l.conv.kernel * l.conv.kernel * l.conv.real_in).max().unwrap_or(1);
-    let acc = |w: u32, a: u32| 65 - ((terms << (w - 1)) * ((1 << a) - 1)).leading_zeros();
+    let acc = |largest: usize, a: u32| 65 - (terms * largest * ((1 << a) - 1)).leading_zeros();
+    let largest = if odd { (1 << w_bits) - 1 } else { 1 << (w_bits - 1) };
     format!(
         "LAYERS ?= {}\n# Picture of the golden vectors; {} are there.\nPICTURES ?= {picture}\n\n\
          # What make area compares: bits of weights, codes and accumulators, for the longest sum of the network.\n\
-         TERMS = {terms}\nNARROW_W = {w_bits}\nNARROW_A = {a_bits}\nNARROW_ACC = {}\nWIDE_ACC = {}\nMUL = {}\n",
+         TERMS = {terms}\nNARROW_W = {w_bits}\nNARROW_A = {a_bits}\nNARROW_ODD = {}\nNARROW_ACC = {}\nWIDE_ACC = {}\nMUL = {}\n",
         layers.join(" "),
         golden.count(),
-        acc(w_bits, a_bits),
-        acc(8, 8),
+        u32::from(odd),
+        acc(largest, a_bits),
+        acc(128, 8),
         hex::multiplier_bits(net),
     )
 }

@@ -1,6 +1,6 @@
 //! How wide accumulators have to be: for any weights, for these, and for pictures that were seen.
 
-use super::{IntegerConv, IntegerNet, IntegerWeights};
+use super::{IntegerConv, IntegerLayer, IntegerNet, IntegerWeights};
 use crate::cost::accumulator_bits;
 
 /// Bits of the accumulators of a convolution or classifier, in two's complement.
@@ -13,9 +13,9 @@ pub struct Bounds {
     /// Weights.
     pub weights: usize,
     /// For any weights of these bits, whatever the picture.
-    pub any_weights: u32,
+    pub data_free: u32,
     /// For these weights, whatever the picture.
-    pub these_weights: u32,
+    pub tight: u32,
 }
 
 impl IntegerNet {
@@ -26,18 +26,18 @@ impl IntegerNet {
             k => self.layers[k - 1].window.hi as u64,
         };
         let of = |name: &str, w: &IntegerWeights, input: u64| {
-            let terms = w.codes.len() / w.scales.len();
+            let terms = w.row_len();
             let weight = if w.odd { (1 << w.bits) - 1 } else { 1 << (w.bits - 1) };
             Bounds {
                 layer: name.into(),
                 weight_bits: w.bits,
                 weights: w.codes.len(),
-                any_weights: accumulator_bits(terms as u64, weight, input),
-                these_weights: w.accumulator_bits(),
+                data_free: accumulator_bits(terms as u64, weight, input),
+                tight: w.accumulator_bits(),
             }
         };
         let conv = |c: &IntegerConv| of(&c.name, &c.weights, largest(c.input));
-        let convs = self.layers.iter().flat_map(|l| std::iter::once(&l.conv).chain(l.projection()));
+        let convs = self.layers.iter().flat_map(IntegerLayer::convs);
         let c = &self.classifier;
         convs.map(conv).chain([of(&c.name, &c.weights, largest(c.input) * c.pixels as u64)]).collect()
     }
@@ -45,24 +45,24 @@ impl IntegerNet {
 
 /// The least and the largest of some sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extremes {
+pub struct AccumulatorRange {
     /// The least.
     pub least: i32,
     /// The largest.
     pub largest: i32,
 }
 
-impl Extremes {
+impl AccumulatorRange {
     /// Those of no sums.
-    pub const NONE: Extremes = Extremes { least: i32::MAX, largest: i32::MIN };
+    pub const NONE: AccumulatorRange = AccumulatorRange { least: i32::MAX, largest: i32::MIN };
 
     pub(super) fn see(&mut self, sums: &[i32]) {
         let [least, largest] = sums.iter().fold([self.least, self.largest], |[l, h], s| [l.min(*s), h.max(*s)]);
-        *self = Extremes { least, largest };
+        *self = AccumulatorRange { least, largest };
     }
 
-    pub(super) fn join(&mut self, other: Extremes) {
-        *self = Extremes { least: self.least.min(other.least), largest: self.largest.max(other.largest) };
+    pub(super) fn join(&mut self, other: AccumulatorRange) {
+        *self = AccumulatorRange { least: self.least.min(other.least), largest: self.largest.max(other.largest) };
     }
 
     /// Bits of a two's complement accumulator that holds both.
@@ -78,11 +78,11 @@ mod tests {
 
     #[test]
     fn extremes_need_a_sign_bit() {
-        let bits = |least, largest| Extremes { least, largest }.bits();
+        let bits = |least, largest| AccumulatorRange { least, largest }.bits();
         assert_eq!([bits(0, 0), bits(-1, 0), bits(-128, 127), bits(-129, 0), bits(0, 128)], [1, 1, 8, 9, 9]);
-        let mut e = Extremes::NONE;
+        let mut e = AccumulatorRange::NONE;
         e.see(&[3, -7]);
-        e.join(Extremes { least: -2, largest: 9 });
-        assert_eq!(e, Extremes { least: -7, largest: 9 });
+        e.join(AccumulatorRange { least: -2, largest: 9 });
+        assert_eq!(e, AccumulatorRange { least: -7, largest: 9 });
     }
 }

@@ -6,11 +6,11 @@ use std::num::NonZeroUsize;
 
 use conv::{Codes, Conv};
 
-use super::{Accumulator, Extremes, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, Requantize};
+use super::{Accumulator, AccumulatorRange, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, Requantize};
 use crate::data::Split;
 use crate::net::Shape;
 use crate::score::Evaluation;
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// Every intermediate integer of some pictures: golden vectors.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -96,35 +96,39 @@ impl IntegerNet {
     ///
     /// # Errors
     /// As [`IntegerNet::run`].
-    pub fn observe(&self, images: &[u8]) -> Result<(Vec<i32>, Vec<Extremes>)> {
+    pub fn observe(&self, images: &[u8]) -> Result<(Vec<i32>, Vec<AccumulatorRange>)> {
         self.spread(images, processors(), true)
     }
 
-    fn spread(&self, images: &[u8], threads: usize, observe: bool) -> Result<(Vec<i32>, Vec<Extremes>)> {
+    fn spread(&self, images: &[u8], threads: usize, observe: bool) -> Result<(Vec<i32>, Vec<AccumulatorRange>)> {
         let (bytes, classes) = (self.picture_bytes(), self.classifier.classes);
         let pictures = self.pictures(images)?;
         let layers = self.packed();
         let mut logits = vec![0; pictures * classes];
         let share = pictures.div_ceil(threads.max(1)).max(1);
-        let mut extremes = vec![Extremes::NONE; self.weights().len()];
+        let mut observed = vec![AccumulatorRange::NONE; self.weights().len()];
         let parts = images.chunks(share * bytes).zip(logits.chunks_mut(share * classes));
         let work = |(images, logits): (&[u8], &mut [i32])| {
             let mut memory = Memory::new(self);
             memory.observes = observe;
             for (image, row) in images.chunks_exact(bytes).zip(logits.chunks_exact_mut(classes)) {
+                if interrupt::check().is_err() {
+                    break; // told below
+                }
                 self.picture(&layers, image, &mut memory);
                 row.copy_from_slice(&memory.logits);
             }
-            memory.extremes
+            memory.observed
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
             for thread in running {
                 let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                extremes.iter_mut().zip(found).for_each(|(all, found)| all.join(found));
+                observed.iter_mut().zip(found).for_each(|(all, found)| all.join(found));
             }
         });
-        Ok((logits, extremes))
+        interrupt::check()?;
+        Ok((logits, observed))
     }
 
     /// Every intermediate integer of raw pictures `(N, 3, size, size)`.
@@ -194,7 +198,7 @@ struct Memory {
     /// Whether sums are watched.
     observes: bool,
     /// In the order of [`IntegerNet::weights`].
-    extremes: Vec<Extremes>,
+    observed: Vec<AccumulatorRange>,
 }
 
 impl Memory {
@@ -211,7 +215,7 @@ impl Memory {
             classifier: vec![0; classes],
             logits: vec![0; classes],
             observes: false,
-            extremes: vec![Extremes::NONE; net.weights().len()],
+            observed: vec![AccumulatorRange::NONE; net.weights().len()],
         }
     }
 }
@@ -248,9 +252,9 @@ impl Layer<'_> {
             p.accumulate(&before[p.conv.input], &mut memory.shortcut[..size]);
         }
         if memory.observes {
-            memory.extremes[self.number].see(&memory.main[..size]);
+            memory.observed[self.number].see(&memory.main[..size]);
             if self.projection.is_some() {
-                memory.extremes[self.number + 1].see(&memory.shortcut[..size]);
+                memory.observed[self.number + 1].see(&memory.shortcut[..size]);
             }
         }
         if self.accumulator != Accumulator::WHOLE {
@@ -300,7 +304,7 @@ impl IntegerLinear {
         for (weights, acc) in rows {
             *acc = weights.iter().zip(&memory.pooled).map(|(w, x)| i32::from(*w) * x).sum();
         }
-        if let Some(classifier) = memory.extremes.last_mut().filter(|_| memory.observes) {
+        if let Some(classifier) = memory.observed.last_mut().filter(|_| memory.observes) {
             classifier.see(&memory.classifier);
         }
         memory.classifier.iter_mut().for_each(|acc| *acc = accumulator.hold(*acc));

@@ -34,11 +34,8 @@ impl IntegerNet {
         multiplier: Multiplier,
     ) -> Result<IntegerNet> {
         let input = Self::input_of(net, spec)?;
-        let input = IntegerInput {
-            codes: normalisation.codes(&input),
-            scale: input.rule.scale(normalisation.range()).scale,
-            largest: input.quant.max_abs(),
-        };
+        let scale = input.rule.scale(normalisation.range()).scale;
+        let input = IntegerInput::new(normalisation.codes(&input), scale);
         let picture =
             Value { number: 0, scale: f64::from(input.scale), largest: i64::from(input.largest), signed: true };
         let mut values = vec![None; net.layers.len()];
@@ -179,7 +176,8 @@ impl Fold<'_> {
         }
         let factor = |k: usize| {
             if self.spec.config.pow2_norm {
-                return f64::from(nearest_pow2(gamma[k] * (1.0 / (variance[k] + EPS).sqrt()))); // as batch norm has it
+                // As batch norm rounds it, but where a device's square root puts it on the other side of an edge.
+                return f64::from(nearest_pow2(gamma[k] * (1.0 / (variance[k] + EPS).sqrt())));
             }
             f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt()
         };
@@ -283,9 +281,9 @@ impl Fold<'_> {
                 Error::training(format!("{name}: a factor of channel {k} is too large for {bits}-bit multipliers"))
                     .hint("a running variance near 0 or a tiny activation range does this; fold another checkpoint")
             })?;
-            let is_shift = |m: i32| m == 0 || m.unsigned_abs().is_power_of_two();
-            if self.multiplier == Multiplier::Shift && !(is_shift(integers.multiplier) && is_shift(integers.shortcut)) {
-                let factor = if is_shift(integers.multiplier) { c.shortcut } else { c.main };
+            let fits = |factor| self.multiplier.has(factor);
+            if !(fits(integers.multiplier) && fits(integers.shortcut)) {
+                let factor = if fits(integers.multiplier) { c.shortcut } else { c.main };
                 return Err(Error::training(format!(
                     "{name}: a factor of channel {k} is {factor}, expected a power of two: it would need a multiplier"
                 ))

@@ -9,7 +9,7 @@ pub(super) fn row_bytes(count: usize, bits: u32) -> usize {
 }
 
 /// Rows of `count` codes, packed.
-pub(super) fn pack(codes: &[i8], count: usize, bits: u32, odd: bool) -> Vec<u8> {
+pub(crate) fn pack(codes: &[i8], count: usize, bits: u32, odd: bool) -> Vec<u8> {
     let row = row_bytes(count, bits);
     let mut bytes = vec![0u8; codes.len() / count * row];
     for (codes, bytes) in codes.chunks_exact(count).zip(bytes.chunks_exact_mut(row)) {

@@ -112,8 +112,7 @@ impl Manifest {
         };
         insert("input.codes".into(), Dtype::I8, &[3, 256], bytes(net.input.codes.as_flattened()));
         let mut weights = |name: &str, w: &IntegerWeights| {
-            let rows = w.scales.len();
-            let count = w.codes.len() / rows;
+            let (rows, count) = (w.scales.len(), w.row_len());
             let packed = pack(&w.codes, count, w.bits, w.odd);
             insert(format!("{name}.codes"), Dtype::U8, &[rows, row_bytes(count, w.bits)], packed);
             insert(format!("{name}.scale"), Dtype::F32, &[rows], bytes(&w.scales));

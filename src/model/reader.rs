@@ -14,6 +14,21 @@ use crate::integer::{
 };
 use crate::net::Shape;
 
+/// Names that exports give to something else.
+const RESERVED: [&str; 10] =
+    ["input", "image", "picture", "pictures", "pool", "pooled", "classifier", "logits", "values", "manifest"];
+/// Names of a layer's parts in model files and exports.
+const PARTS: [&str; 10] =
+    ["codes", "scale", "mul", "shift", "bias", "shortcut", "weight", "acc", "accumulators", "projection"];
+
+/// Whether a scale is one: a quotient of two of them is a number.
+fn is_scale(name: &str, scale: f32) -> Result<()> {
+    match (2f32.powi(-60)..=2f32.powi(60)).contains(&scale) {
+        true => Ok(()),
+        false => Err(wrong(format!("the scale of {name} is {scale:e}, expected a number from 2^-60 to 2^60"))),
+    }
+}
+
 /// What is known of a value when a layer reads it.
 #[derive(Debug, Clone, Copy)]
 struct Value {
@@ -56,10 +71,10 @@ impl Reader<'_> {
         self.check_names()?;
         let table = self.tensor("input.codes", Dtype::I8, &[3, 256])?;
         let codes = [0, 1, 2].map(|c| std::array::from_fn(|raw| table[256 * c + raw] as i8));
-        let largest = codes.as_flattened().iter().map(|c: &i8| u32::from(c.unsigned_abs())).max().unwrap_or(0);
-        let input = IntegerInput { codes, scale: m.input.scale, largest };
+        is_scale("the picture", m.input.scale)?;
+        let input = IntegerInput::new(codes, m.input.scale);
         let picture = Shape { h: m.size, w: m.size, c: 3 };
-        let mut values = vec![Value { shape: picture, largest: i64::from(largest), signed: true }];
+        let mut values = vec![Value { shape: picture, largest: i64::from(input.largest), signed: true }];
         let mut layers = Vec::new();
         for entry in &m.layers {
             let layer = self.layer(entry, &values)?;
@@ -93,9 +108,19 @@ impl Reader<'_> {
                     name.escape_debug()
                 )));
             }
-            if !seen.insert(name.clone()) {
+            if RESERVED.contains(&name.as_str()) {
+                return Err(wrong(format!("has a layer of name {name}, which is that of something else in exports")));
+            }
+            // Some systems tell no capitals from small letters.
+            if !seen.insert(name.to_ascii_lowercase()) {
                 return Err(wrong(format!("has two layers of name {name}")));
             }
+        }
+        // The parts of a layer have its name and a dot before theirs.
+        let part =
+            |name: &&String| seen.iter().any(|other| PARTS.iter().any(|part| **name == format!("{other}.{part}")));
+        if let Some(name) = seen.iter().find(part) {
+            return Err(wrong(format!("has a layer of name {name}, which is a part of another one")));
         }
         Ok(())
     }
@@ -117,9 +142,7 @@ impl Reader<'_> {
         let codes = codes.map_err(|_| wrong(format!("{name} has odd codes of 8 bits, expected at most 7")))?;
         let scales = self.tensor(&format!("{name}.scale"), Dtype::F32, &[rows])?;
         let scales: Vec<f32> = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        if scales.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
-            return Err(wrong(format!("a scale of {name} is not positive")));
-        }
+        scales.iter().try_for_each(|s| is_scale(name, *s))?;
         IntegerWeights::new(codes, bits, odd, scales, x.largest, x.signed)
             .map_err(|sum| wrong(format!("an accumulator of {name} can reach {sum}, expected at most 2^31 - 1")))
     }
@@ -165,6 +188,14 @@ impl Reader<'_> {
                 let shift = shift.ok_or_else(|| {
                     wrong(format!("{name} shifts channel {c} by {}, expected 1 to {MAX_SHIFT}", shifts[c]))
                 })?;
+                for factor in [multipliers[c], added[c]] {
+                    if !self.manifest.multiplier.has(factor) {
+                        let kind = self.manifest.multiplier;
+                        return Err(wrong(format!(
+                            "{name} has the factor {factor} in channel {c}, expected one of {kind:?}"
+                        )));
+                    }
+                }
                 Ok(Requantize { multiplier: multipliers[c], shortcut: added[c], offset: bias[c], shift })
             })
             .collect()
@@ -200,15 +231,14 @@ impl Reader<'_> {
         }
         let w = entry.window;
         let ordered = 0 <= w.base_lo && w.base_lo <= w.base_hi && w.base_hi <= 255 && 0 <= w.lo && w.lo <= w.hi;
-        if !ordered || w.hi > 255 || w.shift > 7 || !(2..=8).contains(&entry.bits) {
+        let narrow = (2..=8).contains(&entry.bits) && w.hi - w.lo < 1 << entry.bits;
+        if !ordered || w.hi > 255 || w.shift > 7 || !narrow {
             return Err(wrong(format!(
                 "{name} has codes of {} bits, {w:?}, expected 2 to 8 bits, 0 to 255",
                 entry.bits
             )));
         }
-        if !(entry.scale > 0.0 && entry.scale.is_finite()) {
-            return Err(wrong(format!("the scale of {name} is {}, expected a positive number", entry.scale)));
-        }
+        is_scale(name, entry.scale)?;
         let shape = conv.to;
         let (name, window, bits, scale) = (name.clone(), entry.window, entry.bits, entry.scale);
         Ok(IntegerLayer { name, conv, shortcut, channels, window, bits, scale, shape })

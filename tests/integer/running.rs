@@ -55,13 +55,13 @@ fn an_empty_split_has_no_pictures() {
 fn watched_sums_are_those_of_the_trace() {
     let net = Case::new(10, 8, &QuantConfig::default(), 6).folded();
     let images = Random::new(9).bytes(5 * net.picture_bytes());
-    let (trace, (logits, extremes)) = (net.run_layers(&images).unwrap(), net.observe(&images).unwrap());
+    let (trace, (logits, observed)) = (net.run_layers(&images).unwrap(), net.observe(&images).unwrap());
     assert_eq!(logits, trace.logits);
     let all = |sums: &[i32]| (*sums.iter().min().unwrap(), *sums.iter().max().unwrap());
     let layers = trace.layers.iter().flat_map(|l| [&l.accumulators, &l.projection]).filter(|sums| !sums.is_empty());
     let want: Vec<_> = layers.chain([&trace.classifier]).map(|sums| all(sums)).collect();
-    assert_eq!(extremes.iter().map(|e| (e.least, e.largest)).collect::<Vec<_>>(), want);
-    for (bounds, e) in net.accumulator_bounds().iter().zip(&extremes) {
-        assert!(e.bits() <= bounds.these_weights && bounds.these_weights <= bounds.any_weights, "{bounds:?}, {e:?}");
+    assert_eq!(observed.iter().map(|e| (e.least, e.largest)).collect::<Vec<_>>(), want);
+    for (bounds, e) in net.accumulator_bounds().iter().zip(&observed) {
+        assert!(e.bits() <= bounds.tight && bounds.tight <= bounds.data_free, "{bounds:?}, {e:?}");
     }
 }

@@ -33,15 +33,19 @@ impl BenchArgs {
             })?;
             write_output(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
         }
-        let passes =
-            [("integer", &m.integer), ("fake_quant", &m.fake_quant), ("float", &m.float), ("one picture", &m.one)];
+        let passes = [
+            ("integer", &m.integer),
+            ("fake_quant", &m.fake_quant),
+            ("float", &m.float),
+            ("single picture", &m.single_picture),
+        ];
         if self.json {
             let p = m.profile.as_ref();
             println!(
                 "{}",
                 json!({
-                    "integer": m.integer, "fake_quant": m.fake_quant, "float": m.float, "one": m.one, "steps": self.steps,
-                    "integer_of_float": m.float.step_ms / m.integer.step_ms,
+                    "integer": m.integer, "fake_quant": m.fake_quant, "float": m.float, "single_picture": m.single_picture, "steps": self.steps,
+                    "speedup_over_float": m.integer.images_per_second / m.float.images_per_second,
                     "kernels": p.map_or(&[][..], |p| &p.kernels), "kernels_ms": p.map(|p| p.kernels_ms),
                     "adapter": gpu.summary.name,
                     "driver": format!("{} {}", gpu.summary.driver, gpu.summary.driver_info),
@@ -54,14 +58,14 @@ impl BenchArgs {
             self.config, gpu.summary.name, gpu.summary.driver, gpu.summary.driver_info, self.steps
         );
         println!(
-            "{:12} {:>6} {:>12} {:>12} {:>12} {:>12}",
+            "{:14} {:>6} {:>12} {:>12} {:>12} {:>12}",
             "", "batch", "step ms", "device ms", "images/s", "of float"
         );
         for (name, pass) in passes {
             let Pass { batch, step_ms, device_ms, images_per_second } = pass;
             let device = device_ms.map_or("-".into(), |ms| format!("{ms:.3}"));
             let ratio = images_per_second / m.float.images_per_second;
-            println!("{name:12} {batch:>6} {step_ms:>12.3} {device:>12} {images_per_second:>12.1} {ratio:>12.2}");
+            println!("{name:14} {batch:>6} {step_ms:>12.3} {device:>12} {images_per_second:>12.1} {ratio:>12.2}");
         }
         if let Some(p) = &m.profile {
             print_kernels(p);

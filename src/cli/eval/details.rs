@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::data::Split;
 use crate::evaluate::{Against, Loaded, against};
 use crate::exec::Device;
-use crate::integer::{Bounds, Extremes};
+use crate::integer::{AccumulatorRange, Bounds};
 use crate::model::Model;
 use crate::score::Evaluation;
 use crate::{Error, Result};
@@ -15,9 +15,11 @@ use crate::{Error, Result};
 /// All that was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Details {
+    /// Whether anything was asked for: then the integers were computed on the CPU.
+    pub(super) on_cpu: bool,
     /// In integers.
     pub(super) evaluation: Evaluation,
-    accumulators: Vec<(Bounds, Extremes)>,
+    accumulators: Vec<(Bounds, AccumulatorRange)>,
     against: Option<Against>,
 }
 
@@ -30,7 +32,7 @@ impl Details {
         run: Option<&Path>,
         device: Option<&dyn Device>,
     ) -> Result<Details> {
-        let mut details = Details::default();
+        let mut details = Details { on_cpu: true, ..Details::default() };
         let net = &model.net;
         net.fits(split)?;
         if let Some(run) = run {
@@ -41,9 +43,9 @@ impl Details {
             details.against = Some(both);
         }
         if layers {
-            let (logits, extremes) = net.observe(&split.images)?;
+            let (logits, observed) = net.observe(&split.images)?;
             details.evaluation = Evaluation::of_logits(&net.numbers(&logits), net.classifier.classes, &split.labels);
-            details.accumulators = net.accumulator_bounds().into_iter().zip(extremes).collect();
+            details.accumulators = net.accumulator_bounds().into_iter().zip(observed).collect();
         }
         Ok(details)
     }
@@ -53,8 +55,8 @@ impl Details {
         if !self.accumulators.is_empty() {
             let layers = self.accumulators.iter().map(|(b, seen)| {
                 json!({
-                    "layer": b.layer, "accumulator_bits_any_weights": b.any_weights,
-                    "accumulator_bits": b.these_weights, "accumulator_bits_seen": seen.bits(),
+                    "layer": b.layer, "accumulator_bits_data_free": b.data_free,
+                    "accumulator_bits": b.tight, "accumulator_bits_observed": seen.bits(),
                     "least": seen.least, "largest": seen.largest,
                 })
             });
@@ -64,7 +66,7 @@ impl Details {
             let layers = a
                 .layers
                 .iter()
-                .map(|l| json!({ "layer": l.layer, "codes": l.codes, "differ": l.differ, "most": l.most }));
+                .map(|l| json!({ "layer": l.layer, "codes": l.codes, "differ": l.differ, "largest_difference": l.largest_difference }));
             object["against"] = json!({
                 "fake_quant_top1": a.fake_quant.totals.top1_percent(),
                 "batch_statistics_top1": a.batch_statistics.top1_percent(),
@@ -87,30 +89,32 @@ impl Details {
                 batch.count
             );
             println!("the same class in integers and in fake_quant: {} of {} pictures", a.same_class(), fake.count);
-            println!("\n{:24} {:>12} {:>12} {:>10} {:>8}", "layer", "codes", "differ", "of 10^6", "by most");
+            println!("\n{:24} {:>12} {:>12} {:>10} {:>8}", "layer", "codes", "differ", "of 10^6", "at most");
             for l in &a.layers {
                 let rate = 1e6 * l.differ as f64 / l.codes.max(1) as f64;
-                println!("{:24} {:>12} {:>12} {rate:>10.1} {:>8}", l.layer, l.codes, l.differ, l.most);
+                println!("{:24} {:>12} {:>12} {rate:>10.1} {:>8}", l.layer, l.codes, l.differ, l.largest_difference);
             }
         }
         if !self.accumulators.is_empty() {
-            let [any, these] = ["any weights", "these weights"];
+            let [any, these] = ["data-free", "tight"];
             println!(
-                "\n{:24} {any:>12} {these:>14} {:>6} {:>11} {:>11}",
-                "accumulator bits", "seen", "least", "largest"
+                "\n{:24} {any:>12} {these:>14} {:>8} {:>11} {:>11}",
+                "accumulator bits", "observed", "least", "largest"
             );
             for (b, seen) in &self.accumulators {
                 println!(
-                    "{:24} {:>12} {:>14} {:>6} {:>11} {:>11}",
+                    "{:24} {:>12} {:>14} {:>8} {:>11} {:>11}",
                     b.layer,
-                    b.any_weights,
-                    b.these_weights,
+                    b.data_free,
+                    b.tight,
                     seen.bits(),
                     seen.least,
                     seen.largest
                 );
             }
-            println!("any weights and these weights: whatever the picture; seen: on these pictures");
+            println!(
+                "data-free: for any weights of these bits; tight: for these weights; both whatever the picture; observed: on these pictures"
+            );
         }
     }
 }
