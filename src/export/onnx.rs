@@ -33,7 +33,10 @@ trait Dialect {
     /// The highest code that such weights can have.
     fn highest(&self, weights: &IntegerWeights) -> i32;
     /// Real values of a picture whose codes have these places in the table.
-    fn picture(&self, graph: &mut Graph, input: &IntegerInput, index: &Wire) -> Wire;
+    ///
+    /// # Errors
+    /// As [`Graph::constant`], here and in all that follow.
+    fn picture(&self, graph: &mut Graph, input: &IntegerInput, index: &Wire) -> Result<Wire>;
     /// Real values of weights of layer `name`; their name.
     fn weights(
         &self,
@@ -42,7 +45,7 @@ trait Dialect {
         shape: &[usize],
         integers: &IntegerWeights,
         weights: &Weights,
-    ) -> String;
+    ) -> Result<String>;
     /// Quantized real values of a layer.
     ///
     /// # Errors
@@ -53,7 +56,7 @@ trait Dialect {
 /// With pairs of QuantizeLinear and DequantizeLinear.
 ///
 /// # Errors
-/// Accumulators that are narrower than sums.
+/// Accumulators that are narrower than sums; factors that 32-bit floating point does not hold.
 pub(super) fn qdq(model: &Model) -> Result<Files> {
     files(model, &qdq::Qdq, &[("", OPSET)])
 }

@@ -5,15 +5,16 @@ use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde_json::{Value, json};
 
 use super::Files;
-use super::factors::Units;
+use super::factors::{Units, base_scale, single, values};
 use crate::evaluate::Loaded;
 use crate::integer::{
     IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerShortcut, IntegerWeights, Requantize, Window,
 };
 use crate::kernels::norm::EPS;
 use crate::model::Model;
-use crate::net::Layer;
-use crate::quant::Quantizer;
+use crate::net::{Conv, Layer};
+use crate::quant::{Quantizer, nearest_pow2};
+use crate::safetensors_io::{Tensors, expect};
 use crate::{Error, Result, setup, tensors};
 
 /// Key of the metadata.
@@ -63,15 +64,22 @@ impl State {
     }
 
     /// Codes of weights and their scales, one a row.
-    fn weights(&mut self, name: &str, shape: &[usize], codes: &[i8], scales: &[f32]) {
+    fn weights(&mut self, name: &str, shape: &[usize], codes: &[i8], scales: &[f32]) -> Result<()> {
+        scales.iter().try_for_each(|scale| single(name, f64::from(*scale)).map(|_| ()))?;
         self.insert(format!("quant.{name}.weight.codes"), shape, codes);
         self.insert(format!("quant.{name}.weight.scale"), &shape[..1], scales);
+        Ok(())
     }
 
-    /// The value of an activation's code, and its lowest and highest.
-    fn activation(&mut self, name: &str, scale: f32, window: &Window) {
+    /// The value of an activation's code, and how a base code becomes one.
+    fn activation(&mut self, name: &str, scale: f32, window: &Window) -> Result<()> {
+        let Window { base_lo, base_hi, shift, round, lo, hi } = *window;
+        // Readers divide by the value of a base code.
+        single(name, base_scale(scale, window))?;
         self.insert(format!("quant.{name}.scale"), &[1], &[scale]);
-        self.insert(format!("quant.{name}.limits"), &[2], &[window.code(i64::MIN), window.code(i64::MAX)]);
+        let window = [base_lo, base_hi, shift as i32, round.into(), lo, hi];
+        self.insert(format!("quant.{name}.window"), &[6], &window);
+        Ok(())
     }
 
     fn input(&mut self, input: &IntegerInput) {
@@ -122,36 +130,50 @@ fn quantizers(loaded: &Loaded, state: &mut State) -> Result<()> {
         let Some(Quantizer { quant, .. }) = spec.layer(id) else { continue };
         let name = layer.name();
         let shape = match layer {
-            Layer::Conv(c) => vec![c.to.c, c.real_in, c.kernel, c.kernel],
+            Layer::Conv(c) => {
+                if spec.config.pow2_norm {
+                    let factors = pow2_factors(all, c)?;
+                    state.insert(format!("quant.{}.factor", c.norm), &[c.to.c], &factors);
+                }
+                vec![c.to.c, c.real_in, c.kernel, c.kernel]
+            }
             Layer::Linear(l) => vec![l.classes, l.features],
             Layer::Activation(_) => {
                 let row = tensors::range(all, name, quant)?;
-                state.activation(name, row.scale, &Window::of(&row.offset(quant)));
+                state.activation(name, row.scale, &Window::of(&row.offset(quant)))?;
                 continue;
             }
             Layer::Input(_) | Layer::Pool(_) => continue,
         };
-        let weights = crate::safetensors_io::expect(all, &format!("{name}.weight"), &shape)?;
+        let weights = expect(all, &format!("{name}.weight"), &shape)?;
         let [scales, inverse] = tensors::weight_scales(all, "", name, shape[0])?;
-        state.weights(name, &shape, &tensors::weight_codes(weights, inverse, quant), scales);
+        state.weights(name, &shape, &tensors::weight_codes(weights, inverse, quant), scales)?;
     }
     Ok(())
+}
+
+/// What the quantized network has in the place of the factors `gamma / sqrt(var + eps)` behind a convolution: powers of two.
+fn pow2_factors(all: &Tensors, conv: &Conv) -> Result<Vec<f32>> {
+    let part = |part: &str| expect(all, &format!("{}.{part}", conv.norm), &[conv.to.c]);
+    let rows = part("weight")?.iter().zip(part("running_var")?);
+    let factor = |(gamma, variance): (&f32, &f32)| nearest_pow2(gamma * (1.0 / (variance + EPS).sqrt()));
+    rows.map(factor).map(|factor| single(&conv.norm, f64::from(factor))).collect()
 }
 
 /// Of a model: weights are codes times scales, batch norms the factors and biases of the requantizations, and these beside them.
 ///
 /// # Errors
-/// None that a model can cause.
+/// Factors that 32-bit floating point does not hold.
 pub(super) fn of_model(model: &Model) -> Result<Files> {
     let net = &model.net;
     let mut state = State::default();
     state.input(&net.input);
     let mut scales = vec![net.input.scale];
     for layer in &net.layers {
-        state.layer(layer, &scales);
+        state.layer(layer, &scales)?;
         scales.push(layer.scale);
     }
-    state.linear(&net.classifier);
+    state.linear(&net.classifier)?;
     state.files(&json!({
         "kind": "model",
         "program": model.source.program,
@@ -165,9 +187,9 @@ pub(super) fn of_model(model: &Model) -> Result<Files> {
 
 impl State {
     /// A layer that reads values of which codes are worth `scales`.
-    fn layer(&mut self, layer: &IntegerLayer, scales: &[f32]) {
-        let units = Units::of_layer(layer);
-        self.conv(&layer.conv, scales, &units.main, &units.bias);
+    fn layer(&mut self, layer: &IntegerLayer, scales: &[f32]) -> Result<()> {
+        let units = Units::of_layer(layer)?;
+        self.conv(&layer.conv, scales, &units.main, &units.bias)?;
         self.requantization(&layer.conv.name, &layer.channels);
         let factors: Vec<i32> = layer.channels.iter().map(|k| k.shortcut).collect();
         match &layer.shortcut {
@@ -177,20 +199,20 @@ impl State {
             }
             IntegerShortcut::Projection(conv) => {
                 // The bias of the sum is that of the main branch.
-                self.conv(conv, scales, &units.shortcut, &vec![0.0; conv.to.c]);
+                self.conv(conv, scales, &units.shortcut, &vec![0.0; conv.to.c])?;
                 self.insert(format!("quant.{}.mul", conv.name), &[factors.len()], &factors);
             }
         }
-        self.activation(&layer.name, layer.scale, &layer.window);
+        self.activation(&layer.name, layer.scale, &layer.window)
     }
 
     /// A convolution whose accumulators are worth `units`, and the batch norm that says so.
-    fn conv(&mut self, conv: &IntegerConv, scales: &[f32], units: &[f64], bias: &[f32]) {
+    fn conv(&mut self, conv: &IntegerConv, scales: &[f32], units: &[f64], bias: &[f32]) -> Result<()> {
         let shape = [conv.to.c, conv.real_in, conv.kernel, conv.kernel];
-        self.real_weights(&conv.name, &shape, &conv.weights);
+        self.real_weights(&conv.name, &shape, &conv.weights)?;
         let input = f64::from(scales[conv.input]);
-        let factor = |(unit, scale): (&f64, &f32)| (unit / (f64::from(*scale) * input)) as f32;
-        let factors: Vec<f32> = units.iter().zip(&conv.weights.scales).map(factor).collect();
+        let factor = |(unit, scale): (&f64, &f32)| single(&conv.name, unit / (f64::from(*scale) * input));
+        let factors = units.iter().zip(&conv.weights.scales).map(factor).collect::<Result<Vec<f32>>>()?;
         let (norm, count) = (norm_of(&conv.name), factors.len());
         self.insert(format!("{norm}.weight"), &[count], &factors);
         self.insert(format!("{norm}.bias"), &[count], bias);
@@ -198,19 +220,19 @@ impl State {
         // Its square root is 1 once the epsilon is added.
         self.insert(format!("{norm}.running_var"), &[count], &vec![1.0 - EPS; count]);
         self.insert(format!("{norm}.num_batches_tracked"), &[], &[0i64]);
+        Ok(())
     }
 
-    fn linear(&mut self, linear: &IntegerLinear) {
-        self.real_weights(&linear.name, &[linear.classes, linear.features], &linear.weights);
-        self.insert(format!("{}.bias", linear.name), &[linear.classes], &Units::of_linear(linear).bias);
+    fn linear(&mut self, linear: &IntegerLinear) -> Result<()> {
+        self.real_weights(&linear.name, &[linear.classes, linear.features], &linear.weights)?;
+        self.insert(format!("{}.bias", linear.name), &[linear.classes], &Units::of_linear(linear)?.bias);
         self.requantization(&linear.name, &linear.channels);
+        Ok(())
     }
 
-    fn real_weights(&mut self, name: &str, shape: &[usize], weights: &IntegerWeights) {
-        let rows = weights.codes.chunks_exact(weights.codes.len() / shape[0]).zip(&weights.scales);
-        let real: Vec<f32> = rows.flat_map(|(row, s)| row.iter().map(move |code| f32::from(*code) * s)).collect();
-        self.insert(format!("{name}.weight"), shape, &real);
-        self.weights(name, shape, &weights.codes, &weights.scales);
+    fn real_weights(&mut self, name: &str, shape: &[usize], weights: &IntegerWeights) -> Result<()> {
+        self.insert(format!("{name}.weight"), shape, &values(&weights.codes, &weights.scales));
+        self.weights(name, shape, &weights.codes, &weights.scales)
     }
 
     fn requantization(&mut self, name: &str, channels: &[Requantize]) {

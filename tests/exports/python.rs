@@ -22,12 +22,13 @@ const WORST: f64 = 0.03;
 const MEAN: f64 = 0.002;
 
 /// What the trained runs change of the first, which is of the default method.
-const RUNS: [(&str, &[&str]); 5] = [
+const RUNS: [(&str, &[&str]); 6] = [
     ("per_channel", &["quant.weights.granularity=per_channel"]),
     ("lsqplus", &["quant.method=lsqplus"]),
     ("ewgs", &["quant.method=ewgs"]),
     ("w8a8", &["quant.weight_bits=8", "quant.activation_bits=8"]),
     ("drop_lsb", &["quant.reduce=drop_lsb_floor"]),
+    ("shift", &["quant={pow2_norm: true, weights: {pow2: true}, activations: {pow2: true}}"]),
 ];
 
 /// Runs of ResNet-8 on the embedded set, and one of depth 10.
@@ -181,6 +182,7 @@ fn onnxruntime_gives_the_same_classes() {
         run_graph(run, &model_of(run, Multiplier::Bits32), Format::Onnx, 1000);
     }
     run_graph("16-bit multipliers", &model_of("cqat", Multiplier::Bits16), Format::Onnx, 200);
+    run_graph("shifts for multipliers", &model_of("shift", Multiplier::Shift), Format::Onnx, 200);
     for (what, model) in altered() {
         run_graph(what, &model, Format::Onnx, 200);
     }
@@ -208,7 +210,7 @@ fn torch_loads_what_was_exported() {
         let found = compare("run_state.py", kind, &file.join("model.safetensors"), &[depth], &pictures.images, logits);
         assert_near(what, &found);
     };
-    for (run, depth) in [("cqat", "8"), ("per_channel", "8"), ("lsqplus", "8"), ("ewgs", "8"), ("depth10", "10")] {
+    for (run, depth) in [("cqat", "8"), ("depth10", "10")].into_iter().chain(RUNS.map(|(run, _)| (run, "8"))) {
         let out = folder.path().join(run);
         let loaded = loaded(run);
         export::run(&loaded, run, Format::Safetensors).unwrap().write(&out).unwrap();

@@ -57,20 +57,38 @@ class ResNet(nn.Module):
 class Quantizer(nn.Module):
     """ReLU and quantizer of an activation."""
 
-    def __init__(self, scale, limits):
+    def __init__(self, scale, window):
         super().__init__()
-        self.scale, self.limits = scale, limits
+        self.scale, self.window = scale, window.tolist()
 
     def forward(self, x):
-        return torch.round(x / self.scale).clamp(int(self.limits[0]), int(self.limits[1])) * self.scale
+        base_lo, base_hi, shift, rounds, lo, hi = self.window
+        base = torch.round(x / (self.scale / 2**shift)).clamp(base_lo, base_hi)
+        half = 2 ** (shift - 1) if rounds and shift else 0
+        return torch.floor((base + half) / 2**shift).clamp(lo, hi) * self.scale
+
+
+class Affine(nn.Module):
+    """A batch norm whose factor is a power of two."""
+
+    def __init__(self, norm, factor):
+        super().__init__()
+        assert (torch.frexp(factor).mantissa.abs() == 0.5).all()
+        self.factor = factor.reshape(-1, 1, 1)
+        self.bias = (norm.bias - norm.running_mean * factor).reshape(-1, 1, 1)
+
+    def forward(self, x):
+        return x * self.factor + self.bias
 
 
 def quantize(net, quant):
-    """Puts codes times scales in the place of weights, and quantizers in that of ReLUs."""
+    """Puts codes times scales in the place of weights, quantizers in that of ReLUs, and given factors in that of batch norms'."""
     for name, module in list(net.named_modules()):
+        parent, _, last = name.rpartition(".")
         if isinstance(module, nn.ReLU):
-            parent, _, last = name.rpartition(".")
-            setattr(net.get_submodule(parent), last, Quantizer(quant[f"{name}.scale"], quant[f"{name}.limits"]))
+            setattr(net.get_submodule(parent), last, Quantizer(quant[f"{name}.scale"], quant[f"{name}.window"]))
+        elif isinstance(module, nn.BatchNorm2d) and f"{name}.factor" in quant:
+            setattr(net.get_submodule(parent), last, Affine(module, quant[f"{name}.factor"]))
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
             codes, scale = quant[f"{name}.weight.codes"], quant[f"{name}.weight.scale"]
             assert codes.dtype == torch.int8

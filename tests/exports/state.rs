@@ -12,14 +12,17 @@ use tempfile::TempDir;
 
 use super::common::{contents, cqat, last, parsed, workplace};
 
-/// A finished run `run` with its model `m`, a float one, `float`, and the exports `of-run`, `of-float` and `of-model`.
+/// A finished run `run` with its model `m`, a float one, `float`, one of powers of two, `shift`, and the exports `of-run`, `of-float`,
+/// `of-shift` and `of-model`.
 static PLACE: LazyLock<TempDir> = LazyLock::new(|| {
     let place = workplace();
     let run = |arguments: &[&str]| cqat(place.path(), arguments).ok();
     run(&["train", "tiny.yaml", "--out", "run", "--set", "train.quant_epochs=1"]);
     run(&["train", "tiny.yaml", "--out", "float", "--stop-after", "1"]);
+    let shift = "quant={pow2_norm: true, weights: {pow2: true}, activations: {pow2: true}}";
+    run(&["train", "tiny.yaml", "--out", "shift", "--set", "train.quant_epochs=1", "--set", shift]);
     run(&["quantize", "run", "--out", "m"]);
-    for (from, to) in [("run", "of-run"), ("float", "of-float"), ("m", "of-model")] {
+    for (from, to) in [("run", "of-run"), ("float", "of-float"), ("shift", "of-shift"), ("m", "of-model")] {
         run(&["export", from, "--format", "safetensors", "--out", to]);
     }
     place
@@ -99,9 +102,26 @@ fn codes_are_those_of_the_model() {
     for (name, tensor) in run.iter().filter(|(name, _)| name.starts_with("quant.")) {
         assert_eq!(model.get(name), Some(tensor), "{name}");
     }
-    assert_eq!(model["quant.stem.limits"].2, [0i32, 15].map(i32::to_le_bytes).concat());
+    let window = [0, 255, 0, 1, 0, 15].map(i32::to_le_bytes).concat();
+    assert_eq!(model["quant.stem.window"], (Dtype::I32, vec![6], window));
     let shift = net.layers[1].channels[3].shift as i32;
     assert_eq!(model["quant.layer1.0.conv1.shift"].2[12..16], shift.to_le_bytes());
+}
+
+#[test]
+fn batch_norms_of_powers_of_two_have_their_factors() {
+    let (run, shift) = (tensors("of-run"), tensors("of-shift"));
+    assert!(run.keys().all(|name| !name.ends_with(".factor")));
+    assert_eq!(shift.keys().filter(|name| name.ends_with(".factor")).count(), 9);
+    let of = |part: &str| floats(&shift[&format!("layer2.0.downsample.1.{part}")].2);
+    let (gamma, variance) = (of("weight"), of("running_var"));
+    let factors = floats(&shift["quant.layer2.0.downsample.1.factor"].2);
+    assert_eq!(factors.len(), 16);
+    for ((factor, gamma), variance) in factors.iter().zip(gamma).zip(variance) {
+        let ratio = factor / (gamma / (variance + 1e-5).sqrt());
+        assert_eq!(factor.log2().fract(), 0.0);
+        assert!(ratio.log2().abs() <= 0.501, "{factor} is {ratio} times the factor");
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! A graph that grows node by node. A node's name is that of its output; every tensor gets its type and shape.
 
+use std::collections::BTreeSet;
+
 use bytemuck::NoUninit;
 
 use super::proto::{
     Attribute, Dimension, Graph as Message, Node, Shape, Tensor, TensorType, Type, Value, attribute_type, data_type,
 };
+use crate::{Error, Result};
 
 /// Types of elements.
 pub trait Element: NoUninit {
@@ -41,30 +44,45 @@ impl Wire {
 /// Nodes in forward order with their constants.
 pub struct Graph {
     message: Message,
+    /// Those of its tensors.
+    names: BTreeSet<String>,
     /// How many pictures there are; any number where it is none.
     batch: Option<i64>,
 }
 
 impl Graph {
     pub fn new(name: &str, batch: Option<i64>) -> Graph {
-        Graph { message: Message { name: name.into(), ..Message::default() }, batch }
+        Graph { message: Message { name: name.into(), ..Message::default() }, names: BTreeSet::new(), batch }
+    }
+
+    /// A graph in which two tensors have one name is none: readers would take one for the other.
+    fn claim(&mut self, name: &str) -> Result<()> {
+        if self.names.insert(name.into()) {
+            return Ok(());
+        }
+        Err(Error::training(format!("two tensors of the graph are called {name}, expected names of their own"))
+            .hint("report this as a bug"))
     }
 
     /// A constant; its name.
-    pub fn constant<T: Element>(&mut self, name: impl Into<String>, shape: &[usize], data: &[T]) -> String {
+    ///
+    /// # Errors
+    /// A name that is taken, as in all that follow.
+    pub fn constant<T: Element>(&mut self, name: impl Into<String>, shape: &[usize], data: &[T]) -> Result<String> {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         let name = name.into();
+        self.claim(&name)?;
         self.message.initializer.push(Tensor {
             dims: shape.iter().map(|d| *d as i64).collect(),
             data_type: T::TYPE,
             name: name.clone(),
             raw_data: Some(bytemuck::cast_slice(data).to_vec()),
         });
-        name
+        Ok(name)
     }
 
     /// A node of the standard operators; what it makes.
-    pub fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<Attribute>, output: Wire) -> Wire {
+    pub fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<Attribute>, output: Wire) -> Result<Wire> {
         self.node_of("", op, inputs, attributes, output)
     }
 
@@ -76,10 +94,10 @@ impl Graph {
         inputs: &[&str],
         attributes: Vec<Attribute>,
         output: Wire,
-    ) -> Wire {
+    ) -> Result<Wire> {
         let value = self.value(&output);
-        self.push(domain, op, inputs, attributes, value);
-        output
+        self.push(domain, op, inputs, attributes, value)?;
+        Ok(output)
     }
 
     /// A node that reads constants alone, so that what it makes has no batch; its output's name.
@@ -90,13 +108,21 @@ impl Graph {
         inputs: &[&str],
         attributes: Vec<Attribute>,
         output: Wire,
-    ) -> String {
+    ) -> Result<String> {
         let name = output.name.clone();
-        self.push(domain, op, inputs, attributes, value(output, vec![]));
-        name
+        self.push(domain, op, inputs, attributes, value(output, vec![]))?;
+        Ok(name)
     }
 
-    fn push(&mut self, domain: &str, op: &str, inputs: &[&str], attribute: Vec<Attribute>, output: Value) {
+    fn push(
+        &mut self,
+        domain: &str,
+        op: &str,
+        inputs: &[&str],
+        attribute: Vec<Attribute>,
+        output: Value,
+    ) -> Result<()> {
+        self.claim(&output.name)?;
         self.message.node.push(Node {
             input: inputs.iter().map(|name| name.to_string()).collect(),
             output: vec![output.name.clone()],
@@ -106,17 +132,20 @@ impl Graph {
             domain: domain.into(),
         });
         self.message.value_info.push(output);
+        Ok(())
     }
 
     /// The graph from `input` to `output`, which its last node has made and is called `name`.
-    pub fn finish(mut self, input: &Wire, output: &Wire, name: &str) -> Message {
+    pub fn finish(mut self, input: &Wire, output: &Wire, name: &str) -> Result<Message> {
+        self.claim(&input.name)?;
+        self.claim(name)?;
         if let Some(node) = self.message.node.last_mut() {
             node.output = vec![name.into()];
         }
         self.message.value_info.retain(|value| value.name != output.name);
         self.message.input = vec![self.value(input)];
         self.message.output = vec![self.value(&Wire { name: name.into(), ..output.clone() })];
-        self.message
+        Ok(self.message)
     }
 
     fn value(&self, wire: &Wire) -> Value {

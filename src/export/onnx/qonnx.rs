@@ -3,7 +3,7 @@
 use super::graph::{Graph, Wire, int, string};
 use super::proto::data_type;
 use super::{Dialect, QONNX};
-use crate::export::factors::{Weights, base_scale};
+use crate::export::factors::{Weights, base_scale, single, values};
 use crate::integer::{IntegerInput, IntegerLayer, IntegerWeights};
 use crate::{Error, Result};
 
@@ -22,23 +22,23 @@ struct Quant<'a> {
 
 impl Quant<'_> {
     /// Its constants and attributes.
-    fn parts(&self, graph: &mut Graph, name: &str) -> ([String; 3], Vec<super::proto::Attribute>) {
+    fn parts(&self, graph: &mut Graph, name: &str) -> Result<([String; 3], Vec<super::proto::Attribute>)> {
         let constants = [
-            graph.constant(format!("{name}.scale"), self.shape, self.scales),
-            graph.constant(format!("{name}.zero"), &[], &[self.zero as f32]),
-            graph.constant(format!("{name}.bits"), &[], &[self.bits as f32]),
+            graph.constant(format!("{name}.scale"), self.shape, self.scales)?,
+            graph.constant(format!("{name}.zero"), &[], &[self.zero as f32])?,
+            graph.constant(format!("{name}.bits"), &[], &[self.bits as f32])?,
         ];
         let attributes = vec![
             int("signed", self.signed.into()),
             int("narrow", self.narrow.into()),
             string("rounding_mode", self.rounding),
         ];
-        (constants, attributes)
+        Ok((constants, attributes))
     }
 
     /// Quantizes `real` to `output`.
-    fn node(&self, graph: &mut Graph, real: &Wire, output: &str) -> Wire {
-        let ([scale, zero, bits], attributes) = self.parts(graph, output);
+    fn node(&self, graph: &mut Graph, real: &Wire, output: &str) -> Result<Wire> {
+        let ([scale, zero, bits], attributes) = self.parts(graph, output)?;
         let output = Wire { name: output.into(), ..real.clone() };
         graph.node_of(QONNX, "Quant", &[&real.name, &scale, &zero, &bits], attributes, output)
     }
@@ -59,15 +59,15 @@ impl Dialect for Qonnx {
         (1 << (signed_bits(weights) - 1)) - 1
     }
 
-    fn picture(&self, graph: &mut Graph, input: &IntegerInput, index: &Wire) -> Wire {
-        let values: Vec<f32> = input.codes.as_flattened().iter().map(|code| f32::from(*code) * input.scale).collect();
-        let table = graph.constant("input.table", &[768], &values);
+    fn picture(&self, graph: &mut Graph, input: &IntegerInput, index: &Wire) -> Result<Wire> {
+        let values = values(input.codes.as_flattened(), &[input.scale]);
+        let table = graph.constant("input.table", &[768], &values)?;
         let real = Wire::new("input.real", data_type::FLOAT, &index.shape);
-        let real = graph.node("Gather", &[&table, &index.name], vec![int("axis", 0)], real);
+        let real = graph.node("Gather", &[&table, &index.name], vec![int("axis", 0)], real)?;
         let quant = Quant {
             bits: 8,
             signed: true,
-            narrow: true,
+            narrow: input.largest < 128,
             scales: &[input.scale],
             shape: &[],
             zero: 0,
@@ -83,11 +83,8 @@ impl Dialect for Qonnx {
         shape: &[usize],
         integers: &IntegerWeights,
         weights: &Weights,
-    ) -> String {
-        let count = weights.codes.len() / weights.scales.len();
-        let rows = weights.codes.chunks_exact(count).zip(&weights.scales);
-        let values: Vec<f32> = rows.flat_map(|(row, s)| row.iter().map(move |code| f32::from(*code) * s)).collect();
-        let real = graph.constant(format!("{name}.real"), shape, &values);
+    ) -> Result<String> {
+        let real = graph.constant(format!("{name}.real"), shape, &weights.values())?;
         let mut per_row = vec![1; shape.len()];
         per_row[0] = shape[0];
         let bits = signed_bits(integers);
@@ -102,13 +99,14 @@ impl Dialect for Qonnx {
             rounding: "ROUND",
         };
         let output = Wire::new(format!("{name}.weight"), data_type::FLOAT, shape);
-        let ([scale, zero, bits], attributes) = quant.parts(graph, &output.name);
+        let ([scale, zero, bits], attributes) = quant.parts(graph, &output.name)?;
         graph.constant_node_of(QONNX, "Quant", &[&real, &scale, &zero, &bits], attributes, output)
     }
 
     fn activation(&self, graph: &mut Graph, layer: &IntegerLayer, real: &Wire) -> Result<Wire> {
         let (name, window) = (&layer.name, &layer.window);
-        let base = [base_scale(layer) as f32];
+        let base_scale = base_scale(layer.scale, window);
+        let base = [single(name, base_scale)?];
         let quant = |bits, scales, zero, rounding| Quant {
             bits,
             signed: false,
@@ -125,7 +123,7 @@ impl Dialect for Qonnx {
             if lo != (-zero).max(0) {
                 return Err(refused(layer));
             }
-            return Ok(quant(layer.bits, &base, zero, "HALF_UP").node(graph, real, name));
+            return quant(layer.bits, &base, zero, "HALF_UP").node(graph, real, name);
         }
         let base_bits = (window.base_hi + 1).ilog2();
         let full = |hi: i32, bits: u32| hi == (1 << bits) - 1;
@@ -133,15 +131,15 @@ impl Dialect for Qonnx {
             return Err(refused(layer));
         }
         // Base codes lie on the edges where low bits are dropped, so both steps are in whole numbers, which floating point keeps.
-        let per_unit = graph.constant(format!("{name}.per_unit"), &[], &[(1.0 / base_scale(layer)) as f32]);
+        let per_unit = graph.constant(format!("{name}.per_unit"), &[], &[single(name, 1.0 / base_scale)?])?;
         let units = Wire { name: format!("{name}.units"), ..real.clone() };
-        let units = graph.node("Mul", &[&real.name, &per_unit], vec![], units);
-        let whole = quant(base_bits, &[1.0], 0, "HALF_UP").node(graph, &units, &format!("{name}.base"));
+        let units = graph.node("Mul", &[&real.name, &per_unit], vec![], units)?;
+        let whole = quant(base_bits, &[1.0], 0, "HALF_UP").node(graph, &units, &format!("{name}.base"))?;
         let rounding = if window.round { "HALF_UP" } else { "FLOOR" };
         let step = [(1 << window.shift) as f32];
-        let codes = quant(layer.bits, &step, 0, rounding).node(graph, &whole, &format!("{name}.window"));
-        let unit = graph.constant(format!("{name}.unit"), &[], &base);
-        Ok(graph.node("Mul", &[&codes.name, &unit], vec![], Wire { name: name.clone(), ..codes.clone() }))
+        let codes = quant(layer.bits, &step, 0, rounding).node(graph, &whole, &format!("{name}.window"))?;
+        let unit = graph.constant(format!("{name}.unit"), &[], &base)?;
+        graph.node("Mul", &[&codes.name, &unit], vec![], Wire { name: name.clone(), ..codes.clone() })
     }
 }
 

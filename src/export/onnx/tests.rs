@@ -163,6 +163,11 @@ fn quant_nodes_have_the_bits() {
     // -128 is outside the narrow range.
     assert_eq!(node(&graph, "conv1.weight").attribute[1].i, Some(0));
     assert_eq!(node(&graph, "fc.weight").attribute[1].i, Some(1));
+    assert_eq!(node(&graph, "input").attribute[1].i, Some(1));
+    let mut lowest = self::model();
+    lowest.net.input.codes[2][0] = -128;
+    lowest.net.input.largest = 128;
+    assert_eq!(node(&decoded(qonnx(&lowest)).graph.unwrap(), "input").attribute[1].i, Some(0));
 }
 
 #[test]
@@ -173,6 +178,14 @@ fn what_a_graph_cannot_express_is_refused() {
     assert!(error.to_string().starts_with("stem: codes from 1 to 15 of 4 bits"), "{error}");
     assert!(error.hint_text().unwrap().contains("--format onnx"));
     qdq(&wrong).unwrap();
+    let mut tiny = model();
+    tiny.net.layers[0].scale = 1e-40;
+    assert!(qdq(&tiny).unwrap_err().to_string().starts_with("a factor of "));
+    let mut twice = model();
+    twice.net.layers[1].conv.name = "conv1".into();
+    let error = qdq(&twice).unwrap_err();
+    assert!(error.to_string().starts_with("two tensors of the graph are called conv1."), "{error}");
+    assert_eq!(error.hint_text(), Some("report this as a bug"));
     wrong.net.accumulator = Accumulator { bits: 16, saturates: true };
     assert!(qdq(&wrong).unwrap_err().to_string().contains("accumulators of 16 bits"));
 }
