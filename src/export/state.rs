@@ -10,10 +10,10 @@ use crate::evaluate::Loaded;
 use crate::integer::{
     IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerShortcut, IntegerWeights, Requantize, Window,
 };
-use crate::kernels::norm::EPS;
+use crate::kernels::norm::{EPS, pow2_factor};
 use crate::model::Model;
 use crate::net::{Conv, Layer};
-use crate::quant::{Quantizer, nearest_pow2};
+use crate::quant::Quantizer;
 use crate::safetensors_io::{Tensors, expect};
 use crate::{Error, Result, setup, tensors};
 
@@ -156,7 +156,7 @@ fn quantizers(loaded: &Loaded, state: &mut State) -> Result<()> {
 fn pow2_factors(all: &Tensors, conv: &Conv) -> Result<Vec<f32>> {
     let part = |part: &str| expect(all, &format!("{}.{part}", conv.norm), &[conv.to.c]);
     let rows = part("weight")?.iter().zip(part("running_var")?);
-    let factor = |(gamma, variance): (&f32, &f32)| nearest_pow2(gamma * (1.0 / (variance + EPS).sqrt()));
+    let factor = |(gamma, variance): (&f32, &f32)| pow2_factor(*gamma, *variance);
     rows.map(factor).map(|factor| single(&conv.norm, f64::from(factor))).collect()
 }
 

@@ -5,11 +5,11 @@ use super::{
     Accumulator, IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, IntegerWeights,
     MAX_SHIFT, Multiplier, Requantize, Window,
 };
-use crate::kernels::norm::EPS;
+use crate::kernels::norm::{EPS, pow2_factor};
 use crate::kernels::range::RangeRow;
 use crate::net::{Activation, Layer, LayerId, Linear, Net, Shortcut};
 use crate::normalisation::Normalisation;
-use crate::quant::{Quant, QuantSpec, Quantizer, form, nearest_pow2};
+use crate::quant::{Quant, QuantSpec, Quantizer, form};
 use crate::safetensors_io::{Tensors, expect};
 use crate::tensors;
 use crate::{Error, Result};
@@ -176,8 +176,7 @@ impl Fold<'_> {
         }
         let factor = |k: usize| {
             if self.spec.config.pow2_norm {
-                // As batch norm rounds it, but where a device's square root puts it on the other side of an edge.
-                return f64::from(nearest_pow2(gamma[k] * (1.0 / (variance[k] + EPS).sqrt())));
+                return f64::from(pow2_factor(gamma[k], variance[k]));
             }
             f64::from(gamma[k]) / (f64::from(variance[k]) + f64::from(EPS)).sqrt()
         };

@@ -12,6 +12,12 @@ pub const EPS: f32 = 1e-5;
 /// Weight of a new batch in the running statistics.
 pub const MOMENTUM: f32 = 0.1;
 
+/// gamma / sqrt(var + eps), rounded to a power of two with its sign. A device's square root may put a factor next to an edge on its
+/// other side.
+pub fn pow2_factor(gamma: f32, variance: f32) -> f32 {
+    nearest_pow2(gamma * (1.0 / (variance + EPS).sqrt()))
+}
+
 /// Parameters of `norm_stats`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
