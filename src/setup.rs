@@ -27,9 +27,9 @@ pub fn network(config: &Config, classes: usize) -> Result<(Net, Option<QuantSpec
 /// The first such key.
 pub fn check(config: &Config) -> Result<()> {
     config.validate()?;
-    let (net, _) = network(config, config.network.classes.unwrap_or(10) as usize)?; // any number of classes will do
+    let (net, spec) = network(config, config.network.classes.unwrap_or(10) as usize)?; // any number of classes will do
     let pixels = net.layers.iter().find_map(|l| if let Layer::Pool(p) = l { Some(p.from.pixels()) } else { None });
-    match pixels.filter(|n| config.quant.pow2_norm && !n.is_power_of_two()) {
+    match pixels.filter(|n| spec.is_some_and(|s| s.config.pow2_norm) && !n.is_power_of_two()) {
         Some(n) => Err(Error::config(format!(
             "`quant.pow2_norm` is true with data.size {}: the mean before the classifier is over {n} pixels, expected a power of two",
             config.data.size

@@ -108,7 +108,7 @@ impl<'a> Runner<'a> {
 pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> Result<Inference> {
     let net = &model.net;
     let plan = lower_integers_for_evaluation(net, config, &gpu.caps, config.train.batch as usize)?;
-    let one = lower_integers_for_evaluation(net, config, &gpu.caps, 1)?;
+    let single = lower_integers_for_evaluation(net, config, &gpu.caps, 1)?;
     let mut config = config.clone();
     config.train.batch = plan.batch as u32;
     let lowered = lower_for_evaluation(&config, net.classifier.classes, &gpu.caps)?;
@@ -123,7 +123,7 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
         let images = (layout.images, lowered.plan.tensor(layout.images).words);
         runners.push(Runner::new(exec, program.evaluate, images, layout.logits, lowered.batch));
     }
-    runners.push(Runner::integers(gpu, &one)?);
+    runners.push(Runner::integers(gpu, &single)?);
     for round in 0..=steps {
         for runner in &mut runners {
             runner.step(round > 0)?;

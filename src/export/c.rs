@@ -159,9 +159,9 @@ fn entry(k: usize, layer: &IntegerLayer) -> String {
     };
     let main = conv(&layer.conv, &format!("weights_{k}"));
     let w = &layer.window;
-    let limits = [w.base_lo, w.base_hi, w.shift as i32, i32::from(w.round), w.lo, w.hi].map(int).join(", ");
+    let window = [w.base_lo, w.base_hi, w.shift as i32, i32::from(w.round), w.lo, w.hi].map(int).join(", ");
     format!(
-        "\t{{ \"{}\",\n\t\t{main},\n\t\t{kind}, {identity}, {projection},\n\t\tchannels_{k}, {{ {limits} }} }},\n",
+        "\t{{ \"{}\",\n\t\t{main},\n\t\t{kind}, {identity}, {projection},\n\t\tchannels_{k}, {{ {window} }} }},\n",
         layer.name
     )
 }

@@ -66,9 +66,10 @@ impl Files {
         for (path, bytes) in all.chain([(SUMS, sums.as_bytes())]) {
             let path: PathBuf = folder.join(path);
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-            let mut file = std::fs::File::create(path)?;
+            let mut file = std::fs::File::create(&path)?;
             file.write_all(bytes)?;
             file.sync_all()?;
+            sync_folder_of(&path);
         }
         Ok(())
     }

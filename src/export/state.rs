@@ -1,5 +1,7 @@
 //! The state of a network as torch has it: tensors by torchvision's names in one safetensors file, and what quantizers need under `quant.`.
 
+use std::collections::BTreeSet;
+
 use bytemuck::NoUninit;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde_json::{Value, json};
@@ -51,6 +53,11 @@ impl State {
         let bug = |e: SafeTensorError| {
             Error::training("the tensors cannot be encoded").hint("report this as a bug").caused_by(e)
         };
+        let mut names = BTreeSet::new();
+        if let Some((twice, ..)) = self.0.iter().find(|(name, ..)| !names.insert(name)) {
+            return Err(Error::training(format!("two tensors are called {twice}, by torchvision's rules for names"))
+                .hint("name convolutions as torchvision does, such as layer1.0.conv1 and layer2.0.downsample.0"));
+        }
         let mut views = Vec::new();
         for (name, dtype, shape, bytes) in &self.0 {
             views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(bug)?));
@@ -120,23 +127,19 @@ fn quantizers(loaded: &Loaded, state: &mut State) -> Result<()> {
     let Some(spec) = spec else { return Ok(()) };
     let (all, normalisation) = (&loaded.checkpoint.tensors, &loaded.checkpoint.meta.normalisation);
     if let Some(input) = &spec.input {
-        state.input(&IntegerInput {
-            codes: normalisation.codes(input),
-            scale: input.rule.scale(normalisation.range()).scale,
-            largest: input.quant.max_abs(),
-        });
+        let scale = input.rule.scale(normalisation.range()).scale;
+        state.input(&IntegerInput::new(normalisation.codes(input), scale));
     }
     for (id, layer) in net.layers.iter().enumerate() {
+        if let Layer::Conv(c) = layer
+            && spec.config.pow2_norm
+        {
+            state.insert(format!("quant.{}.factor", c.norm), &[c.to.c], &pow2_factors(all, c)?);
+        }
         let Some(Quantizer { quant, .. }) = spec.layer(id) else { continue };
         let name = layer.name();
         let shape = match layer {
-            Layer::Conv(c) => {
-                if spec.config.pow2_norm {
-                    let factors = pow2_factors(all, c)?;
-                    state.insert(format!("quant.{}.factor", c.norm), &[c.to.c], &factors);
-                }
-                vec![c.to.c, c.real_in, c.kernel, c.kernel]
-            }
+            Layer::Conv(c) => vec![c.to.c, c.real_in, c.kernel, c.kernel],
             Layer::Linear(l) => vec![l.classes, l.features],
             Layer::Activation(_) => {
                 let row = tensors::range(all, name, quant)?;

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extremes_need_a_sign_bit() {
+    fn ranges_need_a_sign_bit() {
         let bits = |least, largest| AccumulatorRange { least, largest }.bits();
         assert_eq!([bits(0, 0), bits(-1, 0), bits(-128, 127), bits(-129, 0), bits(0, 128)], [1, 1, 8, 9, 9]);
         let mut e = AccumulatorRange::NONE;

@@ -10,7 +10,7 @@ use super::manifest::{ConvEntry, LayerEntry, Manifest, ShortcutEntry, shape, sid
 use crate::Result;
 use crate::integer::{
     IntegerConv, IntegerInput, IntegerLayer, IntegerLinear, IntegerNet, IntegerShortcut, IntegerWeights, MAX_SHIFT,
-    Requantize,
+    Multiplier, Requantize,
 };
 use crate::net::Shape;
 
@@ -108,7 +108,7 @@ impl Reader<'_> {
                     name.escape_debug()
                 )));
             }
-            if RESERVED.contains(&name.as_str()) {
+            if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
                 return Err(wrong(format!("has a layer of name {name}, which is that of something else in exports")));
             }
             // Some systems tell no capitals from small letters.
@@ -190,9 +190,13 @@ impl Reader<'_> {
                 })?;
                 for factor in [multipliers[c], added[c]] {
                     if !self.manifest.multiplier.has(factor) {
-                        let kind = self.manifest.multiplier;
+                        let kind = match self.manifest.multiplier {
+                            Multiplier::Bits32 => "32",
+                            Multiplier::Bits16 => "16",
+                            Multiplier::Shift => "shift",
+                        };
                         return Err(wrong(format!(
-                            "{name} has the factor {factor} in channel {c}, expected one of {kind:?}"
+                            "{name} has the factor {factor} in channel {c}, expected one of --multiplier {kind}"
                         )));
                     }
                 }
@@ -231,8 +235,8 @@ impl Reader<'_> {
         }
         let w = entry.window;
         let ordered = 0 <= w.base_lo && w.base_lo <= w.base_hi && w.base_hi <= 255 && 0 <= w.lo && w.lo <= w.hi;
-        let narrow = (2..=8).contains(&entry.bits) && w.hi - w.lo < 1 << entry.bits;
-        if !ordered || w.hi > 255 || w.shift > 7 || !narrow {
+        let narrow = ordered && w.hi <= 255 && (2..=8).contains(&entry.bits) && w.hi - w.lo < 1 << entry.bits;
+        if !narrow || w.shift > 7 {
             return Err(wrong(format!(
                 "{name} has codes of {} bits, {w:?}, expected 2 to 8 bits, 0 to 255",
                 entry.bits

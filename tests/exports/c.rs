@@ -48,8 +48,11 @@ fn a_flipped_bit_fails() {
     assert!(!ok && text.contains("layer1.0.relu1.codes: element 100 is"), "{text}");
     flip(&folder, file, 100, 1, true);
     let source = std::fs::read_to_string(folder.join("model.c")).unwrap();
-    let digit = source.find("weights_3[] = {\n\t0x").unwrap() + "weights_3[] = {\n\t0x0000000".len();
-    flip(&folder, "model.c", digit, 0, true); // 0 and 1, ..., 8 and 9; of letters the hash of the network decides, as a compiler's error
+    let table = source.find("weights_3[] = {").unwrap() + "weights_3[] = {".len();
+    // A digit that is still one with its lowest bit inverted.
+    let digit = table + 2 + source[table..].find("0x").unwrap();
+    let digit = digit + source[digit..].find(|c: char| c.is_ascii_digit()).unwrap();
+    flip(&folder, "model.c", digit, 0, true);
     let (ok, text) = run(&folder, "make", &["check"]);
     assert!(!ok && text.contains("layer2.0.relu1.accumulators: element"), "{text}");
 }

@@ -122,6 +122,16 @@ fn batch_norms_of_powers_of_two_have_their_factors() {
         assert_eq!(factor.log2().fract(), 0.0);
         assert!(ratio.log2().abs() <= 0.501, "{factor} is {ratio} times the factor");
     }
+    // Those behind layers that stay in float too.
+    let ends =
+        "quant={pow2_norm: true, first_last: float, input: none, weights: {pow2: true}, activations: {pow2: true}}";
+    let train =
+        ["train", "tiny.yaml", "--out", "ends", "--set", "train.float_epochs=0", "--set", "train.quant_epochs=1"];
+    cqat(place(), &[&train[..], &["--set", ends]].concat()).ok();
+    cqat(place(), &["export", "ends", "--format", "safetensors", "--out", "of-ends"]).ok();
+    let (names, factors) = (tensors("of-ends"), tensors("of-shift"));
+    assert!(factors.keys().filter(|name| name.ends_with(".factor")).all(|name| names.contains_key(name)));
+    assert!(!names.contains_key("quant.conv1.weight.codes"));
 }
 
 #[test]

@@ -63,10 +63,10 @@ fn every_code_and_accumulator_is_equal() {
 #[ignore = "needs verilator: make test-exports"]
 fn verilator_simulates_the_same() {
     let (_place, folder) = folder(&small());
-    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "LAYERS=layer2.0.relu2"]);
+    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "PICTURES=0", "LAYERS=layer2.0.relu2"]);
     assert!(ok && text.contains("total: 256 of 256 codes equal"), "{text}");
     flip_digit(&folder, "hex/golden/0/layer2.0.relu2.hex", true);
-    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "LAYERS=layer2.0.relu2"]);
+    let (ok, text) = run(&folder, "make", &["check", "SIM=verilator", "PICTURES=0", "LAYERS=layer2.0.relu2"]);
     assert!(!ok && text.contains("total: 255 of 256 codes equal"), "{text}");
 }
 
@@ -106,7 +106,7 @@ fn flip_digit(folder: &Path, file: &str, hashes_too: bool) {
 #[ignore = "needs iverilog: make test-exports"]
 fn a_flipped_bit_fails() {
     let (_place, folder) = folder(&small());
-    let check = || run(&folder, "make", &["check", "LAYERS=layer1.0.relu2 layer2.0.relu2"]);
+    let check = || run(&folder, "make", &["check", "PICTURES=0", "LAYERS=layer1.0.relu2 layer2.0.relu2"]);
     let all = 512 + 256;
     assert!(check().1.contains(&format!("total: {all} of {all} codes equal")));
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();

@@ -102,12 +102,18 @@ fn what_no_network_can_be_is_refused() {
     refused(|m| m["layers"][1]["conv"]["input"] = json!(0), "layer1.0.conv1 does not fit what it reads");
     refused(|m| m["layers"][2]["shortcut"] = json!({"identity": 0}), "adds a value of shape");
     refused(|m| m["layers"][1]["window"]["hi"] = json!(256), "has codes of 4 bits");
+    refused(|m| m["layers"][1]["window"]["hi"] = json!(31), "has codes of 4 bits");
+    refused(
+        |m| (m["layers"][1]["window"]["lo"], m["layers"][1]["window"]["hi"]) = (json!(-1), json!(i32::MAX)),
+        "of 4 bits",
+    );
+    refused(|m| m["layers"][1]["name"] = json!("Logits"), "that of something else");
     refused(|m| m["layers"][1]["scale"] = json!(-1.0), "the scale of layer1.0.relu1 is -1");
     refused(|m| m["input"]["scale"] = json!(0.0), "the scale of the picture is 0");
     refused(|m| m["layers"][1]["name"] = json!("logits"), "that of something else");
     refused(|m| m["layers"][1]["name"] = json!("STEM"), "two layers of name STEM");
     refused(|m| m["layers"][1]["name"] = json!("stem.codes"), "a part of another one");
-    refused(|m| m["multiplier"] = json!("bits16"), "expected one of Bits16");
+    refused(|m| m["multiplier"] = json!("bits16"), "expected one of --multiplier 16");
     refused(|m| m["layers"][1]["colour"] = json!(1), "its manifest lacks something");
     refused(|m| m["accumulator"]["bits"] = json!(40), "accumulators have 40 bits");
     refused(|m| m["layers"][1]["name"] = json!("../x"), "has a layer of name \"../x\"");

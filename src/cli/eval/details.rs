@@ -96,9 +96,9 @@ impl Details {
             }
         }
         if !self.accumulators.is_empty() {
-            let [any, these] = ["data-free", "tight"];
+            let [data_free, tight] = ["data-free", "tight"];
             println!(
-                "\n{:24} {any:>12} {these:>14} {:>8} {:>11} {:>11}",
+                "\n{:24} {data_free:>12} {tight:>14} {:>8} {:>11} {:>11}",
                 "accumulator bits", "observed", "least", "largest"
             );
             for (b, seen) in &self.accumulators {

@@ -60,8 +60,9 @@ impl Graph {
         if self.names.insert(name.into()) {
             return Ok(());
         }
-        Err(Error::training(format!("two tensors of the graph are called {name}, expected names of their own"))
-            .hint("report this as a bug"))
+        Err(Error::training(format!("two tensors of the graph are called {name}, expected names of their own")).hint(
+            "a layer has the name of a part of another one: rename it, or make the model again with cqat quantize",
+        ))
     }
 
     /// A constant; its name.

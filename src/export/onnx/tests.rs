@@ -185,7 +185,10 @@ fn what_a_graph_cannot_express_is_refused() {
     twice.net.layers[1].conv.name = "conv1".into();
     let error = qdq(&twice).unwrap_err();
     assert!(error.to_string().starts_with("two tensors of the graph are called conv1."), "{error}");
-    assert_eq!(error.hint_text(), Some("report this as a bug"));
+    assert_eq!(
+        error.hint_text(),
+        Some("a layer has the name of a part of another one: rename it, or make the model again with cqat quantize")
+    );
     wrong.net.accumulator = Accumulator { bits: 16, saturates: true };
     assert!(qdq(&wrong).unwrap_err().to_string().contains("accumulators of 16 bits"));
 }
