@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Ceilings, Profile, Timed, median, profile};
 use crate::config::Config;
-use crate::exec::Executor;
+use crate::exec::{Executor, ExecutorExt as _};
 use crate::gpu::{Gpu, GpuProgram};
 use crate::kernels::Step;
 use crate::kernels::input::random;
@@ -14,7 +14,7 @@ use crate::plan::integer::IntegerPlan;
 use crate::plan::{ProgramId, TensorId};
 use crate::session::{load_parameters, upload_constants};
 use crate::setup::{lower_for_evaluation, lower_integers_for_evaluation};
-use crate::{Result, exec::ExecutorExt as _, tensors};
+use crate::{Error, Result, tensors};
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -114,7 +114,10 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
     let lowered = lower_for_evaluation(&config, net.classifier.classes, &gpu.caps)?;
     let layout = &lowered.layout;
     let mut runners = vec![Runner::integers(gpu, &plan)?];
-    for program in [lowered.quantized, Some(lowered.float)].into_iter().flatten() {
+    let quantized = lowered.quantized.ok_or_else(|| {
+        Error::config("the model's run has no quantizer").hint("fold a quantized run: cqat quantize RUN --out MODEL")
+    })?;
+    for program in [quantized, lowered.float] {
         let mut exec = GpuProgram::new(gpu, &lowered.plan)?;
         upload_constants(&lowered, &mut exec, &Normalisation::NEUTRAL);
         load_parameters(&lowered, &mut exec, &tensors::initialise(layout, 0), "")?;
@@ -143,9 +146,7 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
         }
         false => None,
     };
-    let [integer, fake_quant, float, single_picture] = <[Pass; 4]>::try_from(passes).map_err(|_| {
-        crate::Error::config("the model's run has no quantizer")
-            .hint("fold a quantized run: cqat quantize RUN --out MODEL")
-    })?;
+    let [integer, fake_quant, float, single_picture] =
+        <[Pass; 4]>::try_from(passes).expect("four programs were measured");
     Ok(Inference { integer, fake_quant, float, single_picture, profile })
 }

@@ -64,7 +64,10 @@ impl ExportArgs {
         }
         let files = if Model::is_at(&self.model) {
             let model = Model::read(&self.model)?;
-            let golden = Golden::new(&model.net, &self.image)?;
+            let golden = match format.has_vectors() {
+                true => Golden::new(&model.net, &self.image)?,
+                false => Golden::default(),
+            };
             export::model(&model, &golden, format)
         } else {
             export::run(&Loaded::read(&self.model)?, &self.model.display().to_string(), format)

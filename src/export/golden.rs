@@ -8,7 +8,7 @@ use crate::pictures;
 use crate::rng::random;
 
 /// Pictures and their integers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Golden {
     /// What each picture is.
     pub names: Vec<String>,

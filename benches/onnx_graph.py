@@ -1,4 +1,4 @@
-"""Times an exported graph (--format onnx) in onnxruntime: bench_graph.py MODEL [BATCH [THREADS]]
+"""Times an exported graph (--format onnx) in onnxruntime: onnx_graph.py MODEL [BATCH [THREADS]]
 
 Beside it, the same network in float (quantizers taken out, weights as floats), and the quantized one with biases inside the convolutions,
 which onnxruntime then runs in 8 bits with biases rounded to whole accumulators. Milliseconds a batch, median of five."""
