@@ -171,17 +171,29 @@ impl Network<'_> {
         }
     }
 
-    /// Logits (N, classes) of the pictures of a split.
+    /// Logits of the pictures of a split.
     ///
     /// # Errors
     /// A device error, an interruption.
-    pub fn logits(&mut self, split: &Split) -> Result<Vec<f32>> {
+    pub fn logits(&mut self, split: &Split) -> Result<Logits> {
+        let of = |net: &IntegerNet, integers: Vec<i32>| Logits {
+            numbers: net.numbers(&integers),
+            integers: Some((integers, net.classifier.fraction_bits)),
+        };
         match self {
-            Network::Integers(net) => Ok(net.numbers(&net.run(&split.images)?)),
-            Network::IntegersOnDevice(session) => session.numbers(&split.images),
-            Network::OnDevice(session, form) => session.logits(*form, split),
+            Network::Integers(net) => Ok(of(net, net.run(&split.images)?)),
+            Network::IntegersOnDevice(session) => Ok(of(session.net(), session.run(&split.images)?)),
+            Network::OnDevice(session, form) => Ok(Logits { numbers: session.logits(*form, split)?, integers: None }),
         }
     }
+}
+
+/// Logits of pictures, `(N, classes)`.
+pub struct Logits {
+    /// As numbers.
+    pub numbers: Vec<f32>,
+    /// Where they are integers, these, and [`crate::integer::IntegerLinear::fraction_bits`].
+    pub integers: Option<(Vec<i32>, u32)>,
 }
 
 impl Loaded {

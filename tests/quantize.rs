@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use common::{Ran, contents, cqat, on_device, parsed, workplace};
+use common::{Ran, command, contents, cqat, on_device, parsed, workplace};
 use cqat::model::Model;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// A finished run `run`, one that is still float, `float`, one whose ranges never freeze, `moving`, and the model of the first, `m`.
@@ -30,15 +31,21 @@ fn place() -> &'static Path {
 fn a_model_is_scored_as_its_run_is_in_integers() {
     let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
     let folded = eval(&["run", "--kind", "folded"]);
-    let (device, cpu) = (eval(&["m"]), eval(&["m", "--engine", "cpu"]));
+    let (device, cpu) = (eval(&["m", "--engine", "device"]), eval(&["m", "--engine", "cpu"]));
     for key in ["top1", "top5", "loss", "samples", "data", "same_data"] {
         assert_eq!((&device[key], &cpu[key]), (&folded[key], &folded[key]), "{key}");
     }
     assert_eq!((device["kind"].as_str(), device["same_data"].as_bool()), (Some("integer"), Some(true)));
-    let narrow = eval(&["m", "--accumulator-bits", "6"]);
+    let narrow = eval(&["m", "--accumulator-bits", "6", "--engine", "device"]);
     assert_ne!(narrow["loss"], folded["loss"]);
     assert_eq!(eval(&["m", "--accumulator-bits", "6", "--engine", "cpu"])["loss"], narrow["loss"]);
     assert_ne!(eval(&["m", "--accumulator-bits", "6", "--overflow", "saturate"])["loss"], narrow["loss"]);
+    // A software adapter is no reason to leave the CPU, but that it is asked for.
+    let free = |arguments: &[&str]| parsed(&Ran::of(command(place(), arguments)).ok().out);
+    let devices = free(&["devices", "--json"]);
+    let has_gpu = devices.as_array().unwrap().iter().any(|d| d["kind"] != "software");
+    assert_eq!(free(&["eval", "--json", "m"])["adapter"] == "CPU reference", !has_gpu);
+    assert_eq!((&eval(&["m"])["adapter"], &cpu["adapter"]), (&device["adapter"], &json!("CPU reference")));
 }
 
 #[test]
@@ -98,8 +105,18 @@ fn a_model_classifies_pictures() {
     picture.save(place().join("p.png")).unwrap();
     let infer = |arguments: &[&str]| parsed(&cqat(place(), &[&["infer", "--json"], arguments].concat()).ok().out);
     let folded = infer(&["--kind", "folded", "run", "p.png"]);
-    assert_eq!(infer(&["m", "p.png"]), folded);
+    assert_eq!(infer(&["--engine", "device", "m", "p.png"]), folded);
     assert_eq!(infer(&["--engine", "cpu", "m", "p.png"]), folded);
+    let [device, cpu] = ["device", "cpu"].map(|engine| infer(&["--engine", engine, "--logits", "m", "p.png"]));
+    assert_eq!(device, cpu);
+    let net = Model::read(&place().join("m")).unwrap().net;
+    let mut picture = cqat::pictures::read_all(&[place().join("p.png")], 32, || ());
+    let logits = net.run(&picture.remove(0).unwrap()).unwrap();
+    assert_eq!((&cpu[0]["logits"], &cpu[0]["fraction_bits"]), (&json!(logits), &json!(net.classifier.fraction_bits)));
+    let real = &infer(&["--kind", "fake_quant", "--logits", "run", "p.png"])[0]["logits"];
+    let near = |k: usize| (real[k].as_f64().unwrap() - f64::from(net.classifier.logit(logits[k]))).abs() < 1.0;
+    assert!(real.as_array().unwrap().len() == logits.len() && (0..logits.len()).all(near), "{real}");
+    assert_eq!(cqat(place(), &["infer", "m", "p.png", "--logits"]).code, 2, "they are in JSON alone");
 }
 
 #[test]

@@ -9,8 +9,10 @@ use details::Details;
 use serde_json::json;
 
 use super::{Global, train};
+use crate::config::Config;
 use crate::evaluate::{Kind, Subject};
 use crate::exec::Device;
+use crate::gpu::{self, Gpu};
 use crate::integer::Accumulator;
 use crate::{Error, Result};
 
@@ -72,8 +74,8 @@ pub(super) struct EvalArgs {
 /// How the integers of a model file are computed.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct IntegerArgs {
-    /// Of a model: on a device, or on the CPU, which gives the same integers
-    #[arg(long, value_enum, default_value = "device")]
+    /// Of a model: what computes; the integers are the same
+    #[arg(long, value_enum, default_value = "auto")]
     engine: Engine,
     /// Of a model: bits of every accumulator, 2 to 32; default: those in the file, 32
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(2..=32))]
@@ -85,7 +87,11 @@ pub(super) struct IntegerArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
+    /// A device where there is a GPU or --device is given, else the CPU: several times as fast as a software adapter
+    Auto,
+    /// A device
     Device,
+    /// The CPU
     Cpu,
 }
 
@@ -109,7 +115,7 @@ impl IntegerArgs {
                     model.net.accumulator = Accumulator { bits, saturates };
                 }
             }
-            Subject::Run(_) if self.accumulator_bits.is_some() || self.engine == Engine::Cpu => {
+            Subject::Run(_) if self.accumulator_bits.is_some() || self.engine != Engine::Auto => {
                 return Err(Error::config(format!(
                     "{} is a run, expected a model file beside --engine and --accumulator-bits",
                     path.display()
@@ -121,13 +127,17 @@ impl IntegerArgs {
         Ok(subject)
     }
 
-    /// Whether a network of this kind runs on a device.
-    pub(super) fn on_device(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Folded => false,
-            Kind::Integer => self.engine == Engine::Device,
-            Kind::Float | Kind::FakeQuant => true,
-        }
+    /// The device that a network of this kind runs on; `None`: the CPU.
+    ///
+    /// # Errors
+    /// As [`Global::open`].
+    pub(super) fn device(&self, kind: Kind, global: &Global, config: &Config) -> Result<Option<Gpu>> {
+        let on_device = match (kind, self.engine) {
+            (Kind::Folded, _) | (Kind::Integer, Engine::Cpu) => false,
+            (Kind::Integer, Engine::Auto) => global.device.is_some() || gpu::list().iter().any(|a| !a.software),
+            (Kind::Integer, Engine::Device) | (Kind::Float | Kind::FakeQuant, _) => true,
+        };
+        on_device.then(|| global.open(Some(config))).transpose()
     }
 }
 
@@ -162,11 +172,12 @@ impl EvalArgs {
                 Error::config("this run held no validation pictures back").hint("train with --set data.validation=5000")
             })?,
         };
-        let wants_device = match self.layers {
-            true => self.against.is_some(),
-            false => self.against.is_some() || self.integers.on_device(kind),
+        let config = subject.config();
+        let gpu = match (self.against.is_some(), self.layers) {
+            (true, _) => Some(global.open(Some(config))?),
+            (false, true) => None,
+            (false, false) => self.integers.device(kind, global, config)?,
         };
-        let gpu = wants_device.then(|| global.open(Some(subject.config()))).transpose()?;
         let device = gpu.as_ref().map(|g| g as &dyn Device);
         let classes = train::run_classes(subject.config(), &data)?;
         let mut details = Details::default();

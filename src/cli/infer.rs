@@ -37,13 +37,16 @@ pub(super) struct InferArgs {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// With the logits of every picture, those of a model as integers, of which 2^fraction_bits are 1
+    #[arg(long, requires = "json")]
+    logits: bool,
 }
 
 impl InferArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         let subject = self.integers.subject(&self.run)?;
         let kind = subject.kind(self.kind.map(Kind::from))?;
-        let gpu = self.integers.on_device(kind).then(|| global.open(Some(subject.config()))).transpose()?;
+        let gpu = self.integers.device(kind, global, subject.config())?;
         let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
         let names = subject.class_names();
         let side = subject.side();
@@ -82,15 +85,25 @@ impl InferArgs {
                 continue;
             }
             let logits = network.logits(&split)?;
-            for (path, row) in readable.into_iter().zip(logits.chunks_exact(names.len())) {
+            let classes = names.len();
+            for (k, (path, row)) in readable.into_iter().zip(logits.numbers.chunks_exact(classes)).enumerate() {
                 let top = likeliest(row, self.top as usize);
-                if self.json {
-                    let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
-                    answers.push(json!({ "image": path.display().to_string(), "top": top.collect::<Vec<_>>() }));
-                } else {
+                if !self.json {
                     println!("{}", one_line(path.display()));
                     top.iter().for_each(|(class, p)| println!("  {:5.1} %  {}", 100.0 * p, one_line(&names[*class])));
+                    continue;
                 }
+                let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
+                let mut answer = json!({ "image": path.display().to_string(), "top": top.collect::<Vec<_>>() });
+                match &logits.integers {
+                    Some((integers, fraction_bits)) if self.logits => {
+                        answer["logits"] = json!(integers[k * classes..][..classes]);
+                        answer["fraction_bits"] = json!(fraction_bits);
+                    }
+                    None if self.logits => answer["logits"] = json!(row),
+                    _ => {}
+                }
+                answers.push(answer);
             }
         }
         if self.json {

@@ -32,6 +32,11 @@ impl<'a> IntegerSession<'a> {
         Ok(IntegerSession { net, lowered, exec })
     }
 
+    /// The network.
+    pub fn net(&self) -> &'a IntegerNet {
+        self.net
+    }
+
     /// Logits `(N, classes)` of raw pictures `(N, 3, size, size)`, as integers.
     ///
     /// # Errors
@@ -62,21 +67,13 @@ impl<'a> IntegerSession<'a> {
         self.exec.write(self.lowered.images, &words);
     }
 
-    /// Logits as numbers.
-    ///
-    /// # Errors
-    /// As [`IntegerSession::run`].
-    pub fn numbers(&mut self, images: &[u8]) -> Result<Vec<f32>> {
-        Ok(self.net.numbers(&self.run(images)?))
-    }
-
     /// As [`IntegerNet::evaluate`].
     ///
     /// # Errors
     /// As [`IntegerNet::evaluate`]; a device error, an interruption.
     pub fn evaluate(&mut self, split: &Split) -> Result<Evaluation> {
         self.net.fits(split)?;
-        let logits = self.numbers(&split.images)?;
+        let logits = self.net.numbers(&self.run(&split.images)?);
         Ok(Evaluation::of_logits(&logits, self.net.classifier.classes, &split.labels))
     }
 

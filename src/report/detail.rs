@@ -126,7 +126,7 @@ fn look(network: &mut Network, split: &Split, kind: Kind) -> Result<(Vec<f32>, V
             }
         }
     }
-    Ok((network.logits(split)?, activations))
+    Ok((network.logits(split)?.numbers, activations))
 }
 
 /// The class of the largest logit, and its probability.

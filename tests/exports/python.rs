@@ -215,7 +215,8 @@ fn torch_loads_what_was_exported() {
         let loaded = loaded(run);
         export::run(&loaded, run, Format::Safetensors).unwrap().write(&out).unwrap();
         for (name, kind) in [("float", Kind::Float), ("quantized", Kind::FakeQuant)] {
-            let logits = loaded.with_network(kind, 10, Some(&gpu), |network| network.logits(&pictures)).unwrap();
+            let logits =
+                loaded.with_network(kind, 10, Some(&gpu), |network| network.logits(&pictures)).unwrap().numbers;
             near(&format!("torch, {name} state of {run}"), name, &out, depth, &logits);
         }
         let model = model_of(run, Multiplier::Bits32);
