@@ -1,5 +1,6 @@
 // out[n, oy, ox, co] = sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution of codes, four products at
-// a time (dot4I8Packed), for GPUs without matrix units. Codes of x lie in -128 .. 127, as those of w do. Sums are exact in i32.
+// a time (dot4I8Packed), for GPUs without matrix units. Sums are exact in i32. Codes of w lie in -128 .. 127, as those of x do or, with
+// FLIP 0x80808080, in 0 .. 255: these are taken as x - 128, padding too, and 128 sum(w) is put back. FLIP is 0 otherwise.
 // x: NHWC, codes in the variant's operand format; w: (taps, c_in, c_out) in its weight format, packed as they are loaded.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
@@ -48,6 +49,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let tn = lid % (N4 / 2u);
     let tm = lid / (N4 / 2u);
     var acc: array<vec4<i32>, 16>;
+    var sum_w: array<vec4<i32>, 2>; // of the columns of both halves, where it is needed
     let chunks = (ci4 + K4 - 1u) / K4;
     let steps = p.kernel * p.kernel * chunks;
     for (var step = 0u; step <= steps; step++) {
@@ -60,9 +62,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let iy = y0[r] + i32(tap / p.kernel);
                 let ix = x0[r] + i32(tap % p.kernel);
                 let c = c4 + load_c;
-                next_x[r] = 0u;
+                next_x[r] = FLIP;
                 if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-                    next_x[r] = bytes(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c));
+                    next_x[r] = bytes(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c)) ^ FLIP;
                 }
             }
             let c = c4 + lid / N4;
@@ -79,6 +81,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
+                if (FLIP != 0u) {
+                    sum_w[0] += dots(0x01010101u, b0);
+                    sum_w[1] += dots(0x01010101u, b1);
+                }
                 for (var i = 0u; i < 4u; i++) { // unrolled
                     acc[i] += dots(a0[i], b0);
                     acc[4u + i] += dots(a0[i], b1);
@@ -109,7 +115,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 for (var j = 0u; j < 2u; j++) { // unrolled
                     let n = n4 + j * (N4 / 2u) + tn;
                     if (n < co4) {
-                        out[m * co4 + n] = total(acc[8u * h + 4u * j + i]);
+                        out[m * co4 + n] = total(acc[8u * h + 4u * j + i] + 128 * sum_w[j]);
                     }
                 }
             }

@@ -170,9 +170,11 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 let sums = if p.integer == ConvParams::KEPT { sums } else { "sums_i32" };
                 let variant = Variant { name: "dot4".into(), ..variant }.with_files(&[weights, sums, FINISH_NONE]);
                 let variant = variant.with_const("X_TURNS", (64 / tile[1]).max(1)); // 16 deep
+                let wide = stored == Format::U8 && p.narrow == 0;
+                let variant = variant.with_const("FLIP", if wide { 0x8080_8080 } else { 0 });
                 Choice::new(variant, family, tile)
             };
-            let fits_dot4 = caps.dot4 && p.narrow == 1 && p.w_codes == 1 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);
+            let fits_dot4 = caps.dot4 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);
             let (x_codes, w_codes) = (stored != Format::F32, p.w_codes == 1);
             let coop = || {
                 let terms = [terms(x_codes, p.terms), terms(w_codes, p.terms)];

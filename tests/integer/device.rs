@@ -74,9 +74,12 @@ fn every_family_of_kernels_gives_the_integers_of_the_cpu() {
 fn this_adapter_gives_the_integers_of_the_cpu() {
     let gpu = common::gpu(true);
     for (name, net) in nets() {
-        for family in [KernelFamily::of(&gpu.caps), KernelFamily::Tiled] {
-            let options = Options { family, winograd_channels: 8, ..Options::new(BATCH, gpu.caps.clone()) };
-            equal(&format!("{name}, {family:?}"), &net, &gpu, &options);
+        let own = || gpu.caps.clone();
+        let by_fours = Caps { dot4: true, matrix: 0, ..own() };
+        let tiled = KernelFamily::Tiled;
+        for (family, caps) in [(KernelFamily::of(&gpu.caps), own()), (tiled, own()), (tiled, by_fours)] {
+            let options = Options { family, winograd_channels: 8, ..Options::new(BATCH, caps.clone()) };
+            equal(&format!("{name}, {family:?}, {caps:?}"), &net, &gpu, &options);
         }
     }
 }

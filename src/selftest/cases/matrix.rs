@@ -180,15 +180,15 @@ fn packed_codes(caps: &Caps) -> Vec<Case> {
     let mut cases = Vec::new();
     for shape in [[3, 9, 7, 40, 72, 3, 2], [2, 9, 8, 24, 136, 1, 1], [1, 13, 11, 72, 16, 3, 1]] {
         let g = geometry(shape);
-        for format in [Format::U8, Format::I8] {
-            let p = ConvParams { narrow: 1, ..g.forward(format) };
-            let x = operand(format, g.batch * g.from.len(), 1);
-            let x: Vec<u32> = x.iter().map(|v| if format == Format::U8 { v & 0x7f7f_7f7f } else { *v }).collect();
+        for (format, narrow) in [(Format::U8, 0), (Format::U8, 1), (Format::I8, 1)] {
+            let p = ConvParams { narrow, ..g.forward(format) };
+            let mask = if (format, narrow) == (Format::U8, 1) { 0x7f7f_7f7f } else { u32::MAX };
+            let x: Vec<u32> = operand(format, g.batch * g.from.len(), 1).iter().map(|v| v & mask).collect();
             let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, -128, 127);
             let candidates = conv_candidates(&p, format, &caps, KernelFamily::Tiled);
             let packed = candidates.into_iter().filter(|c| c.variant.shader == "conv_dot4");
             for choice in packed.step_by(3) {
-                let name = format!("packed {format:?} {}", choice.variant.title());
+                let name = format!("packed {format:?} narrow {narrow} {}", choice.variant.title());
                 let data = [x.clone(), w.clone(), unset(g.batch * g.to.len())];
                 cases.push(conv_case_of(choice, &name, &g, p, data).exact());
             }
