@@ -225,8 +225,7 @@ struct Layer<'a> {
     layer: &'a IntegerLayer,
     main: Conv<'a>,
     projection: Option<Conv<'a>>,
-    /// Code of every base code: a picture's worth of windows is looked up, not computed.
-    window: [i16; 256],
+    factors: Factors,
     accumulator: Accumulator,
     /// Of its main convolution in [`IntegerNet::weights`]; a projection's follows.
     number: usize,
@@ -235,8 +234,27 @@ struct Layer<'a> {
 impl<'a> Layer<'a> {
     fn new(layer: &'a IntegerLayer, accumulator: Accumulator, number: usize) -> Layer<'a> {
         let projection = layer.projection().map(Conv::new);
-        let window = std::array::from_fn(|base| layer.window.code(base as i64) as i16);
-        Layer { layer, main: Conv::new(&layer.conv), projection, window, accumulator, number }
+        let factors = Factors::new(&layer.channels);
+        Layer { layer, main: Conv::new(&layer.conv), projection, factors, accumulator, number }
+    }
+}
+
+/// Requantization of each channel, as vector instructions load it.
+struct Factors {
+    multiplier: Vec<i32>,
+    shortcut: Vec<i32>,
+    offset: Vec<i64>,
+    shift: Vec<u32>,
+}
+
+impl Factors {
+    fn new(channels: &[Requantize]) -> Factors {
+        Factors {
+            multiplier: channels.iter().map(|k| k.multiplier).collect(),
+            shortcut: channels.iter().map(|k| k.shortcut).collect(),
+            offset: channels.iter().map(|k| k.offset).collect(),
+            shift: channels.iter().map(|k| k.shift).collect(),
+        }
     }
 }
 
@@ -274,18 +292,40 @@ impl Layer<'_> {
     }
 
     /// Codes of one row `(W, C)`; an empty `shortcut` is none.
-    #[inline(always)]
     fn requantize<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has it.
+            return unsafe { self.requantize_avx2(main, shortcut, codes) };
+        }
+        self.requantize_any(main, shortcut, codes);
+    }
+
+    /// The same, compiled for longer vectors.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn requantize_avx2<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
+        self.requantize_any(main, shortcut, codes);
+    }
+
+    #[inline(always)]
+    fn requantize_any<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
         let c = self.layer.channels.len();
-        let [lo, hi] = [self.layer.window.base_lo, self.layer.window.base_hi].map(i64::from);
-        let one = |k: &Requantize, acc: i32, r: i32| self.window[k.apply(acc, r).clamp(lo, hi) as usize];
+        let window = self.layer.window;
+        let Factors { multiplier, shortcut: other, offset, shift } = &self.factors;
+        let (multiplier, other, offset, shift) = (&multiplier[..c], &other[..c], &offset[..c], &shift[..c]);
+        let factors =
+            |k: usize| Requantize { multiplier: multiplier[k], shortcut: other[k], offset: offset[k], shift: shift[k] };
         for (pixel, (codes, main)) in codes.chunks_exact_mut(c).zip(main.chunks_exact(c)).enumerate() {
-            let each = codes.iter_mut().zip(main).zip(&self.layer.channels);
             if shortcut.is_empty() {
-                each.for_each(|((q, acc), k)| *q = one(k, *acc, 0));
+                for k in 0..c {
+                    codes[k] = window.code(factors(k).apply(main[k], 0)) as i16;
+                }
             } else {
                 let shortcut = &shortcut[pixel * c..][..c];
-                each.zip(shortcut).for_each(|(((q, acc), k), r)| *q = one(k, *acc, (*r).into()));
+                for k in 0..c {
+                    codes[k] = window.code(factors(k).apply(main[k], shortcut[k].into())) as i16;
+                }
             }
         }
     }
