@@ -21,7 +21,7 @@ use std::process::Command;
 use common::random_net::{Case, NORMALISATION, Random};
 use cqat::config::{Granularity, Method, QuantConfig, Reduce};
 use cqat::export::{Files, Format, Golden};
-use cqat::integer::IntegerNet;
+use cqat::integer::{IntegerNet, Multiplier};
 use cqat::model::{Model, Source};
 
 /// The model of a network.
@@ -45,7 +45,15 @@ fn networks() -> Vec<(&'static str, IntegerNet)> {
         ("W8A8", Case::new(8, 8, &bits(8, 8), 3).folded()),
         ("low bits dropped", Case::new(8, 8, &dropped, 4).folded()),
         ("odd codes", Case::new(10, 8, &odd, 5).folded()),
+        ("shifts", shifts()),
     ]
+}
+
+/// A network whose factors are powers of two.
+fn shifts() -> IntegerNet {
+    let mut quant = QuantConfig { pow2_norm: true, ..QuantConfig::default() };
+    (quant.weights.pow2, quant.activations.pow2) = (true, true);
+    Case::new(10, 8, &quant, 6).folded_with(Multiplier::Shift)
 }
 
 /// Its golden vectors on three pictures of noise.

@@ -84,7 +84,7 @@ fn a_model_stands_beside_its_run() {
 fn a_models_inference_is_measured() {
     let bench = |arguments: &[&str]| Ran::of(on_device(place(), &[&["bench"], arguments].concat()));
     let json = parsed(&bench(&["m", "--json", "--steps", "1", "--trace", "t.json"]).ok().out);
-    for (pass, batch) in [("integer", 8), ("fake_quant", 8), ("float", 8), ("single_picture", 1)] {
+    for (pass, batch) in [("integer", 8), ("fake_quant", 8), ("float", 8), ("single_picture", 1), ("cpu", 8)] {
         assert_eq!(json[pass]["batch"], batch, "{json}");
         assert!(json[pass]["images_per_second"].as_f64().unwrap() > 0.0, "{json}");
     }

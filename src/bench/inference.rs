@@ -27,6 +27,8 @@ pub struct Inference {
     pub float: Pass,
     /// One picture, in integers.
     pub single_picture: Pass,
+    /// Integers on the CPU, by batches, on all processors.
+    pub cpu: Pass,
     /// The kernels of the integers, where the device has timestamps.
     pub profile: Option<Profile>,
 }
@@ -42,6 +44,14 @@ pub struct Pass {
     pub device_ms: Option<f64>,
     /// Pictures a second.
     pub images_per_second: f64,
+}
+
+impl Pass {
+    /// Of steps of `batch` pictures that took so many milliseconds.
+    fn of(batch: usize, walls: &mut [f64]) -> Pass {
+        let step_ms = median(walls);
+        Pass { batch, step_ms, device_ms: None, images_per_second: batch as f64 / step_ms * 1e3 }
+    }
 }
 
 /// A program under measurement.
@@ -91,13 +101,8 @@ impl<'a> Runner<'a> {
     }
 
     fn pass(&mut self) -> Pass {
-        let step_ms = median(&mut self.walls);
-        Pass {
-            batch: self.batch,
-            step_ms,
-            device_ms: (!self.devices.is_empty()).then(|| median(&mut self.devices)),
-            images_per_second: self.batch as f64 / step_ms * 1e3,
-        }
+        let device_ms = (!self.devices.is_empty()).then(|| median(&mut self.devices));
+        Pass { device_ms, ..Pass::of(self.batch, &mut self.walls) }
     }
 }
 
@@ -127,10 +132,15 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
         runners.push(Runner::new(exec, program.evaluate, images, layout.logits, lowered.batch));
     }
     runners.push(Runner::integers(gpu, &single)?);
+    let pictures: Vec<u8> = (0..plan.batch * net.picture_bytes()).map(|i| random(1, i as u32, 0) as u8).collect();
+    let mut cpu = vec![];
     for round in 0..=steps {
         for runner in &mut runners {
             runner.step(round > 0)?;
         }
+        let begin = Instant::now();
+        net.run(&pictures)?;
+        cpu.extend((round > 0).then(|| begin.elapsed().as_secs_f64() * 1e3));
     }
     let passes: Vec<Pass> = runners.iter_mut().map(Runner::pass).collect();
     let integers = &plan.plan.programs[plan.run.0].dispatches;
@@ -148,5 +158,6 @@ pub fn measure_model(model: &Model, config: &Config, gpu: &Gpu, steps: u32) -> R
     };
     let [integer, fake_quant, float, single_picture] =
         <[Pass; 4]>::try_from(passes).expect("four programs were measured");
-    Ok(Inference { integer, fake_quant, float, single_picture, profile })
+    let cpu = Pass::of(plan.batch, &mut cpu);
+    Ok(Inference { integer, fake_quant, float, single_picture, cpu, profile })
 }

@@ -46,12 +46,19 @@ pub(super) fn files(model: &Model, golden: &Golden) -> Result<(Files, Value)> {
     Ok((files, entries.into()))
 }
 
-/// Bits of a multiplier of accumulators or shortcuts.
+/// Bits of a multiplier of accumulators or shortcuts; of a power of two as [`power`] says it.
 pub(super) fn multiplier_bits(net: &IntegerNet) -> u32 {
     match net.multiplier {
         Multiplier::Bits16 => 16,
-        Multiplier::Bits32 | Multiplier::Shift => 32,
+        Multiplier::Bits32 => 32,
+        Multiplier::Shift => 6,
     }
+}
+
+/// A power of two with a sign in six bits: the exponent plus one, 0 for 0, and the sign above them.
+fn power(factor: i32) -> i64 {
+    let sign = if factor < 0 { 32 } else { 0 };
+    factor.unsigned_abs().checked_ilog2().map_or(0, |exponent| sign | i64::from(exponent + 1))
 }
 
 /// Bits of the unsigned codes of a layer.
@@ -62,13 +69,11 @@ pub(super) fn code_bits(layer: &IntegerLayer) -> u32 {
 fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
     let mut all =
         vec![Memory::single("input.codes".into(), "codes of bytes", "colour, byte", 8, net.input.codes.concat())];
-    let bits = multiplier_bits(net);
     for layer in &net.layers {
         all.push(conv_weights(&layer.conv));
-        factors(&layer.conv.name, &layer.channels, bits, &mut all);
+        factors(net, &layer.conv.name, &layer.channels, &mut all);
         let added = |name: String| {
-            let values = layer.channels.iter().map(|k| k.shortcut);
-            Memory::single(name, "multipliers of what is added", CHANNELS, bits, values)
+            multipliers(net, name, "multipliers of what is added", layer.channels.iter().map(|k| k.shortcut))
         };
         match &layer.shortcut {
             IntegerShortcut::None => {}
@@ -79,7 +84,7 @@ fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
     let c = &net.classifier;
     let rows = stored(&c.weights).collect();
     all.push(weights(&c.name, "class, group of features", &c.weights, c.features, rows));
-    factors(&c.name, &c.channels, bits, &mut all);
+    factors(net, &c.name, &c.channels, &mut all);
     (0..golden.count()).for_each(|picture| vectors(net, golden, picture, &mut all));
     all
 }
@@ -105,14 +110,24 @@ fn conv_weights(c: &IntegerConv) -> Memory {
     weights(&c.name, "output channel, kernel row, kernel column, group of input channels", &c.weights, from, values)
 }
 
-fn factors(name: &str, channels: &[Requantize], bits: u32, all: &mut Vec<Memory>) {
-    let mut add = |part: &str, holds, bits, values: Vec<i64>| {
-        all.push(Memory::single(format!("{name}.{part}"), holds, CHANNELS, bits, values));
-    };
-    add("mul", "multipliers of accumulators", bits, channels.iter().map(|k| k.multiplier.into()).collect());
-    add("bias", "biases", BIAS_BITS, channels.iter().map(|k| k.offset).collect());
+fn multipliers(net: &IntegerNet, name: String, holds: &'static str, values: impl Iterator<Item = i32>) -> Memory {
+    let bits = multiplier_bits(net);
+    match net.multiplier {
+        Multiplier::Shift => Memory {
+            signed: false,
+            ..Memory::single(name, "powers of two as multipliers", CHANNELS, bits, values.map(power))
+        },
+        Multiplier::Bits16 | Multiplier::Bits32 => Memory::single(name, holds, CHANNELS, bits, values),
+    }
+}
+
+fn factors(net: &IntegerNet, name: &str, channels: &[Requantize], all: &mut Vec<Memory>) {
+    let named = |part: &str| format!("{name}.{part}");
+    let values = channels.iter().map(|k| k.multiplier);
+    all.push(multipliers(net, named("mul"), "multipliers of accumulators", values));
+    all.push(Memory::single(named("bias"), "biases", CHANNELS, BIAS_BITS, channels.iter().map(|k| k.offset)));
     let shifts = channels.iter().map(|k| k.shift);
-    let shift = Memory::single(format!("{name}.shift"), "shifts", CHANNELS, SHIFT_BITS, shifts);
+    let shift = Memory::single(named("shift"), "shifts", CHANNELS, SHIFT_BITS, shifts);
     all.push(Memory { signed: false, ..shift });
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::{Files, Golden, hex};
-use crate::integer::{Accumulator, IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut};
+use crate::integer::{Accumulator, IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, Multiplier};
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -169,6 +169,7 @@ fn layer_file(net: &IntegerNet, layer: &IntegerLayer) -> Result<String> {
         ("S_WORDS", words),
         ("R_BITS", r_bits as usize),
         ("MUL_BITS", hex::multiplier_bits(net) as usize),
+        ("POWERS", usize::from(net.multiplier == Multiplier::Shift)),
         ("BIAS_BITS", hex::BIAS_BITS as usize),
         ("SHIFT_BITS", hex::SHIFT_BITS as usize),
         ("BASE_LO", window.base_lo as usize),
@@ -218,12 +219,13 @@ fn settings(net: &IntegerNet, golden: &Golden) -> String {
     format!(
         "LAYERS ?= {}\n# Picture of the golden vectors; {} are there.\nPICTURES ?= {picture}\n\n\
          # What make area compares: bits of weights, codes and accumulators, for the longest sum of the network.\n\
-         TERMS = {terms}\nNARROW_W = {w_bits}\nNARROW_A = {a_bits}\nNARROW_ODD = {}\nNARROW_ACC = {}\nWIDE_ACC = {}\nMUL = {}\n",
+         TERMS = {terms}\nNARROW_W = {w_bits}\nNARROW_A = {a_bits}\nNARROW_ODD = {}\nNARROW_ACC = {}\nWIDE_ACC = {}\nMUL = {}\nPOWERS = {}\n",
         layers.join(" "),
         golden.count(),
         u32::from(odd),
         acc(largest, a_bits),
         acc(128, 8),
         hex::multiplier_bits(net),
+        u32::from(net.multiplier == Multiplier::Shift),
     )
 }

@@ -122,7 +122,12 @@ impl Case {
     }
 
     pub fn folded(&self) -> IntegerNet {
-        self.fold().unwrap_or_else(|e| panic!("{e}\nhint: {}", e.hint_text().unwrap_or("none")))
+        self.folded_with(Multiplier::Bits32)
+    }
+
+    pub fn folded_with(&self, multiplier: Multiplier) -> IntegerNet {
+        let net = IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation, multiplier);
+        net.unwrap_or_else(|e| panic!("{e}\nhint: {}", e.hint_text().unwrap_or("none")))
     }
 
     pub fn tensor(&self, name: &str) -> &[f32] {

@@ -58,6 +58,20 @@ impl Memories {
     fn at(&self, name: &str) -> &[i64] {
         &self.integers[name]
     }
+
+    /// Multipliers, which a model of shifts says by their powers of two.
+    fn multipliers(&self, name: &str) -> Vec<i64> {
+        let power = |v: &i64| {
+            let magnitude = if v % 32 == 0 { 0 } else { 1 << (v % 32 - 1) };
+            if *v < 32 { magnitude } else { -magnitude }
+        };
+        let values = self.at(name);
+        if self.manifest["model"]["multiplier"] == "shift" {
+            values.iter().map(power).collect()
+        } else {
+            values.to_vec()
+        }
+    }
 }
 
 fn golden_files(folder: &Path) -> usize {
@@ -104,7 +118,7 @@ fn memories_hold_the_network_and_its_integers() {
             .map(|l| (&l.conv.name, &l.channels))
             .chain([(&net.classifier.name, &net.classifier.channels)])
         {
-            assert_eq!(m.at(&format!("{conv}.mul")), wide(channels.iter().map(|k| k.multiplier)));
+            assert_eq!(m.multipliers(&format!("{conv}.mul")), wide(channels.iter().map(|k| k.multiplier)));
             assert_eq!(m.at(&format!("{conv}.bias")), wide(channels.iter().map(|k| k.offset)));
             assert_eq!(m.at(&format!("{conv}.shift")), wide(channels.iter().map(|k| k.shift)));
         }
@@ -145,21 +159,23 @@ fn memories_alone_give_every_code() {
         };
         for layer in layers {
             let conv = &layer["conv"];
-            let file = |part: &str| m.at(&format!("{}.{part}", conv["name"].as_str().unwrap()));
+            let name_of = |part: &str| format!("{}.{part}", conv["name"].as_str().unwrap());
+            let file = |part: &str| m.at(&name_of(part));
+            let multipliers = m.multipliers(&name_of("mul"));
             let main = accumulators(&m, conv, &value(&conv["input"]));
             assert_eq!(main, file_of(&m, conv, "acc"), "{name}: {conv}");
-            let channels = file("mul").len();
+            let channels = multipliers.len();
             let (added, factors) = match &layer["shortcut"] {
                 Value::String(_) => (vec![0; main.len()], vec![0; channels]),
                 shortcut if shortcut.get("identity").is_some() => {
                     let codes = m.at(&format!("golden/1/{}", value(&shortcut["identity"])));
-                    (codes.to_vec(), file("shortcut").to_vec())
+                    (codes.to_vec(), m.multipliers(&name_of("shortcut")))
                 }
                 shortcut => {
                     let p = &shortcut["projection"];
                     let sums = accumulators(&m, p, &value(&p["input"]));
                     assert_eq!(sums, file_of(&m, p, "acc"), "{name}: {p}");
-                    (sums, m.at(&format!("{}.mul", p["name"].as_str().unwrap())).to_vec())
+                    (sums, m.multipliers(&format!("{}.mul", p["name"].as_str().unwrap())))
                 }
             };
             let window = |key: &str| layer["window"][key].as_i64().unwrap();
@@ -167,7 +183,7 @@ fn memories_alone_give_every_code() {
             let codes = main.iter().zip(&added).enumerate().map(|(at, (acc, r))| {
                 let c = at % channels;
                 let n = file("shift")[c];
-                let base = (acc * file("mul")[c] + r * factors[c] + file("bias")[c] + (1 << (n - 1))) >> n;
+                let base = (acc * multipliers[c] + r * factors[c] + file("bias")[c] + (1 << (n - 1))) >> n;
                 let base = base.clamp(window("base_lo"), window("base_hi"));
                 ((base + half) >> window("shift")).clamp(window("lo"), window("hi"))
             });

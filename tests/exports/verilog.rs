@@ -8,7 +8,7 @@ use cqat::integer::{Accumulator, IntegerNet, Multiplier};
 use tempfile::TempDir;
 
 use super::common::random_net::Case;
-use super::{files, flip, golden, model, networks, run};
+use super::{files, flip, golden, model, networks, run, shifts};
 
 fn folder(net: &IntegerNet) -> (TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
@@ -23,9 +23,7 @@ fn small() -> IntegerNet {
 }
 
 fn narrow_multipliers() -> IntegerNet {
-    let case = Case::new(8, 8, &QuantConfig::default(), 6);
-    let folded = IntegerNet::fold(&case.net, &case.spec, &case.tensors, &case.normalisation, Multiplier::Bits16);
-    folded.unwrap_or_else(|e| panic!("{e}"))
+    Case::new(8, 8, &QuantConfig::default(), 6).folded_with(Multiplier::Bits16)
 }
 
 #[test]
@@ -81,18 +79,27 @@ fn no_tool_warns() {
     }
 }
 
+/// The rows of `make area`: cells at the network's bits and at 8x8, and their ratio.
+fn area(net: &IntegerNet) -> [[f64; 3]; 3] {
+    let (_place, folder) = folder(net);
+    let (ok, text) = run(&folder, "make", &["area"]);
+    assert!(ok && text.contains("W5A4     W8A8  ratio"), "{text}");
+    ["multiply, accumulate", "requantize, clip", "datapath"].map(|row| {
+        let numbers = text.lines().find_map(|line| line.strip_prefix(row)).unwrap_or_else(|| panic!("{row}: {text}"));
+        let numbers: Vec<f64> = numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        numbers.try_into().unwrap_or_else(|_| panic!("{text}"))
+    })
+}
+
 #[test]
 #[ignore = "needs yosys: make test-exports"]
 fn narrow_codes_take_fewer_cells() {
-    let (_place, folder) = folder(&small());
-    let (ok, text) = run(&folder, "make", &["area"]);
-    assert!(ok && text.contains("W5A4     W8A8  ratio"), "{text}");
-    for (row, at_least) in [("multiply, accumulate", 2.0), ("requantize, clip", 1.0), ("datapath", 1.2)] {
-        let numbers = text.lines().find_map(|line| line.strip_prefix(row)).unwrap_or_else(|| panic!("{row}: {text}"));
-        let numbers: Vec<f64> = numbers.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        let [narrow, wide, ratio] = numbers[..] else { panic!("{text}") };
-        assert!(narrow > 100.0 && wide / narrow > at_least && (wide / narrow - ratio).abs() < 0.01, "{text}");
+    let cells = area(&small());
+    for ([narrow, wide, ratio], at_least) in cells.into_iter().zip([2.0, 1.0, 1.2]) {
+        assert!(narrow > 100.0 && wide / narrow > at_least && (wide / narrow - ratio).abs() < 0.01, "{cells:?}");
     }
+    let [_, [requantize, ..], _] = area(&shifts());
+    assert!(100.0 < requantize && requantize < 0.7 * cells[1][0], "{requantize} {cells:?}");
 }
 
 /// Inverts the lowest bit of the first digit that stays one.

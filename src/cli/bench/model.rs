@@ -38,13 +38,14 @@ impl BenchArgs {
             ("fake_quant", &m.fake_quant),
             ("float", &m.float),
             ("single picture", &m.single_picture),
+            ("integer, CPU", &m.cpu),
         ];
         if self.json {
             let p = m.profile.as_ref();
             println!(
                 "{}",
                 json!({
-                    "integer": m.integer, "fake_quant": m.fake_quant, "float": m.float, "single_picture": m.single_picture, "steps": self.steps,
+                    "integer": m.integer, "fake_quant": m.fake_quant, "float": m.float, "single_picture": m.single_picture, "cpu": m.cpu, "steps": self.steps,
                     "speedup_over_float": m.integer.images_per_second / m.float.images_per_second,
                     "kernels": p.map_or(&[][..], |p| &p.kernels), "kernels_ms": p.map(|p| p.kernels_ms),
                     "adapter": gpu.summary.name,

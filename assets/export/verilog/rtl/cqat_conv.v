@@ -33,6 +33,7 @@ module cqat_conv #(
     parameter P_ACC_BITS = 22,
     parameter R_BITS = 5,
     parameter MUL_BITS = 32,
+    parameter POWERS = 0,
     parameter BIAS_BITS = 55,
     parameter SHIFT_BITS = 6,
     parameter [7:0] BASE_LO = 0,
@@ -165,7 +166,7 @@ module cqat_conv #(
     cqat_datapath #(
         .LANES(LANES), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .W_BITS(W_BITS), .ODD(ODD), .ACC_BITS(ACC_BITS),
         .SHORTCUT(SHORTCUT), .S_BITS(S_BITS), .P_LANES(P_LANES), .P_A_BITS(P_A_BITS), .P_A_SIGNED(P_A_SIGNED),
-        .P_W_BITS(P_W_BITS), .P_ODD(P_ODD), .P_ACC_BITS(P_ACC_BITS), .R_BITS(R_BITS), .MUL_BITS(MUL_BITS),
+        .P_W_BITS(P_W_BITS), .P_ODD(P_ODD), .P_ACC_BITS(P_ACC_BITS), .R_BITS(R_BITS), .MUL_BITS(MUL_BITS), .POWERS(POWERS),
         .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS), .BASE_LO(BASE_LO), .BASE_HI(BASE_HI),
         .WINDOW_SHIFT(WINDOW_SHIFT), .WINDOW_ROUND(WINDOW_ROUND), .LO(LO), .HI(HI), .Q_BITS(Q_BITS)
     ) datapath (

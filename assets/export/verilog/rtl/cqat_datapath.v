@@ -19,6 +19,7 @@ module cqat_datapath #(
     parameter P_ACC_BITS = 22,
     parameter R_BITS = 5, // 1, S_BITS + 1 or P_ACC_BITS
     parameter MUL_BITS = 32,
+    parameter POWERS = 0,
     parameter BIAS_BITS = 55,
     parameter SHIFT_BITS = 6,
     parameter [7:0] BASE_LO = 0,
@@ -72,7 +73,7 @@ module cqat_datapath #(
     endgenerate
 
     cqat_requantize #(
-        .ACC_BITS(ACC_BITS), .R_BITS(R_BITS), .MUL_BITS(MUL_BITS), .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS),
+        .ACC_BITS(ACC_BITS), .R_BITS(R_BITS), .MUL_BITS(MUL_BITS), .POWERS(POWERS), .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS),
         .BASE_LO(BASE_LO), .BASE_HI(BASE_HI), .WINDOW_SHIFT(WINDOW_SHIFT), .WINDOW_ROUND(WINDOW_ROUND),
         .LO(LO), .HI(HI), .Q_BITS(Q_BITS)
     ) factors (

@@ -4,11 +4,13 @@
 //   base = min(max(base, BASE_LO), BASE_HI)                               the 8-bit grid; BASE_LO = 0 is the ReLU
 //   q    = min(max((base + half) >> WINDOW_SHIFT, LO), HI)                half = 2^(WINDOW_SHIFT - 1) where WINDOW_ROUND is 1, else 0
 //
-// r is what is added: a code, an accumulator of a projection, or 0. shift is 1 to 48.
+// r is what is added: a code, an accumulator of a projection, or 0. shift is 1 to 48. With POWERS 1 mul and mul_r are powers of two, and the
+// products shifts: the exponent plus one in the low five bits (0: the factor is 0), and above them 1 where the factor is negative.
 module cqat_requantize #(
     parameter ACC_BITS = 22,
     parameter R_BITS = 5,
     parameter MUL_BITS = 32,
+    parameter POWERS = 0,
     parameter BIAS_BITS = 55,
     parameter SHIFT_BITS = 6,
     parameter [7:0] BASE_LO = 0,
@@ -33,12 +35,29 @@ module cqat_requantize #(
     localparam signed [63:0] MOST = {56'd0, BASE_HI};
     localparam signed [9:0] HALF = WINDOW_ROUND != 0 ? (10'sd1 << WINDOW_SHIFT) >>> 1 : 10'sd0;
 
+    wire signed [63:0] acc_64 = {{64-ACC_BITS{acc[ACC_BITS-1]}}, acc};
+    wire signed [63:0] r_64 = {{64-R_BITS{r[R_BITS-1]}}, r};
+    wire signed [63:0] bias_64 = {{64-BIAS_BITS{bias[BIAS_BITS-1]}}, bias};
+    wire signed [63:0] sum;
+
+    generate
+        if (POWERS != 0) begin : shifts
+            function signed [63:0] shifted(input signed [63:0] value, input [5:0] factor);
+                shifted = factor[4:0] == 5'd0 ? 64'sd0 : (factor[5] ? -value : value) <<< (factor[4:0] - 5'd1);
+            endfunction
+            assign sum = shifted(acc_64, mul) + shifted(r_64, mul_r) + bias_64;
+        end else begin : multipliers
+            wire signed [63:0] mul_64 = {{64-MUL_BITS{mul[MUL_BITS-1]}}, mul};
+            wire signed [63:0] mul_r_64 = {{64-MUL_BITS{mul_r[MUL_BITS-1]}}, mul_r};
+            assign sum = acc_64 * mul_64 + r_64 * mul_r_64 + bias_64;
+        end
+    endgenerate
+
     // The base code, of which 8 bits are used.
-    function [7:0] base(input signed [63:0] acc_64, input signed [63:0] r_64, input signed [63:0] mul_64,
-                        input signed [63:0] mul_r_64, input signed [63:0] bias_64, input [SHIFT_BITS-1:0] places);
+    function [7:0] base(input signed [63:0] value, input [SHIFT_BITS-1:0] places);
         reg signed [63:0] code;
         begin
-            code = (acc_64 * mul_64 + r_64 * mul_r_64 + bias_64 + ((64'sd1 << places) >>> 1)) >>> places;
+            code = (value + ((64'sd1 << places) >>> 1)) >>> places;
             base = code < LEAST ? BASE_LO : code > MOST ? BASE_HI : code[7:0];
         end
     endfunction
@@ -54,7 +73,5 @@ module cqat_requantize #(
 
     always @(posedge clk)
         if (enable)
-            q <= clip(base({{64-ACC_BITS{acc[ACC_BITS-1]}}, acc}, {{64-R_BITS{r[R_BITS-1]}}, r},
-                {{64-MUL_BITS{mul[MUL_BITS-1]}}, mul}, {{64-MUL_BITS{mul_r[MUL_BITS-1]}}, mul_r},
-                {{64-BIAS_BITS{bias[BIAS_BITS-1]}}, bias}, shift));
+            q <= clip(base(sum, shift));
 endmodule

@@ -19,7 +19,7 @@ cells() {
 # column W_BITS A_BITS ACC_BITS ODD: multiply-accumulate, requantize, all of it with an identity shortcut.
 column() {
 	mac="LANES=$LANES W_BITS=$1 A_BITS=$2 ACC_BITS=$3 ODD=$4"
-	factors="R_BITS=$(($2 + 1)) MUL_BITS=$MUL HI=$(((1 << $2) - 1)) Q_BITS=$2"
+	factors="R_BITS=$(($2 + 1)) MUL_BITS=$MUL POWERS=$POWERS HI=$(((1 << $2) - 1)) Q_BITS=$2"
 	cells cqat_mac $mac
 	cells cqat_requantize $factors ACC_BITS="$3"
 	cells cqat_datapath $mac $factors S_BITS="$2"

@@ -65,7 +65,7 @@ module tb_conv;
         .W_BITS(W_BITS), .ODD(ODD), .ACC_BITS(ACC_BITS), .SHORTCUT(SHORTCUT), .S_LANES(S_LANES), .S_BITS(S_BITS),
         .P_IN_W(P_IN_W), .P_GROUPS(P_GROUPS), .P_STRIDE(P_STRIDE), .P_LANES(P_LANES), .P_A_BITS(P_A_BITS),
         .P_A_SIGNED(P_A_SIGNED), .P_W_BITS(P_W_BITS), .P_ODD(P_ODD), .P_ACC_BITS(P_ACC_BITS), .R_BITS(R_BITS),
-        .MUL_BITS(MUL_BITS), .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS), .BASE_LO(BASE_LO), .BASE_HI(BASE_HI),
+        .MUL_BITS(MUL_BITS), .POWERS(POWERS), .BIAS_BITS(BIAS_BITS), .SHIFT_BITS(SHIFT_BITS), .BASE_LO(BASE_LO), .BASE_HI(BASE_HI),
         .WINDOW_SHIFT(WINDOW_SHIFT), .WINDOW_ROUND(WINDOW_ROUND), .LO(LO), .HI(HI), .Q_BITS(Q_BITS)
     ) conv (
         .clk(clk), .reset(reset), .start(start), .busy(busy), .a_address(a_address), .a(a), .w_address(w_address), .w(w),
