@@ -63,6 +63,16 @@ pub const CONDUCT_KEYS: [&str; 4] =
     ["device.memory_mib", "device.pictures", "train.log_every", "train.heartbeat_seconds"];
 
 impl Config {
+    /// Whether ranges stand still in this quantized epoch.
+    pub fn freezes_ranges(&self, epoch: u32) -> bool {
+        match self.quant.freeze {
+            Freeze::Never => false,
+            Freeze::AfterCalibration => true,
+            Freeze::BeforeLastEpoch => epoch >= self.train.quant_epochs.saturating_sub(1),
+            Freeze::AfterEpochs(n) => epoch >= n + self.quant.delay_epochs,
+        }
+    }
+
     /// The same with the defaults of [`CONDUCT_KEYS`]: two runs for which this is equal come out alike.
     pub fn outcome(&self) -> Config {
         let (mut same, defaults) = (self.clone(), Config::default());

@@ -16,7 +16,7 @@ use crate::run::RunFolder;
 use crate::score::Evaluation;
 use crate::session::{Form, Session};
 use crate::setup::{lower_for_evaluation, lower_integers_for_evaluation, network};
-use crate::{Error, Result, tensors, train};
+use crate::{Error, Result, tensors};
 
 pub use against::{Against, Mismatch, against};
 
@@ -285,7 +285,7 @@ impl Loaded {
     pub fn frozen(&self) -> bool {
         let at = self.checkpoint.meta.position;
         let is_trained = self.config.train.quant_epochs > 0;
-        self.quantized() && (!is_trained || train::is_frozen(&self.config, at.epoch))
+        self.quantized() && (!is_trained || self.config.freezes_ranges(at.epoch))
     }
 
     /// The arithmetic of the run's own evaluation.

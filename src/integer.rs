@@ -70,7 +70,7 @@ pub enum Multiplier {
     Bits32,
     /// Signed 16-bit numbers.
     Bits16,
-    /// Nothing: each is 0 or a power of two with a sign, and so another shift.
+    /// Nothing: each is 0 or a power of two up to 2^30 with a sign, and so another shift.
     Shift,
 }
 
@@ -80,7 +80,7 @@ impl Multiplier {
         match self {
             Multiplier::Bits32 => true,
             Multiplier::Bits16 => i16::try_from(factor).is_ok(),
-            Multiplier::Shift => factor == 0 || factor.unsigned_abs().is_power_of_two(),
+            Multiplier::Shift => factor == 0 || (factor > i32::MIN && factor.unsigned_abs().is_power_of_two()),
         }
     }
 }

@@ -26,8 +26,6 @@ use crate::session::{Form, Session};
 use crate::terminal::shell_word;
 use crate::{Error, ErrorKind, Result};
 
-pub(crate) use start::is_frozen;
-
 /// How a call of [`Trainer::run`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -192,7 +190,7 @@ impl<'a> Trainer<'a> {
 
     /// Whether ranges stand still in the current epoch.
     fn frozen(&self) -> bool {
-        self.form() == Form::Quantized && start::is_frozen(self.config, self.at.epoch)
+        self.form() == Form::Quantized && self.config.freezes_ranges(self.at.epoch)
     }
 
     fn phase_config(&self) -> (&'a PhaseConfig, u32) {

@@ -238,8 +238,9 @@ impl Reader<'_> {
         let narrow = ordered && w.hi <= 255 && (2..=8).contains(&entry.bits) && w.hi - w.lo < 1 << entry.bits;
         if !narrow || w.shift > 7 {
             return Err(wrong(format!(
-                "{name} has codes of {} bits, {w:?}, expected 2 to 8 bits, 0 to 255",
-                entry.bits
+                "{name} has codes of {} bits from {} to {}, of {} to {} without the low {} bits; expected 2 to 8 bits, codes that they \
+                 hold, of 0 to 255 without at most 7",
+                entry.bits, w.lo, w.hi, w.base_lo, w.base_hi, w.shift
             )));
         }
         is_scale(name, entry.scale)?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Trainer;
-use crate::config::{Config, Freeze};
+use crate::config::Config;
 use crate::data::DataSet;
 use crate::plan::lower::Lowered;
 use crate::run::RunFolder;
@@ -39,17 +39,7 @@ pub(super) fn teach(session: &mut Session, from: &Path) -> Result<()> {
 /// Whether scales that are to be learned never move: a run of one quantized epoch freezes them before it by default.
 pub(super) fn stands_still(config: &Config) -> bool {
     let mut epochs = config.quant.delay_epochs..config.train.quant_epochs;
-    config.quant.learns_activation_scales() && !epochs.is_empty() && epochs.all(|epoch| is_frozen(config, epoch))
-}
-
-/// Whether ranges stand still in this quantized epoch.
-pub(crate) fn is_frozen(config: &Config, epoch: u32) -> bool {
-    match config.quant.freeze {
-        Freeze::Never => false,
-        Freeze::AfterCalibration => true,
-        Freeze::BeforeLastEpoch => epoch >= config.train.quant_epochs.saturating_sub(1),
-        Freeze::AfterEpochs(n) => epoch >= n + config.quant.delay_epochs,
-    }
+    config.quant.learns_activation_scales() && !epochs.is_empty() && epochs.all(|epoch| config.freezes_ranges(epoch))
 }
 
 /// Refuses to begin with a run's network, or to learn from it, where that run may have trained on pictures that this one is scored on.
