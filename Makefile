@@ -18,7 +18,7 @@ test:
 # Those of them that need no device.
 test-without-gpu:
 	cargo test --locked --lib --test batches --test config --test cost --test data --test data_forms --test fetch --test formulas --test gradcheck \
-		--test fuzz_seeds --test integer --test learned_scales --test methods --test planner --test quantizer --test shaders
+		--test fuzz_seeds --test integer --test learned_scales --test methods --test planner --test quantizer --test shaders -- --skip this_adapter
 	cargo test --locked --test pictures broken::
 
 # Exports, opened by the tools that they are for, which this installs.

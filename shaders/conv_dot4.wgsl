@@ -1,6 +1,7 @@
 // out[n, oy, ox, co] = sum over taps, ci of x[n, iy, ix, ci] * w[tap, ci, co]: forward convolution of codes, four products at
-// a time (dot4I8Packed), for GPUs without matrix units. Sums are exact in i32. Codes of w lie in -128 .. 127, as those of x do or, with
-// FLIP 0x80808080, in 0 .. 255: these are taken as x - 128, padding too, and 128 sum(w) is put back. FLIP is 0 otherwise.
+// a time (dot4I8Packed), for GPUs without matrix units and for sums that f32 does not hold. Sums are exact in i32. Codes of w lie in
+// -128 .. 127, as those of x do or, with SIGN_BITS 0x80808080, in 0 .. 255: these are taken as x - 128, padding too, and 128 sum(w) is put
+// back. SIGN_BITS is 0 otherwise.
 // x: NHWC, codes in the variant's operand format; w: (taps, c_in, c_out) in its weight format, packed as they are loaded.
 // The next tile (see conv_tile) is loaded into registers while this one is multiplied.
 // Grid: (M / TILE_M, N / TILE_N, 1), M = pixels (Q_H x Q_W a picture), N = c_out.
@@ -41,7 +42,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     for (var r = 0u; r < X_LOADS; r++) { // unrolled
         let item = lid + r / 4u * THREADS;
         let m = m0 + item / K4 * 4u + r % 4u;
-        // A pixel too many reads zeros.
+        // A pixel too many reads code 0.
         y0[r] = select(-1000000i, i32(m / Q_W % Q_H * p.q_stride) - i32(p.pad), item < X_ITEMS && m < rows);
         x0[r] = i32(m % Q_W * p.q_stride) - i32(p.pad);
         image[r] = m / (Q_H * Q_W) * p.in_h;
@@ -62,9 +63,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let iy = y0[r] + i32(tap / p.kernel);
                 let ix = x0[r] + i32(tap % p.kernel);
                 let c = c4 + load_c;
-                next_x[r] = FLIP;
+                next_x[r] = SIGN_BITS;
                 if (c < ci4 && u32(iy) < p.in_h && u32(ix) < p.in_w) {
-                    next_x[r] = bytes(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c)) ^ FLIP;
+                    next_x[r] = bytes(operand(((image[r] + u32(iy)) * p.in_w + u32(ix)) * ci4 + c)) ^ SIGN_BITS;
                 }
             }
             let c = c4 + lid / N4;
@@ -81,7 +82,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
                 let a1 = tile_x[k * X_STRIDE + M4 / 2u + tm];
                 let b0 = tile_w[k * N4 + tn];
                 let b1 = tile_w[k * N4 + N4 / 2u + tn];
-                if (FLIP != 0u) {
+                if (SIGN_BITS != 0u) {
                     sum_w[0] += dots(0x01010101u, b0);
                     sum_w[1] += dots(0x01010101u, b1);
                 }

@@ -178,7 +178,7 @@ impl Network<'_> {
     pub fn logits(&mut self, split: &Split) -> Result<Logits> {
         let of = |net: &IntegerNet, integers: Vec<i32>| Logits {
             numbers: net.numbers(&integers),
-            integers: Some((integers, net.classifier.fraction_bits)),
+            integers: Some(IntegerLogits { integers, fraction_bits: net.classifier.fraction_bits }),
         };
         match self {
             Network::Integers(net) => Ok(of(net, net.run(&split.images)?)),
@@ -192,8 +192,16 @@ impl Network<'_> {
 pub struct Logits {
     /// As numbers.
     pub numbers: Vec<f32>,
-    /// Where they are integers, these, and [`crate::integer::IntegerLinear::fraction_bits`].
-    pub integers: Option<(Vec<i32>, u32)>,
+    /// Where they are integers, these.
+    pub integers: Option<IntegerLogits>,
+}
+
+/// The same as integers.
+pub struct IntegerLogits {
+    /// The integers.
+    pub integers: Vec<i32>,
+    /// [`crate::integer::IntegerLinear::fraction_bits`].
+    pub fraction_bits: u32,
 }
 
 impl Loaded {

@@ -302,11 +302,6 @@ impl IntegerLayer {
     pub fn convs(&self) -> impl Iterator<Item = &IntegerConv> {
         std::iter::once(&self.conv).chain(self.projection())
     }
-
-    /// The code of one element of channel `c`; `r` is 0 without a shortcut.
-    pub fn code(&self, c: usize, acc: i32, r: i32) -> i32 {
-        self.window.code(self.channels[c].apply(acc, r))
-    }
 }
 
 impl IntegerWeights {

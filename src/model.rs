@@ -21,7 +21,7 @@ use crate::files::write_output;
 use crate::integer::IntegerNet;
 use crate::normalisation::Normalisation;
 use crate::{Error, ErrorKind, Result};
-pub(crate) use codes::pack;
+pub(crate) use codes::{pack, stored_code};
 use manifest::Manifest;
 
 /// Version of the manifest and of the tensors' names.

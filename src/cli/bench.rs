@@ -69,13 +69,7 @@ impl BenchArgs {
         } else {
             format!("W{}A{}", config.quant.weight_bits, config.quant.activation_bits)
         };
-        if let Some(path) = &self.trace {
-            let profile = m.profile.as_ref().ok_or_else(|| {
-                Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
-                    .hint("leave --trace out, or choose another adapter with --device")
-            })?;
-            write_output(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
-        }
+        self.write_trace(m.profile.as_ref(), &gpu)?;
         if self.json {
             let p = m.profile.as_ref();
             println!(
@@ -145,6 +139,19 @@ impl BenchArgs {
             println!("{:#}", json!(races));
         }
         Ok(())
+    }
+
+    /// The timeline, where `--trace` asks for it.
+    ///
+    /// # Errors
+    /// A device without timestamps, a file that cannot be written.
+    fn write_trace(&self, profile: Option<&Profile>, gpu: &Gpu) -> Result<()> {
+        let Some(path) = &self.trace else { return Ok(()) };
+        let profile = profile.ok_or_else(|| {
+            Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
+                .hint("leave --trace out, or choose another adapter with --device")
+        })?;
+        write_output(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) struct EvalArgs {
     /// Of a model: bits of the accumulators of each layer, and the least and largest sums of these pictures, on the CPU
     #[arg(long)]
     layers: bool,
-    /// Of a model: beside the fake quantization of the run that it was made of, with the codes of each layer that differ
+    /// Of a model, on the CPU: beside the fake quantization (on a device) of the run that it was made of, with the codes of each layer that differ
     #[arg(long, value_name = "RUN")]
     against: Option<PathBuf>,
     /// Print a JSON object
@@ -151,6 +151,10 @@ impl EvalArgs {
             ))
             .hint("make one: cqat quantize RUN --out MODEL"));
         }
+        if (self.layers || self.against.is_some()) && self.integers.engine == Engine::Device {
+            return Err(Error::config("--engine is device, but --layers and --against need the integers of the CPU")
+                .hint("leave --engine out: the integers are the same"));
+        }
         let kind = subject.kind(self.kind.map(Kind::from))?;
         let (data, found) = train::load_run_data(subject.config(), self.data.as_ref(), global.quiet)?;
         let same_data = data.sha256 == subject.data_sha256();
@@ -190,7 +194,7 @@ impl EvalArgs {
         };
         let t = evaluation.totals;
         let gpu = gpu.as_ref().filter(|_| !details.on_cpu);
-        let adapter = gpu.map_or("CPU reference", |g| &g.summary.name);
+        let adapter = gpu.map_or("CPU", |g| &g.summary.name);
         if self.json {
             let mut object = json!({
                 "top1": t.top1_percent(), "top5": t.top5_percent(), "loss": t.mean_loss(), "samples": t.count as u64,

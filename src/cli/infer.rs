@@ -37,7 +37,7 @@ pub(super) struct InferArgs {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
-    /// With the logits of every picture, those of a model as integers, of which 2^fraction_bits are 1
+    /// With the logits of every picture; those of a model and of --kind folded as integers, of which 2^fraction_bits are 1
     #[arg(long, requires = "json")]
     logits: bool,
 }
@@ -96,9 +96,9 @@ impl InferArgs {
                 let top = top.iter().map(|(c, p)| json!({ "class": c, "name": names[*c], "probability": p }));
                 let mut answer = json!({ "image": path.display().to_string(), "top": top.collect::<Vec<_>>() });
                 match &logits.integers {
-                    Some((integers, fraction_bits)) if self.logits => {
-                        answer["logits"] = json!(integers[k * classes..][..classes]);
-                        answer["fraction_bits"] = json!(fraction_bits);
+                    Some(of) if self.logits => {
+                        answer["logits"] = json!(of.integers[k * classes..][..classes]);
+                        answer["fraction_bits"] = json!(of.fraction_bits);
                     }
                     None if self.logits => answer["logits"] = json!(row),
                     _ => {}

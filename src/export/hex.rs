@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Files, Golden};
 use crate::integer::{IntegerConv, IntegerLayer, IntegerNet, IntegerShortcut, IntegerWeights, Multiplier, Requantize};
-use crate::model::Model;
+use crate::model::{Model, stored_code};
 use crate::{Error, Result};
 
 pub(super) use memory::lanes;
@@ -55,7 +55,10 @@ pub(super) fn multiplier_bits(net: &IntegerNet) -> u32 {
     }
 }
 
-/// A power of two with a sign in six bits: the exponent plus one, 0 for 0, and the sign above them.
+/// What [`power`] does.
+const POWER: &str = "a power of two: the exponent plus one in the low five bits, 0 for 0; and 32 for a negative one";
+
+/// A power of two up to 2^30 with a sign in six bits.
 fn power(factor: i32) -> i64 {
     let sign = if factor < 0 { 32 } else { 0 };
     factor.unsigned_abs().checked_ilog2().map_or(0, |exponent| sign | i64::from(exponent + 1))
@@ -91,13 +94,13 @@ fn memories(net: &IntegerNet, golden: &Golden) -> Vec<Memory> {
 
 /// Codes as they are stored: c of odd ones, `2 c + 1`.
 fn stored(weights: &IntegerWeights) -> impl Iterator<Item = i64> {
-    weights.codes.iter().map(|code| i64::from(if weights.odd { (code - 1) >> 1 } else { *code }))
+    weights.codes.iter().map(|code| i64::from(stored_code(*code, weights.odd)))
 }
 
 fn weights(name: &str, order: &'static str, weights: &IntegerWeights, row: usize, values: Vec<i64>) -> Memory {
-    let holds = if weights.odd { "weights, c of 2 c + 1" } else { "weights" };
-    let name = format!("{name}.codes");
-    Memory { name, holds, order, bits: weights.bits, signed: true, row, lanes: lanes(row), values }
+    let encoding = weights.odd.then_some("odd weights 2 c + 1: the c");
+    let (name, holds) = (format!("{name}.codes"), "weights");
+    Memory { name, holds, encoding, order, bits: weights.bits, signed: true, row, lanes: lanes(row), values }
 }
 
 /// `(c_out, c_in, ky, kx)` becomes `(c_out, ky, kx, c_in)`, as codes lie in their values.
@@ -115,7 +118,8 @@ fn multipliers(net: &IntegerNet, name: String, holds: &'static str, values: impl
     match net.multiplier {
         Multiplier::Shift => Memory {
             signed: false,
-            ..Memory::single(name, "powers of two as multipliers", CHANNELS, bits, values.map(power))
+            encoding: Some(POWER),
+            ..Memory::single(name, holds, CHANNELS, bits, values.map(power))
         },
         Multiplier::Bits16 | Multiplier::Bits32 => Memory::single(name, holds, CHANNELS, bits, values),
     }
@@ -147,7 +151,7 @@ fn vectors(net: &IntegerNet, golden: &Golden, picture: usize, all: &mut Vec<Memo
     };
     let codes = |of: &str, holds, bits, signed, row, values: Vec<i64>| {
         let (name, lanes) = (name(of), lanes(row));
-        Memory { name, holds, order: PIXELS, bits, signed, row, lanes, values }
+        Memory { name, holds, encoding: None, order: PIXELS, bits, signed, row, lanes, values }
     };
     let raw = part(&golden.images, picture, golden.count());
     let pixels = net.size * net.size;

@@ -160,7 +160,8 @@ impl IntegerNet {
         Ok(trace)
     }
 
-    fn pictures(&self, images: &[u8]) -> Result<usize> {
+    /// How many raw pictures `(N, 3, size, size)` these are.
+    pub(super) fn pictures(&self, images: &[u8]) -> Result<usize> {
         let bytes = self.picture_bytes();
         if !images.len().is_multiple_of(bytes) {
             return Err(Error::data(format!("{} bytes of pictures, expected a multiple of {bytes}", images.len()))
@@ -276,55 +277,66 @@ impl Layer<'_> {
             }
         }
         if self.accumulator != Accumulator::WHOLE {
-            let sums = memory.main[..size].iter_mut().chain(&mut memory.shortcut[..size]);
-            sums.for_each(|sum| *sum = self.accumulator.hold(*sum));
+            let hold = |sum: &mut i32| *sum = self.accumulator.hold(*sum);
+            memory.main[..size].iter_mut().for_each(hold);
+            if self.projection.is_some() {
+                memory.shortcut[..size].iter_mut().for_each(hold);
+            }
         }
         let row = w * c;
         for y in 0..h {
             let main = &memory.main[y * row..][..row];
             let codes = out.row_mut(y);
             match &self.layer.shortcut {
-                IntegerShortcut::None => self.requantize(main, &[0i16; 0], codes),
-                IntegerShortcut::Identity(value) => self.requantize(main, before[*value].row(y), codes),
-                IntegerShortcut::Projection(_) => self.requantize(main, &memory.shortcut[y * row..][..row], codes),
+                IntegerShortcut::None => self.requantize(main, None::<&[i16]>, codes),
+                IntegerShortcut::Identity(value) => self.requantize(main, Some(before[*value].row(y)), codes),
+                IntegerShortcut::Projection(_) => {
+                    self.requantize(main, Some(&memory.shortcut[y * row..][..row]), codes);
+                }
             }
         }
     }
 
-    /// Codes of one row `(W, C)`; an empty `shortcut` is none.
-    fn requantize<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
+    /// Codes of one row `(W, C)`.
+    fn requantize<R: Copy + Into<i32>>(&self, main: &[i32], added: Option<&[R]>, codes: &mut [i16]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has it.
-            return unsafe { self.requantize_avx2(main, shortcut, codes) };
+            return unsafe { self.requantize_avx2(main, added, codes) };
         }
-        self.requantize_any(main, shortcut, codes);
+        self.requantize_any(main, added, codes);
     }
 
     /// The same, compiled for longer vectors.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn requantize_avx2<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
-        self.requantize_any(main, shortcut, codes);
+    fn requantize_avx2<R: Copy + Into<i32>>(&self, main: &[i32], added: Option<&[R]>, codes: &mut [i16]) {
+        self.requantize_any(main, added, codes);
     }
 
     #[inline(always)]
-    fn requantize_any<R: Copy + Into<i32>>(&self, main: &[i32], shortcut: &[R], codes: &mut [i16]) {
+    fn requantize_any<R: Copy + Into<i32>>(&self, main: &[i32], added: Option<&[R]>, codes: &mut [i16]) {
         let c = self.layer.channels.len();
         let window = self.layer.window;
-        let Factors { multiplier, shortcut: other, offset, shift } = &self.factors;
-        let (multiplier, other, offset, shift) = (&multiplier[..c], &other[..c], &offset[..c], &shift[..c]);
-        let factors =
-            |k: usize| Requantize { multiplier: multiplier[k], shortcut: other[k], offset: offset[k], shift: shift[k] };
+        let Factors { multiplier, shortcut, offset, shift } = &self.factors;
+        let (multiplier, shortcut, offset, shift) = (&multiplier[..c], &shortcut[..c], &offset[..c], &shift[..c]);
+        let factors = |k: usize| Requantize {
+            multiplier: multiplier[k],
+            shortcut: shortcut[k],
+            offset: offset[k],
+            shift: shift[k],
+        };
         for (pixel, (codes, main)) in codes.chunks_exact_mut(c).zip(main.chunks_exact(c)).enumerate() {
-            if shortcut.is_empty() {
-                for k in 0..c {
-                    codes[k] = window.code(factors(k).apply(main[k], 0)) as i16;
+            match added.map(|added| &added[pixel * c..][..c]) {
+                Some(added) => {
+                    for k in 0..c {
+                        codes[k] = window.code(factors(k).apply(main[k], added[k].into())) as i16;
+                    }
                 }
-            } else {
-                let shortcut = &shortcut[pixel * c..][..c];
-                for k in 0..c {
-                    codes[k] = window.code(factors(k).apply(main[k], shortcut[k].into())) as i16;
+                None => {
+                    for k in 0..c {
+                        codes[k] = window.code(factors(k).apply(main[k], 0)) as i16;
+                    }
                 }
             }
         }

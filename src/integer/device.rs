@@ -1,12 +1,12 @@
 //! The integer network on a device, batch by batch.
 
 use super::IntegerNet;
+use crate::Result;
 use crate::data::Split;
 use crate::exec::Executor;
 use crate::interrupt;
 use crate::plan::integer::IntegerPlan;
 use crate::score::Evaluation;
-use crate::{Error, Result};
 
 /// An integer network on a device.
 pub struct IntegerSession<'a> {
@@ -43,11 +43,8 @@ impl<'a> IntegerSession<'a> {
     /// Bytes that are not a whole number of pictures, a device error, an interruption.
     pub fn run(&mut self, images: &[u8]) -> Result<Vec<i32>> {
         let (bytes, classes) = (self.net.picture_bytes(), self.net.classifier.classes);
-        if !images.len().is_multiple_of(bytes) {
-            return Err(Error::data(format!("{} bytes of pictures, expected a multiple of {bytes}", images.len()))
-                .hint(format!("a picture is (3, {0}, {0}) bytes", self.net.size)));
-        }
-        let mut logits = Vec::with_capacity(images.len() / bytes * classes);
+        let pictures = self.net.pictures(images)?;
+        let mut logits = Vec::with_capacity(pictures * classes);
         for batch in images.chunks(bytes * self.lowered.batch) {
             interrupt::check()?;
             self.feed(batch);

@@ -171,7 +171,7 @@ pub fn conv_candidates(p: &ConvParams, stored: Format, caps: &Caps, family: Kern
                 let variant = Variant { name: "dot4".into(), ..variant }.with_files(&[weights, sums, FINISH_NONE]);
                 let variant = variant.with_const("X_TURNS", (64 / tile[1]).max(1)); // 16 deep
                 let wide = stored == Format::U8 && p.narrow == 0;
-                let variant = variant.with_const("FLIP", if wide { 0x8080_8080 } else { 0 });
+                let variant = variant.with_const("SIGN_BITS", if wide { 0x8080_8080 } else { 0 });
                 Choice::new(variant, family, tile)
             };
             let fits_dot4 = caps.dot4 && !is_short(p.kernel, p.in_c, p.q_h * p.q_w);

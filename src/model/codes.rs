@@ -8,14 +8,18 @@ pub(super) fn row_bytes(count: usize, bits: u32) -> usize {
     (count * bits as usize).div_ceil(8)
 }
 
+/// A code as it is stored.
+pub(crate) fn stored_code(code: i8, odd: bool) -> i8 {
+    if odd { (code - 1) >> 1 } else { code }
+}
+
 /// Rows of `count` codes, packed.
 pub(crate) fn pack(codes: &[i8], count: usize, bits: u32, odd: bool) -> Vec<u8> {
     let row = row_bytes(count, bits);
     let mut bytes = vec![0u8; codes.len() / count * row];
     for (codes, bytes) in codes.chunks_exact(count).zip(bytes.chunks_exact_mut(row)) {
         for (i, code) in codes.iter().enumerate() {
-            let stored = if odd { (code - 1) >> 1 } else { *code };
-            let word = u16::from(stored as u8) & ((1 << bits) - 1);
+            let word = u16::from(stored_code(*code, odd) as u8) & ((1 << bits) - 1);
             let (byte, shift) = (i * bits as usize / 8, i * bits as usize % 8);
             let word = word << shift;
             bytes[byte] |= word as u8;

@@ -21,6 +21,11 @@ const RESERVED: [&str; 10] =
 const PARTS: [&str; 10] =
     ["codes", "scale", "mul", "shift", "bias", "shortcut", "weight", "acc", "accumulators", "projection"];
 
+/// Most codes of all layers for a picture: ResNet-18 of width 512 for pictures of side 256 has half as many.
+const MOST_CODES: usize = 1 << 29;
+/// What sums of codes over a picture stay below: devices have them as f32.
+const POOLED: i64 = 1 << 24;
+
 /// Whether a scale is one: a quotient of two of them is a number.
 fn is_scale(name: &str, scale: f32) -> Result<()> {
     match (2f32.powi(-60)..=2f32.powi(60)).contains(&scale) {
@@ -67,6 +72,11 @@ impl Reader<'_> {
         }
         if !(2..=32).contains(&m.accumulator.bits) {
             return Err(wrong(format!("its accumulators have {} bits, expected 2 to 32", m.accumulator.bits)));
+        }
+        let sizes = m.layers.iter().map(|l| l.conv.to.iter().fold(1, |all: usize, side| all.saturating_mul(*side)));
+        let count = sizes.fold(0, usize::saturating_add);
+        if count > MOST_CODES {
+            return Err(wrong(format!("its layers have {count} codes for a picture, expected at most {MOST_CODES}")));
         }
         self.check_names()?;
         let table = self.tensor("input.codes", Dtype::I8, &[3, 256])?;
@@ -260,6 +270,10 @@ impl Reader<'_> {
             return Err(wrong(format!("its logits have {} fraction bits, expected at most 30", c.fraction_bits)));
         }
         let pooled = Value { largest: x.largest * c.pixels as i64, ..x };
+        if pooled.largest >= POOLED {
+            let sum = pooled.largest;
+            return Err(wrong(format!("a sum of codes before {} can reach {sum}, expected less than 2^24", c.name)));
+        }
         let weights = self.weights(&c.name, c.classes, c.features, c.bits, c.odd, pooled)?;
         let channels = self.factors(&c.name, c.classes, None)?;
         if !channels.iter().zip(&weights.largest).all(|(k, largest)| k.is_sound(*largest, 0)) {

@@ -117,8 +117,8 @@ impl Case {
         }
     }
 
-    pub fn fold(&self) -> cqat::Result<IntegerNet> {
-        IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation, Multiplier::Bits32)
+    pub fn fold(&self, multiplier: Multiplier) -> cqat::Result<IntegerNet> {
+        IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation, multiplier)
     }
 
     pub fn folded(&self) -> IntegerNet {
@@ -126,8 +126,7 @@ impl Case {
     }
 
     pub fn folded_with(&self, multiplier: Multiplier) -> IntegerNet {
-        let net = IntegerNet::fold(&self.net, &self.spec, &self.tensors, &self.normalisation, multiplier);
-        net.unwrap_or_else(|e| panic!("{e}\nhint: {}", e.hint_text().unwrap_or("none")))
+        self.fold(multiplier).unwrap_or_else(|e| panic!("{e}\nhint: {}", e.hint_text().unwrap_or("none")))
     }
 
     pub fn tensor(&self, name: &str) -> &[f32] {

@@ -83,6 +83,27 @@ fn with_manifest(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     safetensors::serialize(views, Some([("cqat_model".to_string(), format!("{hash}\n{text}"))].into())).unwrap()
 }
 
+/// Pictures of side 1024 without strides, and five bits before the pool.
+fn large(m: &mut Value) {
+    m["size"] = json!(1024);
+    let layers = m["layers"].as_array_mut().unwrap();
+    layers.last_mut().unwrap()["window"]["hi"] = json!(31);
+    layers.last_mut().unwrap()["bits"] = json!(5);
+    for layer in layers {
+        let projection = layer["shortcut"].get_mut("projection").map(Value::take);
+        for conv in [Some(layer["conv"].take()), projection].into_iter().flatten() {
+            let mut conv = conv;
+            conv["stride"] = json!(1);
+            for end in ["from", "to"] {
+                (conv[end][0], conv[end][1]) = (json!(1024), json!(1024));
+            }
+            let place = if conv["kernel"] == 1 { &mut layer["shortcut"]["projection"] } else { &mut layer["conv"] };
+            *place = conv;
+        }
+    }
+    m["classifier"]["pixels"] = json!(1024 * 1024);
+}
+
 #[test]
 fn what_no_network_can_be_is_refused() {
     let bytes = small().to_bytes().unwrap();
@@ -120,6 +141,8 @@ fn what_no_network_can_be_is_refused() {
     refused(|m| m["layers"][1]["conv"]["name"] = json!("a\"b"), "has a layer of name");
     refused(|m| m["layers"][1]["name"] = json!("stem"), "has two layers of name stem");
     refused(|m| m["classes"] = json!(["one"]), "does not fit what it reads");
+    refused(|m| m["layers"][1]["conv"]["to"] = json!([1024, 1024, 8192]), "codes for a picture, expected at most");
+    refused(large, "a sum of codes before fc can reach 32505856, expected less than 2^24");
     refused(|m| drop(m["sha256"].as_object_mut().unwrap().remove("fc.codes")), "does not know the tensor fc.codes");
     assert!(
         Model::of_bytes(&safetensors::serialize(Vec::<(&str, TensorView)>::new(), None).unwrap())

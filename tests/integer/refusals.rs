@@ -2,6 +2,7 @@
 
 use cqat::config::{FirstLast, InputQuant, Method, QuantConfig};
 use cqat::data::Split;
+use cqat::integer::Multiplier;
 use cqat::kernels::range::RangeRow;
 use cqat::safetensors_io::NamedTensor;
 use cqat::tensors::insert_range;
@@ -14,7 +15,7 @@ fn case() -> Case {
 }
 
 fn refused(case: &Case) -> Error {
-    case.fold().expect_err("the fold must be refused")
+    case.fold(Multiplier::Bits32).expect_err("the fold must be refused")
 }
 
 fn expect(e: &Error, kind: ErrorKind, parts: &[&str]) {
@@ -102,7 +103,7 @@ fn an_offset_that_the_quantizer_cannot_have_is_refused() {
         let mut case = Case::new(8, 8, &QuantConfig { method, ..QuantConfig::default() }, 2);
         let window = NamedTensor { shape: vec![2], data: vec![zero, 0.0] };
         case.tensors.insert("quant.layer1.0.relu1.window".into(), window);
-        case.fold()
+        case.fold(Multiplier::Bits32)
     };
     assert!(offset(-7.0, Method::LsqPlus).is_ok());
     for (zero, method) in [(1e9, Method::LsqPlus), (-8.0, Method::LsqPlus), (0.5, Method::LsqPlus), (1.0, Method::Cqat)]

@@ -8,9 +8,8 @@ use super::{BenchArgs, print_kernels};
 use crate::bench::{Pass, measure_model};
 use crate::cli::Global;
 use crate::config::Config;
-use crate::files::write_output;
 use crate::model::Model;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 impl BenchArgs {
     /// Measures a model's inference beside that of its run.
@@ -26,13 +25,7 @@ impl BenchArgs {
         config.validate()?;
         let gpu = global.open(Some(&config))?;
         let m = measure_model(&model, &config, &gpu, self.steps)?;
-        if let Some(path) = &self.trace {
-            let profile = m.profile.as_ref().ok_or_else(|| {
-                Error::device(format!("{} has no timestamps, so there is no trace", gpu.summary.name))
-                    .hint("leave --trace out, or choose another adapter with --device")
-            })?;
-            write_output(path, profile.trace.to_string().as_bytes(), ErrorKind::Config)?;
-        }
+        self.write_trace(m.profile.as_ref(), &gpu)?;
         let passes = [
             ("integer", &m.integer),
             ("fake_quant", &m.fake_quant),

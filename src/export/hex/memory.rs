@@ -22,6 +22,8 @@ pub(in crate::export) struct Memory {
     pub(in crate::export) name: String,
     /// What it holds.
     pub(in crate::export) holds: &'static str,
+    /// How an integer is written, where it is not as it is.
+    pub(in crate::export) encoding: Option<&'static str>,
     /// Order of the words, the slowest index first.
     pub(in crate::export) order: &'static str,
     /// Bits of an integer.
@@ -46,7 +48,7 @@ impl Memory {
         values: impl IntoIterator<Item = impl Into<i64>>,
     ) -> Memory {
         let values = values.into_iter().map(Into::into).collect();
-        Memory { name, holds, order, bits, signed: true, row: 1, lanes: 1, values }
+        Memory { name, holds, encoding: None, order, bits, signed: true, row: 1, lanes: 1, values }
     }
 
     /// Path in the folder.
@@ -88,7 +90,7 @@ impl Memory {
 
     /// What a manifest says of it.
     pub(in crate::export) fn entry(&self) -> Value {
-        json!({
+        let mut entry = json!({
             "file": self.path(),
             "holds": self.holds,
             "order": self.order,
@@ -98,7 +100,11 @@ impl Memory {
             "lane_order": "lane 0 in the lowest bits",
             "word_bits": self.word_bits(),
             "words": self.words(),
-        })
+        });
+        if let Some(encoding) = self.encoding {
+            entry["encoding"] = encoding.into();
+        }
+        entry
     }
 }
 
@@ -110,7 +116,8 @@ mod tests {
     fn the_layout_is_the_documented_one() {
         let values = vec![1, -2, 15, -16, 3, -1];
         let (holds, order) = ("weights", "output channel");
-        let memory = Memory { name: "x".into(), holds, order, bits: 5, signed: true, row: 3, lanes: 2, values };
+        let (name, encoding) = ("x".into(), None);
+        let memory = Memory { name, holds, encoding, order, bits: 5, signed: true, row: 3, lanes: 2, values };
         // 1, -2: 11110 00001; 15: 00000 01111; -16, 3: 00011 10000; -1: 00000 11111.
         assert_eq!(memory.text().unwrap(), "3c1\n00f\n070\n01f\n");
         assert_eq!((memory.words(), memory.word_bits()), (4, 10));
@@ -124,7 +131,8 @@ mod tests {
     fn a_word_is_as_wide_as_it_must_be() {
         let (holds, order) = ("codes", "pixel");
         let values = vec![-1; 16];
-        let memory = Memory { name: "x".into(), holds, order, bits: 8, signed: true, row: 16, lanes: 16, values };
+        let (name, encoding) = ("x".into(), None);
+        let memory = Memory { name, holds, encoding, order, bits: 8, signed: true, row: 16, lanes: 16, values };
         assert_eq!(memory.text().unwrap(), format!("{}\n", "f".repeat(32)));
         let bias = Memory::single("b".into(), holds, order, 55, [-1i64, 1 << 53]);
         assert_eq!(bias.text().unwrap(), "7fffffffffffff\n20000000000000\n");

@@ -11,7 +11,7 @@ const LANES: usize = 8;
 /// Weight codes of two neighbouring inputs for [`LANES`] outputs.
 type Block = [[i16; 2]; LANES];
 
-/// Output pixels of a row that are accumulated together: with [`LANES`] channels each, what fits in vector registers.
+/// Output pixels of a row that are accumulated together: with one or two blocks of channels each, what fits in vector registers.
 const PIXELS: usize = 4;
 
 /// Codes of one value with their border, channels in pairs.
@@ -116,8 +116,9 @@ impl<'a> Conv<'a> {
             if some.len() == B * size {
                 self.rows(x, blocks, k * B, out, multiply_add);
             } else {
-                let left = blocks.iter().filter(|block| !block.is_empty()).enumerate();
-                left.for_each(|(b, block)| self.rows(x, [block], k * B + b, out, multiply_add));
+                for (b, block) in blocks.into_iter().enumerate().filter(|(_, block)| !block.is_empty()) {
+                    self.rows(x, [block], k * B + b, out, multiply_add);
+                }
             }
         }
     }
@@ -177,10 +178,11 @@ impl<'a> Conv<'a> {
     }
 }
 
-/// `acc[lane] += a[0] * w[lane][0] + a[1] * w[lane][1]`.
+/// One way to do [`multiply_add`].
 trait MultiplyAdd: Fn(&mut [i32; LANES], [i16; 2], &Block) + Copy {}
 impl<F: Fn(&mut [i32; LANES], [i16; 2], &Block) + Copy> MultiplyAdd for F {}
 
+/// `acc[lane] += a[0] * w[lane][0] + a[1] * w[lane][1]`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn multiply_add(acc: &mut [i32; LANES], a: [i16; 2], w: &Block) {
@@ -206,6 +208,7 @@ fn multiply_add_avx2(acc: &mut [i32; LANES], a: [i16; 2], w: &Block) {
     *acc = bytemuck::cast(_mm256_add_epi32(s, _mm256_madd_epi16(a, w)));
 }
 
+/// `acc[lane] += a[0] * w[lane][0] + a[1] * w[lane][1]`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn multiply_add(acc: &mut [i32; LANES], a: [i16; 2], w: &Block) {

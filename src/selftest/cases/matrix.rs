@@ -105,7 +105,7 @@ pub(super) fn matrix_units(caps: &Caps) -> Vec<Case> {
         conv_case("matrix units", &g, device, back, [dy(), w(), unset(inputs)]),
         wgrad_case("matrix units", &g, device, weight, [x(), dy()]),
     ];
-    cases.extend(statistics_case(shape, caps, usual(Format::I8, caps)));
+    cases.extend(statistics_case(shape, Format::I8, caps, usual(Format::I8, caps)));
     cases.extend(through_activation(shape, (1, Format::U8), A4, true, caps, usual(Format::F32, caps)));
     cases
 }
@@ -254,8 +254,10 @@ fn large_tiles(caps: &Caps) -> Vec<Case> {
     let statistics = |p: &ConvParams| largest(conv_candidates(p, Format::I8, &caps, KernelFamily::Tiled));
     let back = |p: &ConvParams| largest(conv_candidates(p, Format::F32, &caps, KernelFamily::Tiled));
     let shape = [1, 13, 11, 136, 136, 3, 1];
-    let fused =
-        [statistics_case(shape, &caps, statistics), through_activation(shape, (1, Format::U8), A4, true, &caps, back)];
+    let fused = [
+        statistics_case(shape, Format::I8, &caps, statistics),
+        through_activation(shape, (1, Format::U8), A4, true, &caps, back),
+    ];
     [conv, wgrad].into_iter().chain(fused.into_iter().flatten()).collect()
 }
 
@@ -276,19 +278,29 @@ fn statistics(caps: &Caps) -> Vec<Case> {
     let devices = kinds(caps);
     shapes
         .iter()
-        .flat_map(|&shape| devices.iter().filter_map(move |caps| statistics_case(shape, caps, usual(Format::I8, caps))))
+        .flat_map(|&shape| devices.iter().map(move |caps| (shape, caps)))
+        .flat_map(|(shape, caps)| {
+            [Format::I8, Format::U8].map(|format| statistics_case(shape, format, caps, usual(format, caps)))
+        })
+        .flatten()
         .collect()
 }
 
-fn statistics_case(shape: [usize; 7], caps: &Caps, choose: impl Fn(&ConvParams) -> Choice) -> Option<Case> {
+/// Codes of `format`, I8 or U8, of which the latter may pass 7 bits.
+fn statistics_case(
+    shape: [usize; 7],
+    format: Format,
+    caps: &Caps,
+    choose: impl Fn(&ConvParams) -> Choice,
+) -> Option<Case> {
     let g = geometry(shape);
     let outputs = g.batch * g.to.len();
-    let p = ConvParams { narrow: 1, part4: 2, ..g.forward(Format::I8) };
+    let p = ConvParams { narrow: u32::from(format == Format::I8), part4: 2, ..g.forward(format) };
     let choice = choose(&p).with_statistics(caps)?;
     // Small, and not about 0: means and deviations are of one size, and each is compared.
-    let x: Vec<u32> = operand(Format::I8, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
+    let x: Vec<u32> = operand(format, g.batch * g.from.len(), 1).iter().map(|v| v & 0x0101_0101).collect();
     let w = integers(g.kernel * g.kernel * g.from.c * g.to.c, 2, 0, 1);
-    let title = format!("statistics {}", choice.variant.title());
+    let title = format!("statistics {format:?} {}", choice.variant.title());
     let mut case = conv_case_of(choice, &title, &g, p, [x, w, unset(outputs)]);
     let part = unset(2 * (outputs / g.to.c).div_ceil(FINISH_CHUNK) * g.to.c);
     case.data.push([constant(4 * p.part4 as usize, 7.0), part].concat());

@@ -33,7 +33,7 @@ module cqat_conv #(
     parameter P_ACC_BITS = 22,
     parameter R_BITS = 5,
     parameter MUL_BITS = 32,
-    parameter POWERS = 0,
+    parameter POWERS = 0, // 1: factors are powers of two, see cqat_requantize
     parameter BIAS_BITS = 55,
     parameter SHIFT_BITS = 6,
     parameter [7:0] BASE_LO = 0,

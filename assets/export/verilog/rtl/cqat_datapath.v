@@ -19,7 +19,7 @@ module cqat_datapath #(
     parameter P_ACC_BITS = 22,
     parameter R_BITS = 5, // 1, S_BITS + 1 or P_ACC_BITS
     parameter MUL_BITS = 32,
-    parameter POWERS = 0,
+    parameter POWERS = 0, // 1: factors are powers of two, see cqat_requantize
     parameter BIAS_BITS = 55,
     parameter SHIFT_BITS = 6,
     parameter [7:0] BASE_LO = 0,

@@ -4,8 +4,8 @@
 //   base = min(max(base, BASE_LO), BASE_HI)                               the 8-bit grid; BASE_LO = 0 is the ReLU
 //   q    = min(max((base + half) >> WINDOW_SHIFT, LO), HI)                half = 2^(WINDOW_SHIFT - 1) where WINDOW_ROUND is 1, else 0
 //
-// r is what is added: a code, an accumulator of a projection, or 0. shift is 1 to 48. With POWERS 1 mul and mul_r are powers of two, and the
-// products shifts: the exponent plus one in the low five bits (0: the factor is 0), and above them 1 where the factor is negative.
+// r is what is added: a code, an accumulator of a projection, or 0. shift is 1 to 48. With POWERS 1 mul and mul_r are powers of two of
+// MUL_BITS 6, and the products shifts: the exponent plus one in the low five bits (0: the factor is 0), and above them 1 where the factor is negative.
 module cqat_requantize #(
     parameter ACC_BITS = 22,
     parameter R_BITS = 5,

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Cells of the datapath with weights of $1 bits, codes of $2 and accumulators of $3, odd weights where $4 is 1, beside those with $5 to $8.
-# See make area.
+# From the environment: LANES, MUL (bits of a multiplier), POWERS (1: powers of two), TERMS (products of a sum). See make area.
 set -eu
 
 # cells MODULE NAME=VALUE...
