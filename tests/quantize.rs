@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use common::{Ran, command, contents, cqat, on_device, parsed, workplace};
 use cqat::model::Model;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A finished run `run`, one that is still float, `float`, one whose ranges never freeze, `moving`, and the model of the first, `m`.
@@ -27,9 +27,15 @@ fn place() -> &'static Path {
     PLACE.path()
 }
 
+/// What a command prints as JSON: on the tests' device, or on the CPU where the arguments say so.
+fn json_of(arguments: &[&str]) -> Value {
+    let ran = if arguments.contains(&"cpu") { Ran::of(command(place(), arguments)) } else { cqat(place(), arguments) };
+    parsed(&ran.ok().out)
+}
+
 #[test]
 fn a_model_is_scored_as_its_run_is_in_integers() {
-    let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
+    let eval = |arguments: &[&str]| json_of(&[&["eval", "--json"], arguments].concat());
     let folded = eval(&["run", "--kind", "folded"]);
     let (device, cpu) = (eval(&["m", "--engine", "device"]), eval(&["m", "--engine", "cpu"]));
     for key in ["top1", "top5", "loss", "samples", "data", "same_data"] {
@@ -50,7 +56,7 @@ fn a_model_is_scored_as_its_run_is_in_integers() {
 
 #[test]
 fn a_model_stands_beside_its_run() {
-    let eval = |arguments: &[&str]| parsed(&cqat(place(), &[&["eval", "--json"], arguments].concat()).ok().out);
+    let eval = |arguments: &[&str]| json_of(&[&["eval", "--json"], arguments].concat());
     let both = eval(&["m", "--against", "run", "--layers"]);
     let [fake, folded] = [&["run"][..], &["run", "--kind", "folded"]].map(eval);
     assert_eq!((&both["top1"], &both["loss"]), (&folded["top1"], &folded["loss"]));
@@ -104,7 +110,7 @@ fn a_models_inference_is_measured() {
 fn a_model_classifies_pictures() {
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 77]));
     picture.save(place().join("p.png")).unwrap();
-    let infer = |arguments: &[&str]| parsed(&cqat(place(), &[&["infer", "--json"], arguments].concat()).ok().out);
+    let infer = |arguments: &[&str]| json_of(&[&["infer", "--json"], arguments].concat());
     let folded = infer(&["--kind", "folded", "run", "p.png"]);
     assert_eq!(infer(&["--engine", "device", "m", "p.png"]), folded);
     assert_eq!(infer(&["--engine", "cpu", "m", "p.png"]), folded);
@@ -177,7 +183,10 @@ fn what_cannot_be_a_model_leaves_nothing() {
     cqat(place(), &shift).fails(2, "the mean before the classifier is over 9 pixels", "data.size=32");
     quantize(&["nothing", "--out", "x"]).fails(5, "nothing", "");
     cqat(place(), &["eval", "m", "--kind", "float"]).fails(2, "a model has integers alone", "leave --kind out");
-    cqat(place(), &["eval", "run", "--engine", "cpu"]).fails(2, "run is a run, expected a model file", "cqat quantize");
+    let free = |arguments: &[&str]| Ran::of(command(place(), arguments));
+    free(&["eval", "run", "--engine", "cpu"]).fails(2, "run is a run, expected a model file", "cqat quantize");
+    cqat(place(), &["infer", "m", "p.png", "--engine", "cpu"]).fails(2, "--engine is cpu", "leave one of them out");
+    quantize(&["m", "--out", "x"]).fails(2, "m is a model, expected a run", "the run that it was made of");
     let whole = std::fs::read(place().join("m")).unwrap();
     std::fs::write(place().join("cut"), &whole[..whole.len() - 9]).unwrap();
     cqat(place(), &["eval", "cut"]).fails(5, "cut: is not a whole safetensors file", "cut short");

@@ -106,7 +106,10 @@ impl IntegerArgs {
     ///
     /// # Errors
     /// As [`Subject::read`]; wishes for a model beside a run.
-    pub(super) fn subject(&self, path: &Path) -> Result<Subject> {
+    pub(super) fn subject(&self, path: &Path, global: &Global) -> Result<Subject> {
+        if self.engine == Engine::Cpu && global.device.is_some() {
+            return Err(Error::config("--device is for a device, but --engine is cpu").hint("leave one of them out"));
+        }
         let mut subject = Subject::read(path)?;
         let saturates = self.overflow == Overflow::Saturate;
         match &mut subject {
@@ -143,7 +146,7 @@ impl IntegerArgs {
 
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let subject = self.integers.subject(&self.run)?;
+        let subject = self.integers.subject(&self.run, global)?;
         if matches!(subject, Subject::Run(_)) && (self.layers || self.against.is_some()) {
             return Err(Error::config(format!(
                 "{} is a run, expected a model file beside --layers and --against",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Global;
+use super::interrupts::Interrupts;
 use crate::evaluate::Loaded;
 use crate::export::{self, Format, Golden};
 use crate::model::Model;
@@ -56,6 +57,7 @@ impl From<FormatName> for Format {
 
 impl ExportArgs {
     pub(super) fn run(&self, _global: &Global) -> Result<()> {
+        let _interrupts = Interrupts::take("leaving; nothing of the export will stay");
         export::check_free(&self.out)?;
         let format = Format::from(self.format);
         if !self.image.is_empty() && !format.has_vectors() {

@@ -52,6 +52,10 @@ impl From<MultiplierName> for Multiplier {
 impl QuantizeArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
         check_free(&self.out, self.force)?;
+        if Model::is_at(&self.run) {
+            return Err(Error::config(format!("{} is a model, expected a run", self.run.display()))
+                .hint("it is folded already: name the run that it was made of"));
+        }
         let loaded = Loaded::read(&self.run)?;
         let run = self.run.display();
         if !loaded.quantized() {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::hexadecimal;
 use crate::files::sync_folder_of;
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// File with the hashes of all others, as `sha256sum -c` reads it.
 const SUMS: &str = "SHA256SUMS";
@@ -52,6 +52,9 @@ impl Files {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => format!("remove {}", temporary.display()),
                 _ => "nothing was left behind".into(),
             };
+            if let Err(interrupted) = interrupt::check() {
+                return interrupted;
+            }
             Error::config(format!("the folder {} cannot be written", folder.display()))
                 .hint(format!("check that the disk has room and the folder around it is writable; {left}"))
                 .caused_by(e)
@@ -64,6 +67,7 @@ impl Files {
         let sums: String = self.hashes().iter().map(|(path, hash)| format!("{hash}  {path}\n")).collect();
         let all = self.0.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
         for (path, bytes) in all.chain([(SUMS, sums.as_bytes())]) {
+            interrupt::check().map_err(std::io::Error::other)?;
             let path: PathBuf = folder.join(path);
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
             let mut file = std::fs::File::create(&path)?;

@@ -141,6 +141,7 @@ impl IntegerNet {
         let mut memory = Memory::new(self);
         let layers = self.packed();
         for image in images.chunks_exact(self.picture_bytes()) {
+            interrupt::check()?;
             memory.values[0].load(image, &self.input.codes);
             trace.input.extend(memory.values[0].pixels().flat_map(|p| p[..3].iter().map(|q| *q as i8)));
             for (k, (layer, t)) in layers.iter().zip(&mut trace.layers).enumerate() {

@@ -58,8 +58,11 @@ impl BenchArgs {
         for (name, pass) in passes {
             let Pass { batch, step_ms, device_ms, images_per_second } = pass;
             let device = device_ms.map_or("-".into(), |ms| format!("{ms:.3}"));
-            let ratio = images_per_second / m.float.images_per_second;
-            println!("{name:14} {batch:>6} {step_ms:>12.3} {device:>12} {images_per_second:>12.1} {ratio:>12.2}");
+            let ratio = match *batch == m.float.batch {
+                true => format!("{:.2}", images_per_second / m.float.images_per_second),
+                false => "-".into(),
+            };
+            println!("{name:14} {batch:>6} {step_ms:>12.3} {device:>12} {images_per_second:>12.1} {ratio:>12}");
         }
         if let Some(p) = &m.profile {
             print_kernels(p);
