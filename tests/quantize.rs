@@ -4,8 +4,9 @@ mod common;
 
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use common::{Ran, command, contents, cqat, on_device, parsed, workplace};
+use common::{Ran, command, contents, cqat, on_device, parsed, signal, workplace};
 use cqat::model::Model;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -200,4 +201,30 @@ fn what_cannot_be_a_model_leaves_nothing() {
     let after = contents(place());
     let changed: Vec<_> = after.iter().filter(|entry| !before.contains(entry)).map(|entry| &entry.0).collect();
     assert!(changed.iter().all(|path| path.ends_with("p.png") || path.ends_with("again")), "{changed:?}");
+}
+
+/// Whenever it is interrupted, an export is there as a whole or not at all.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_export_is_whole_or_nothing() {
+    let here = tempfile::tempdir().unwrap();
+    let names = || std::fs::read_dir(here.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    let model = place().join("m");
+    let mut stopped = 0;
+    for delay in [0, 1, 3, 10, 30, 100] {
+        let arguments = ["export", model.to_str().unwrap(), "--format", "verilog", "--out", "o"];
+        let mut child = command(here.path(), &arguments).spawn().unwrap();
+        while names().is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(&child, "-INT");
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        match names()[..] {
+            [] => stopped += i32::from(ran.code == 130),
+            [ref only] if only == "o" => std::fs::remove_dir_all(here.path().join("o")).unwrap(),
+            ref left => panic!("{left:?}: {ran:?}"),
+        }
+    }
+    assert!(stopped > 0, "no export was interrupted");
 }

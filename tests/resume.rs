@@ -8,7 +8,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use common::undisturbed::{at, equals_the_undisturbed, place, stateful};
-use common::{Ran, cqat, last, metrics, on_device, workplace};
+use common::{Ran, cqat, last, metrics, on_device, signal, workplace};
 use cqat::checkpoint::{Checkpoint, Phase, Position};
 use cqat::safetensors_io::{self, File, NamedTensor};
 use cqat::tensors::is_training_state;
@@ -22,11 +22,6 @@ fn wait(child: &mut Child, holds: impl Fn() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(60), "the run does not get there");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn signal(child: &Child, name: &str) {
-    let sent = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
 }
 
 #[test]

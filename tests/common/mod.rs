@@ -7,7 +7,7 @@ pub mod random_net;
 pub mod undisturbed;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use cqat::checkpoint::Checkpoint;
 use cqat::config::Config;
@@ -165,6 +165,12 @@ pub fn limited(mib: u64, folder: &Path, arguments: &[&str]) -> Ran {
     let script = format!("ulimit -v {}; exec \"$0\" \"$@\"", mib << 10);
     command.current_dir(folder).args(["-c", &script, env!("CARGO_BIN_EXE_cqat")]).args(arguments);
     Ran::of(command)
+}
+
+/// Sends a signal, such as `-INT`.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// How the program ended.

@@ -1,16 +1,11 @@
 //! Sweeps that are stopped, or stop by themselves, and what becomes of their runs.
 
 use std::path::Path;
-use std::process::{Child, Command};
 
 use cqat::run::RunFolder;
 
 use super::{SWEEP, equals_the_whole, place, processes, rows, wait};
-use crate::common::{Ran, cifar100, contents, cqat, last, on_device, workplace};
-
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
-}
+use crate::common::{Ran, cifar100, contents, cqat, last, on_device, signal, workplace};
 
 /// Names in a folder that end so.
 fn ending(folder: &Path, end: &str) -> Vec<String> {
