@@ -1,4 +1,4 @@
-//! The wish to stop early: set by the first Ctrl-C, looked at between steps, between batches of an evaluation, and during a download.
+//! The wish to stop early: set by the first Ctrl-C, looked at between steps, between batches of an evaluation, between files of an export, and during a download.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

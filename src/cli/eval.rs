@@ -106,10 +106,7 @@ impl IntegerArgs {
     ///
     /// # Errors
     /// As [`Subject::read`]; wishes for a model beside a run.
-    pub(super) fn subject(&self, path: &Path, global: &Global) -> Result<Subject> {
-        if self.engine == Engine::Cpu && global.device.is_some() {
-            return Err(Error::config("--device is for a device, but --engine is cpu").hint("leave one of them out"));
-        }
+    pub(super) fn subject(&self, path: &Path) -> Result<Subject> {
         let mut subject = Subject::read(path)?;
         let saturates = self.overflow == Overflow::Saturate;
         match &mut subject {
@@ -133,8 +130,11 @@ impl IntegerArgs {
     /// The device that a network of this kind runs on; `None`: the CPU.
     ///
     /// # Errors
-    /// As [`Global::open`].
+    /// As [`Global::open`]; a wish for a device and for none.
     pub(super) fn device(&self, kind: Kind, global: &Global, config: &Config) -> Result<Option<Gpu>> {
+        if self.engine == Engine::Cpu && global.device.is_some() {
+            return Err(Error::config("--device is for a device, but --engine is cpu").hint("leave one of them out"));
+        }
         let on_device = match (kind, self.engine) {
             (Kind::Folded, _) | (Kind::Integer, Engine::Cpu) => false,
             (Kind::Integer, Engine::Auto) => global.device.is_some() || gpu::list().iter().any(|a| !a.software),
@@ -146,7 +146,7 @@ impl IntegerArgs {
 
 impl EvalArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let subject = self.integers.subject(&self.run, global)?;
+        let subject = self.integers.subject(&self.run)?;
         if matches!(subject, Subject::Run(_)) && (self.layers || self.against.is_some()) {
             return Err(Error::config(format!(
                 "{} is a run, expected a model file beside --layers and --against",

@@ -57,7 +57,7 @@ impl From<FormatName> for Format {
 
 impl ExportArgs {
     pub(super) fn run(&self, _global: &Global) -> Result<()> {
-        let _interrupts = Interrupts::take("leaving; nothing of the export will stay");
+        let _interrupts = Interrupts::take("leaving; what is not whole is removed");
         export::check_free(&self.out)?;
         let format = Format::from(self.format);
         if !self.image.is_empty() && !format.has_vectors() {

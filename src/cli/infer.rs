@@ -44,7 +44,7 @@ pub(super) struct InferArgs {
 
 impl InferArgs {
     pub(super) fn run(&self, global: &Global) -> Result<()> {
-        let subject = self.integers.subject(&self.run, global)?;
+        let subject = self.integers.subject(&self.run)?;
         let kind = subject.kind(self.kind.map(Kind::from))?;
         let gpu = self.integers.device(kind, global, subject.config())?;
         let paths = self.images.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();

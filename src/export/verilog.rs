@@ -218,7 +218,8 @@ fn settings(net: &IntegerNet, golden: &Golden) -> String {
     let largest = if odd { (1 << w_bits) - 1 } else { 1 << (w_bits - 1) };
     format!(
         "LAYERS ?= {}\n# Picture of the golden vectors; {} are there.\nPICTURES ?= {picture}\n\n\
-         # What make area compares: bits of weights, codes and accumulators, for the longest sum of the network; multipliers of MUL bits, or\n         # of powers of two.\n\
+         # What make area compares: bits of weights, codes and accumulators, for the longest sum of the network; multipliers of MUL bits, or\n\
+         # of powers of two.\n\
          TERMS = {terms}\nNARROW_W = {w_bits}\nNARROW_A = {a_bits}\nNARROW_ODD = {}\nNARROW_ACC = {}\nWIDE_ACC = {}\nMUL = {}\nPOWERS = {}\n",
         layers.join(" "),
         golden.count(),

@@ -21,8 +21,8 @@ const RESERVED: [&str; 10] =
 const PARTS: [&str; 10] =
     ["codes", "scale", "mul", "shift", "bias", "shortcut", "weight", "acc", "accumulators", "projection"];
 
-/// Most codes of all layers for a picture: ResNet-18 of width 512 for pictures of side 256 has half as many.
-const MOST_CODES: usize = 1 << 29;
+/// Most codes of all layers for a picture, more than a configuration allows.
+const MOST_CODES: usize = (1 << 31) - 1;
 /// What sums of codes over a picture stay below: devices have them as f32.
 const POOLED: i64 = 1 << 24;
 
@@ -263,7 +263,7 @@ impl Reader<'_> {
         let c = &self.manifest.classifier;
         let x = self.value(&c.name, c.input, values)?;
         let is_whole = c.features == x.shape.c && c.pixels == x.shape.pixels() && c.input > 0;
-        if !is_whole || !(2..=65_536).contains(&c.classes) || c.classes != self.manifest.classes.len() {
+        if !is_whole || !(2..=1 << 20).contains(&c.classes) || c.classes != self.manifest.classes.len() {
             return Err(wrong(format!("{} does not fit what it reads, {:?}, or its classes", c.name, sides(x.shape))));
         }
         if c.fraction_bits > 30 {
