@@ -1,6 +1,7 @@
 //! Test cases of every kernel: inputs, parameters, grids. Shapes are odd on purpose.
 
 mod elementwise;
+mod fused;
 mod inference;
 mod matrix;
 mod optimizer;
@@ -85,12 +86,13 @@ impl Case {
 
 /// The cases that show whether a device's matrix units can be trusted.
 pub fn matrix_units(caps: &Caps) -> Vec<Case> {
-    matrix::matrix_units(caps)
+    fused::matrix_units(caps)
 }
 
 /// Every case for a device: all families of matrix kernels that it can run, all tile sizes.
 pub fn all(caps: &Caps) -> Vec<Case> {
     let mut cases = matrix::cases(caps);
+    cases.extend(fused::cases(caps));
     cases.extend(elementwise::cases());
     cases.extend(quantizers::cases());
     cases.extend(optimizer::cases());
